@@ -1,0 +1,160 @@
+//! [`ChangeSet`]: what a request did to its session, as a list that can be applied again to a newer record.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::error::{ErrorKind, SessionError};
+use crate::record::{Client, Data, Login, Record};
+
+/// Computes a key's new value from its old one, as JSON.
+pub(crate) type Compute = dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
+
+/// One change of the data.
+#[derive(Clone)]
+enum Change {
+    Insert(Arc<str>, Arc<RawValue>),
+    Remove(Arc<str>),
+    Clear,
+    /// Kept as a closure: applied to a newer record, it computes from the newer value.
+    Update(Arc<str>, Arc<Compute>),
+}
+
+/// What becomes of the token, and of the user.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Identity {
+    #[default]
+    Keep,
+    /// A new token for the same session.
+    Regenerate,
+    /// A new token, and the session belongs to this user from now on.
+    LogIn(Login),
+}
+
+/// What a request did to one session.
+#[derive(Clone, Default)]
+pub(crate) struct ChangeSet {
+    data: Vec<Change>,
+    pub(crate) identity: Identity,
+    pub(crate) remember: Option<bool>,
+    pub(crate) client: Option<Arc<Client>>,
+}
+
+impl ChangeSet {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+            && matches!(self.identity, Identity::Keep)
+            && self.remember.is_none()
+            && self.client.is_none()
+    }
+
+    /// Whether nothing is lost when a parallel request has replaced the token already.
+    pub(crate) fn only_regenerates(&self) -> bool {
+        self.data.is_empty() && self.remember.is_none() && self.client.is_none()
+    }
+
+    pub(crate) fn replaces_token(&self) -> bool {
+        !matches!(self.identity, Identity::Keep)
+    }
+
+    pub(crate) fn login(&self) -> Option<&Login> {
+        match &self.identity {
+            Identity::LogIn(login) => Some(login),
+            Identity::Keep | Identity::Regenerate => None,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, key: Arc<str>, value: Arc<RawValue>) {
+        self.forget(&key);
+        self.data.push(Change::Insert(key, value));
+    }
+
+    pub(crate) fn remove(&mut self, key: Arc<str>) {
+        self.forget(&key);
+        self.data.push(Change::Remove(key));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.data.clear();
+        self.data.push(Change::Clear);
+    }
+
+    pub(crate) fn update(&mut self, key: Arc<str>, compute: Arc<Compute>) {
+        self.data.push(Change::Update(key, compute));
+    }
+
+    /// Drops earlier changes of a key that is now set anew, so that the list does not grow with every insert.
+    fn forget(&mut self, key: &str) {
+        self.data.retain(|change| match change {
+            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => **other != *key,
+            Change::Clear => true,
+        });
+    }
+
+    /// The data of a record after these changes.
+    pub(crate) fn apply(&self, data: &Data, limit: usize) -> Result<Data, SessionError> {
+        let mut data = data.clone();
+        for change in &self.data {
+            match change {
+                Change::Insert(key, value) => data.insert(key.clone(), value.clone()),
+                Change::Remove(key) => data.remove(key),
+                Change::Clear => data = Data::default(),
+                Change::Update(key, compute) => {
+                    let value = compute(data.get(key).map(|value| &**value))?;
+                    data.insert(key.clone(), value);
+                }
+            }
+        }
+        check_size(&data, limit)?;
+        Ok(data)
+    }
+
+    /// Makes the changes of all but the data in `record`.
+    pub(crate) fn stamp(&self, record: &mut Record) {
+        if let Some(login) = self.login() {
+            record.created_at = login.at;
+            record.login = Some(login.clone());
+        }
+        if let Some(remember) = self.remember {
+            record.remember = remember;
+        }
+        if let Some(client) = &self.client {
+            record.client = Some(client.clone());
+        }
+    }
+}
+
+impl fmt::Debug for ChangeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeSet")
+            .field("data", &self.data.len())
+            .field("identity", &self.identity)
+            .field("remember", &self.remember)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn check_size(data: &Data, limit: usize) -> Result<(), SessionError> {
+    if data.size() > limit {
+        return Err(ErrorKind::TooLarge.into());
+    }
+    Ok(())
+}
+
+/// The value as it is kept.
+pub(crate) fn to_json<T: Serialize>(key: &str, value: &T) -> Result<Arc<RawValue>, SessionError> {
+    match serde_json::value::to_raw_value(value) {
+        Ok(value) => Ok(value.into()),
+        // serde_json's message may quote the value, so it is left out.
+        Err(_) => Err(SessionError::of_key(ErrorKind::Unserializable, key)),
+    }
+}
+
+/// The value as the application knows it.
+pub(crate) fn from_json<T: DeserializeOwned>(key: &str, value: &RawValue) -> Result<T, SessionError> {
+    // serde_json's message may quote the value, so it is left out.
+    serde_json::from_str(value.get()).map_err(|_| SessionError::of_key(ErrorKind::WrongType, key))
+}

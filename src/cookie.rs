@@ -1,0 +1,219 @@
+//! The session cookie: its attributes, Set-Cookie and removal.
+
+use cookie::{Cookie, SameSite};
+use http::HeaderValue;
+use http::header::{COOKIE, HeaderMap};
+
+use crate::error::ConfigError;
+use crate::token::{ENCODED_LEN, EncodedToken, Presented};
+
+/// What a browser takes at most: name and value together, and each attribute (RFC 6265bis, section 5.6).
+const MAX_NAME_AND_VALUE: usize = 4096;
+const MAX_ATTRIBUTE: usize = 1024;
+
+/// The cookie's attributes as they are configured.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: SameSite,
+    pub(crate) secure: bool,
+    pub(crate) partitioned: bool,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self {
+            name: "__Host-session".into(),
+            path: "/".into(),
+            domain: None,
+            same_site: SameSite::Lax,
+            secure: true,
+            partitioned: false,
+        }
+    }
+}
+
+impl Attributes {
+    /// Refuses what a browser would drop, and what it would read as something else.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.name.is_empty() || !self.name.bytes().all(is_token_byte) {
+            return Err(ConfigError::new(
+                "cookie_name",
+                "it must be a token: letters, digits and !#$%&'*+-.^_`|~ (RFC 9110, section 5.6.2)",
+            ));
+        }
+        if self.name.len() + ENCODED_LEN > MAX_NAME_AND_VALUE {
+            return Err(ConfigError::new(
+                "cookie_name",
+                "name and value would exceed the 4096 bytes that browsers accept",
+            ));
+        }
+        if !self.path.starts_with('/') || !self.path.bytes().all(is_attribute_byte) {
+            return Err(ConfigError::new(
+                "cookie_path",
+                "it must start with a slash, and hold visible ASCII without a semicolon",
+            ));
+        }
+        if self.path.len() > MAX_ATTRIBUTE {
+            return Err(ConfigError::new(
+                "cookie_path",
+                "it exceeds the 1024 bytes that browsers accept",
+            ));
+        }
+        if let Some(domain) = &self.domain {
+            let labels_are_good = domain.split('.').all(|label| {
+                !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            });
+            if !labels_are_good || domain.len() > 253 {
+                return Err(ConfigError::new(
+                    "cookie_domain",
+                    "it must be a host name, without a dot at either end",
+                ));
+            }
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return Err(ConfigError::new(
+                "same_site",
+                "browsers drop a SameSite=None cookie that is not Secure",
+            ));
+        }
+        if self.partitioned && !self.secure {
+            return Err(ConfigError::new(
+                "partitioned",
+                "browsers drop a Partitioned cookie that is not Secure",
+            ));
+        }
+        self.check_prefix()
+    }
+
+    /// The rules of cookie name prefixes (RFC 6265bis, section 4.1.3), which browsers apply in any case of letters.
+    fn check_prefix(&self) -> Result<(), ConfigError> {
+        let has_prefix = |prefix: &str| {
+            let start = self.name.as_bytes().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        let is_host = has_prefix("__Host-");
+        if (is_host || has_prefix("__Secure-") || has_prefix("__Http-")) && !self.secure {
+            return Err(ConfigError::new(
+                "secure",
+                "browsers drop a cookie of this name that is not Secure; name it without the prefix as well",
+            ));
+        }
+        if is_host && self.domain.is_some() {
+            return Err(ConfigError::new(
+                "cookie_domain",
+                "browsers drop a __Host- cookie with a Domain; name it `__Secure-…` to share it between hosts",
+            ));
+        }
+        if is_host && self.path != "/" {
+            return Err(ConfigError::new(
+                "cookie_path",
+                "browsers drop a __Host- cookie whose Path is not /; name it `__Secure-…` to narrow the path",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_attribute_byte(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b';'
+}
+
+/// The headers of one cookie, rendered as far as the layer's configuration goes.
+#[derive(Clone, Debug)]
+pub(crate) struct CookieWriter {
+    name: String,
+    /// `; Path=/; …`: all that follows the value, but for Max-Age.
+    attributes: String,
+    removal: HeaderValue,
+}
+
+impl CookieWriter {
+    pub(crate) fn new(attributes: &Attributes) -> Result<Self, ConfigError> {
+        attributes.check()?;
+        let mut cookie = Cookie::build((&attributes.name, ""))
+            .path(&attributes.path)
+            .secure(attributes.secure)
+            .http_only(true)
+            .same_site(attributes.same_site)
+            .partitioned(attributes.partitioned);
+        if let Some(domain) = &attributes.domain {
+            cookie = cookie.domain(domain);
+        }
+        let empty = cookie.build().to_string();
+        let rendered = empty.get(attributes.name.len() + 1..).unwrap_or_default();
+        // Expires for what does not know Max-Age.
+        let removal = format!("{empty}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
+        Ok(Self {
+            name: attributes.name.clone(),
+            attributes: rendered.to_owned(),
+            removal: HeaderValue::try_from(removal).map_err(|error| {
+                ConfigError::new("cookie_name", "it makes a header that HTTP does not allow").caused_by(error)
+            })?,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Set-Cookie with this token. Without a Max-Age, the cookie ends with the browser.
+    pub(crate) fn set(&self, token: &EncodedToken, max_age: Option<u64>) -> Option<HeaderValue> {
+        use std::io::Write as _;
+        let mut header = Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);
+        header.extend_from_slice(self.name.as_bytes());
+        header.push(b'=');
+        header.extend_from_slice(token.as_bytes());
+        header.extend_from_slice(self.attributes.as_bytes());
+        if let Some(seconds) = max_age {
+            let _ = write!(header, "; Max-Age={seconds}");
+        }
+        HeaderValue::try_from(header).ok()
+    }
+
+    /// Set-Cookie that removes the cookie: the same Path, Domain and Secure, or a browser would keep it.
+    pub(crate) fn removal(&self) -> HeaderValue {
+        self.removal.clone()
+    }
+
+    /// Whether this Set-Cookie header sets the session cookie.
+    pub(crate) fn is_set_by(&self, header: &HeaderValue) -> bool {
+        value_of(header.as_bytes(), self.name.as_bytes()).is_some()
+    }
+
+    /// What the request's Cookie headers hold under the cookie's name, byte for byte: nothing is decoded, folded or
+    /// trimmed beyond what RFC 6265 puts between cookies (CVE-2020-8184).
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> Presented {
+        let mut presented = Presented::default();
+        for header in headers.get_all(COOKIE) {
+            for pair in header.as_bytes().split(|&byte| byte == b';') {
+                if let Some(value) = value_of(pair, self.name.as_bytes()) {
+                    presented.push(value);
+                }
+            }
+        }
+        presented
+    }
+}
+
+/// The value of the `name=value` at the start of `pair`, if it has this name.
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    trim(pair).strip_prefix(name)?.strip_prefix(b"=").map(trim)
+}
+
+/// Without the white space that RFC 6265 ignores: space and tab alone.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}

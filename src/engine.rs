@@ -1,0 +1,186 @@
+//! What the requests of one layer share: its settings, and its store behind a timeout.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{SessionError, StoreError};
+use crate::lifetime::Lifetimes;
+use crate::record::{Record, UserId, Version};
+use crate::report;
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::{Mint, Presented, RecordId, SessionToken, Signer};
+use crate::transport::Carrier;
+
+/// More than the cores of a large machine, so that two busy sessions seldom share one.
+const QUEUES: usize = 64;
+
+/// The settings of a layer.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) carrier: Carrier,
+    pub(crate) signer: Signer,
+    pub(crate) mint: Mint,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) store_timeout: Duration,
+    pub(crate) commit_timeout: Duration,
+    pub(crate) data_limit: usize,
+    pub(crate) loading: Loading,
+    pub(crate) clear_site_data: bool,
+    pub(crate) user_limit: Option<UserLimit>,
+    pub(crate) queues: Queues,
+}
+
+/// When a session is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Loading {
+    /// In the layer, before the handler.
+    #[default]
+    Eager,
+    /// By the first extractor.
+    Lazy,
+}
+
+/// How many sessions a user may have.
+#[derive(Clone, Debug)]
+pub(crate) struct UserLimit {
+    pub(crate) index: Arc<dyn UserIndex>,
+    pub(crate) max: usize,
+    pub(crate) when_full: WhenFull,
+}
+
+/// What a login does that would exceed the number of sessions a user may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It ends the user's oldest session.
+    EndOldest,
+    /// It is refused: the response becomes a 403, and the session is as it was before.
+    Refuse,
+}
+
+/// Where commits of one session wait for each other, once they have met.
+#[derive(Debug)]
+pub(crate) struct Queues([Mutex<()>; QUEUES]);
+
+impl Queues {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(())))
+    }
+
+    pub(crate) fn of(&self, id: RecordId) -> Option<&Mutex<()>> {
+        let [first, ..] = id.as_bytes();
+        self.0.get(usize::from(*first) % QUEUES)
+    }
+}
+
+/// A session as the store has it, and the token that it was loaded with.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) token: SessionToken,
+    pub(crate) record: Record,
+}
+
+/// What a token leads to.
+pub(crate) enum Loaded {
+    Live(Record),
+    /// The session is there, and has another token now.
+    Superseded,
+    /// There is no such session, or it is over.
+    Gone,
+}
+
+impl Engine {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The session that the request presents a good token of.
+    pub(crate) fn verify(&self, presented: &Presented) -> Option<SessionToken> {
+        if presented.is_nothing() {
+            return None;
+        }
+        self.signer.verify(presented).map_err(report::rejected).ok()
+    }
+
+    pub(crate) async fn load(&self, token: &SessionToken) -> Result<Loaded, SessionError> {
+        let Some(record) = self.bounded("load", self.store.load(token.id)).await? else {
+            report::rejected_for(token.id, "no such session");
+            return Ok(Loaded::Gone);
+        };
+        if !record.secret_hash.matches(&token.secret_hash()) {
+            report::rejected_for(token.id, "the token was replaced");
+            return Ok(Loaded::Superseded);
+        }
+        if self.lifetimes.is_over(&record, self.now()) {
+            report::expired(token.id);
+            return Ok(Loaded::Gone);
+        }
+        report::loaded(token.id);
+        Ok(Loaded::Live(record))
+    }
+
+    pub(crate) async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
+        self.bounded("insert", self.store.insert(id, record)).await
+    }
+
+    pub(crate) async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, SessionError> {
+        self.bounded("replace", self.store.replace(id, expected, record)).await
+    }
+
+    pub(crate) async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, SessionError> {
+        self.bounded("touch", self.store.touch(id, expires_at)).await
+    }
+
+    pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {
+        let removed = self.bounded("remove", self.store.remove(id)).await?;
+        if removed {
+            report::destroyed(id);
+        }
+        Ok(removed)
+    }
+
+    pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
+        // The removal of many records is not an answer that a request waits for.
+        Ok(self.store.purge_expired(self.now()).await?)
+    }
+
+    /// The user's sessions that are not over.
+    pub(crate) async fn sessions_of(&self, index: &dyn UserIndex, user: &UserId) -> Result<Vec<(RecordId, Record)>, SessionError> {
+        let mut sessions = self.bounded("sessions_of", index.sessions_of(user)).await?;
+        let now = self.now();
+        sessions.retain(|(_, record)| !self.lifetimes.is_over(record, now));
+        Ok(sessions)
+    }
+
+    pub(crate) async fn remove_all_of(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, SessionError> {
+        self.bounded("remove_all_of", index.remove_all_of(user, except)).await
+    }
+
+    /// A store's answer, or an error after the store timeout.
+    async fn bounded<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, SessionError> {
+        let started = Instant::now();
+        let answer = tokio::time::timeout(self.store_timeout, call)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)));
+        report::store_latency(operation, started.elapsed());
+        answer.map_err(|error| {
+            report::store_error(operation, &error);
+            error.into()
+        })
+    }
+}

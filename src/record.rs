@@ -1,0 +1,427 @@
+//! [`Record`]: what the store keeps of a session, and its encoding.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, SessionError};
+use crate::report;
+use crate::token::{RecordId, SecretHash};
+
+/// Counts the writes of a record: 1 when it is made, one more with each change of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version(u64);
+
+impl Version {
+    pub(crate) const FIRST: Self = Self(1);
+
+    /// The version of this number, as a store kept it.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number that a store keeps. Up to `i64::MAX`, for databases without unsigned numbers.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn next(self) -> Self {
+        // A client would need millions of years to overflow it.
+        Self(self.0.wrapping_add(1) & i64::MAX as u64)
+    }
+}
+
+/// Who a session belongs to: the application's own id of a user, as text of 1 to 255 bytes.
+///
+/// ```
+/// use cloakroom::UserId;
+///
+/// assert_eq!(UserId::from(42_i64), UserId::from("42"));
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    const MAX_LEN: usize = 255;
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn check(&self) -> Result<(), SessionError> {
+        match self.0.len() {
+            1..=Self::MAX_LEN => Ok(()),
+            _ => Err(ErrorKind::InvalidUserId.into()),
+        }
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserId({:?})", &*self.0)
+    }
+}
+
+impl AsRef<str> for UserId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! user_id_from {
+    ($($text:ty),*; $($number:ty),*) => {
+        $(impl From<$text> for UserId {
+            fn from(id: $text) -> Self {
+                Self(id.into())
+            }
+        })*
+        $(impl From<$number> for UserId {
+            fn from(id: $number) -> Self {
+                Self(id.to_string().into())
+            }
+        }
+        impl From<&$number> for UserId {
+            fn from(id: &$number) -> Self {
+                Self::from(*id)
+            }
+        })*
+    };
+}
+user_id_from!(&str, String, Arc<str>; i32, i64, i128, u32, u64, u128);
+
+impl From<&String> for UserId {
+    fn from(id: &String) -> Self {
+        Self::from(id.as_str())
+    }
+}
+
+impl From<&UserId> for UserId {
+    fn from(id: &UserId) -> Self {
+        id.clone()
+    }
+}
+
+/// Where a session is used from, as the application saw it: for a "your devices" page.
+///
+/// Nothing is recorded unless the application does so with [`Session::set_client`](crate::Session::set_client).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<Box<str>>,
+}
+
+impl Client {
+    const MAX_USER_AGENT: usize = 512;
+    const MAX_ADDRESS: usize = 64;
+
+    /// A client of which nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same client with this user agent, cut to 512 bytes.
+    #[must_use]
+    pub fn with_user_agent(mut self, user_agent: &str) -> Self {
+        self.user_agent = Some(cut(user_agent, Self::MAX_USER_AGENT).into());
+        self
+    }
+
+    /// The same client with this network address, cut to 64 bytes. Where it comes from is the application's choice: behind
+    /// a proxy, only a header that the proxy itself sets can be believed.
+    #[must_use]
+    pub fn with_address(mut self, address: &str) -> Self {
+        self.address = Some(cut(address, Self::MAX_ADDRESS).into());
+        self
+    }
+
+    /// The user agent, if one was recorded.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&str> {
+        self.user_agent.as_deref()
+    }
+
+    /// The network address, if one was recorded.
+    #[must_use]
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+}
+
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max).rev().find(|&end| text.is_char_boundary(end));
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
+}
+
+/// Who is logged in, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Login {
+    pub(crate) user: UserId,
+    pub(crate) at: Timestamp,
+}
+
+/// What the store keeps of a session.
+///
+/// A store treats it as one value, which it writes whole and reads back whole; what it has to know (version, expiry, user)
+/// has a method here. A clone copies no data.
+///
+/// ```
+/// use cloakroom::{Record, RecordId};
+///
+/// fn read(id: RecordId, bytes: &[u8]) -> Option<Record> {
+///     Record::decode(id, bytes) // None, and a warning in the log, where the bytes are no record
+/// }
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub(crate) version: Version,
+    pub(crate) secret_hash: SecretHash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) login: Option<Login>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) remember: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) data: Arc<Data>,
+}
+
+impl Record {
+    const FORMAT: u8 = 1;
+    const CHECKSUM_LEN: usize = 8;
+
+    /// The version, which [`replace`](crate::SessionStore::replace) compares.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// When nobody can use the session any more and a store may collect it. It is the end of the idle timeout; the absolute
+    /// timeout is the layer's affair.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// Sets the expiry, for a store that keeps it beside the record's bytes because
+    /// [`touch`](crate::SessionStore::touch) moves it alone.
+    #[must_use]
+    pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
+
+    /// The user that the session is filed under, once one has logged in.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.login.as_ref().map(|login| &login.user)
+    }
+
+    /// The record as bytes: a format number, a checksum, and JSON.
+    ///
+    /// # Errors
+    ///
+    /// None is expected: what a record holds is JSON already.
+    pub fn encode(&self) -> Result<Vec<u8>, crate::StoreError> {
+        let mut bytes = vec![0; 1 + Self::CHECKSUM_LEN];
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|error| crate::StoreError::new("could not encode a session record", error))?;
+        if let Some((format, rest)) = bytes.split_first_mut()
+            && let Some((checksum, json)) = rest.split_first_chunk_mut()
+        {
+            *format = Self::FORMAT;
+            *checksum = Self::checksum(json);
+        }
+        Ok(bytes)
+    }
+
+    /// The record of these bytes, as [`encode`](Self::encode) made them. `None` where they are no record, which is
+    /// reported here: a store answers with it as with a missing record, and leaves the bytes alone.
+    #[must_use]
+    pub fn decode(id: RecordId, bytes: &[u8]) -> Option<Self> {
+        match Self::try_decode(bytes) {
+            Ok(record) => Some(record),
+            Err(reason) => {
+                report::corrupt_record(id, &reason);
+                None
+            }
+        }
+    }
+
+    fn try_decode(bytes: &[u8]) -> Result<Self, String> {
+        let Some((&format, rest)) = bytes.split_first() else {
+            return Err("it is empty".into());
+        };
+        if format != Self::FORMAT {
+            return Err(format!("it has format {format}, and this version knows {}", Self::FORMAT));
+        }
+        let Some((checksum, json)) = rest.split_first_chunk() else {
+            return Err("it is cut short".into());
+        };
+        if Self::checksum(json) != *checksum {
+            return Err("its checksum is wrong".into());
+        }
+        // The error's position is told, not its text: that may quote the data.
+        serde_json::from_slice(json).map_err(|error| format!("its JSON is wrong at column {}", error.column()))
+    }
+
+    /// Against bit rot and half-written values, not against an adversary.
+    fn checksum(json: &[u8]) -> [u8; Self::CHECKSUM_LEN] {
+        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(json));
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("version", &self.version)
+            .field("user", &self.user())
+            .field("created_at", &self.created_at)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serialize for SecretHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [0; 43];
+        let _ = BASE64.encode_slice(self.as_bytes(), &mut text);
+        serializer.serialize_str(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let mut bytes = [0; 32];
+        match BASE64.decode_slice(&*text, &mut bytes) {
+            Ok(32) => Ok(Self::from_bytes(bytes)),
+            _ => Err(D::Error::custom("not a hash")),
+        }
+    }
+}
+
+/// A session's values: JSON texts by key. A value is parsed when it is read, and a clone copies none.
+#[derive(Clone, Default)]
+pub(crate) struct Data(Vec<Entry>);
+
+/// Keys are few and short, so that a sorted list is smaller and as fast as a map.
+#[derive(Clone)]
+struct Entry {
+    key: Arc<str>,
+    value: Arc<RawValue>,
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Data({} values)", self.0.len())
+    }
+}
+
+impl Data {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|entry| &*entry.key)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<RawValue>> {
+        let index = self.find(key).ok()?;
+        self.0.get(index).map(|entry| &entry.value)
+    }
+
+    pub(crate) fn insert(&mut self, key: Arc<str>, value: Arc<RawValue>) {
+        match self.find(&key) {
+            Ok(index) => {
+                if let Some(entry) = self.0.get_mut(index) {
+                    entry.value = value;
+                }
+            }
+            Err(index) => self.0.insert(index, Entry { key, value }),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        if let Ok(index) = self.find(key) {
+            self.0.remove(index);
+        }
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|entry| entry.key.len() + entry.value.get().len()).sum()
+    }
+
+    fn find(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|entry| (*entry.key).cmp(key))
+    }
+}
+
+/// Equal texts, not equal JSON: enough to see that a value was not changed.
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|(a, b)| {
+                a.key == b.key && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
+            })
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for entry in &self.0 {
+            map.serialize_entry(&*entry.key, &*entry.value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of keys to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
+                let mut data = Data::default();
+                while let Some((key, value)) = map.next_entry::<Arc<str>, Box<RawValue>>()? {
+                    data.insert(key, value.into());
+                }
+                Ok(data)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}

@@ -1,0 +1,261 @@
+//! The way of a request: [`SessionService`], and its response future.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::HeaderValue;
+use http::{HeaderName, Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+use tracing::Instrument;
+
+use crate::commit::{Committed, Pending, TokenChange, commit};
+use crate::engine::{Engine, Loading};
+use crate::error::SessionError;
+use crate::report;
+use crate::session::{Handler, Session};
+
+/// What the browser is to forget when a user logs out. Not its cookies: the session's own is removed by name, and others are
+/// not this crate's.
+const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("clear-site-data"),
+    HeaderValue::from_static("\"cache\", \"storage\""),
+);
+
+/// The service that [`SessionLayer`](crate::SessionLayer) puts around another.
+#[derive(Clone)]
+pub struct SessionService<S> {
+    inner: S,
+    engine: Arc<Engine>,
+}
+
+impl<S> SessionService<S> {
+    pub(crate) fn new(inner: S, engine: Arc<Engine>) -> Self {
+        Self { inner, engine }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone,
+    ResponseBody: Default,
+{
+    type Response = Response<ResponseBody>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, RequestBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let outer = request.extensions().get::<Session>().cloned();
+        // A layer of the same name further out has loaded this session, and will write it.
+        if let Some(session) = outer.as_ref().and_then(|outer| outer.named(self.engine.carrier.name())) {
+            request.extensions_mut().insert(session);
+            return ResponseFuture::passing(self.inner.call(request));
+        }
+
+        let presented = self.engine.carrier.presented(request.headers());
+        let must_load = !presented.is_nothing() && self.engine.loading == Loading::Eager;
+        let session = Session::unloaded(self.engine.clone(), outer, presented);
+        request.extensions_mut().insert(session.clone());
+        if must_load {
+            // The service that is ready takes the request, once the session is there; the clone takes the next.
+            let clone = self.inner.clone();
+            let inner = mem::replace(&mut self.inner, clone);
+            ResponseFuture::loading(session, inner, request)
+        } else {
+            ResponseFuture::handling(session, self.inner.call(request))
+        }
+    }
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+pin_project! {
+    /// The response future of [`SessionService`].
+    ///
+    /// When it is dropped, what the request did is not written, or has been written whole.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        step: Step<S, B, S::Future, S::Response>,
+        session: Option<Sealing>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<S, B, F, R> {
+        /// The store is asked for the session.
+        Loading {
+            load: BoxFuture<Result<(), SessionError>>,
+            // Taken when the session is there.
+            call: Option<(S, Request<B>)>,
+        },
+        /// The inner service works.
+        Handling {
+            #[pin]
+            handler: F,
+        },
+        /// The store takes the changes.
+        Committing {
+            commit: BoxFuture<Result<Committed, SessionError>>,
+            // Taken when the changes are written.
+            response: Option<R>,
+        },
+    }
+}
+
+/// Seals the session of a request that never got to its end: its handler panicked, or its client went away. A change through a
+/// handle that was kept could not be saved any more, and has to say so.
+struct Sealing(Session);
+
+impl Drop for Sealing {
+    fn drop(&mut self) {
+        let _ = self.0.seal(Handler::Failed);
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn passing(handler: S::Future) -> Self {
+        Self {
+            step: Step::Handling { handler },
+            session: None,
+        }
+    }
+
+    fn handling(session: Session, handler: S::Future) -> Self {
+        Self {
+            step: Step::Handling { handler },
+            session: Some(Sealing(session)),
+        }
+    }
+
+    fn loading(session: Session, inner: S, request: Request<B>) -> Self {
+        Self {
+            step: Step::Loading {
+                load: load(session.clone()),
+                call: Some((inner, request)),
+            },
+            session: Some(Sealing(session)),
+        }
+    }
+}
+
+impl<S, RequestBody, ResponseBody> Future for ResponseFuture<S, RequestBody>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+    ResponseBody: Default,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.step.as_mut().project() {
+                StepProjection::Loading { load, call } => match ready!(load.as_mut().poll(cx)) {
+                    Err(error) => return Poll::Ready(Ok(error.to_response())),
+                    Ok(()) => match call.take() {
+                        Some((mut inner, request)) => Step::Handling {
+                            handler: inner.call(request),
+                        },
+                        None => return Poll::Pending,
+                    },
+                },
+                StepProjection::Handling { handler } => {
+                    let mut response = ready!(handler.poll(cx))?;
+                    let Some(Sealing(session)) = &*this.session else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    let handler = match response.status().is_server_error() {
+                        true => Handler::Failed,
+                        false => Handler::Succeeded,
+                    };
+                    match session.seal(handler) {
+                        Some(pending) => Step::Committing {
+                            commit: write(session.clone(), pending),
+                            response: Some(response),
+                        },
+                        None => {
+                            tell(session, &mut response, TokenChange::Keep);
+                            return Poll::Ready(Ok(response));
+                        }
+                    }
+                }
+                StepProjection::Committing { commit, response } => {
+                    let committed = ready!(commit.as_mut().poll(cx));
+                    let (Some(mut response), Some(Sealing(session))) = (response.take(), &*this.session) else {
+                        return Poll::Pending;
+                    };
+                    match committed {
+                        Ok(committed) => {
+                            session.settle(committed.base);
+                            tell(session, &mut response, committed.token);
+                        }
+                        // What the handler answered is not true if its changes are lost.
+                        Err(error) => {
+                            report::refused(&error);
+                            response = error.to_response();
+                        }
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+            };
+            this.step.set(next);
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+fn load(session: Session) -> BoxFuture<Result<(), SessionError>> {
+    let span = tracing::debug_span!(target: "cloakroom", "session_load");
+    Box::pin(async move { session.load().await }.instrument(span))
+}
+
+fn write(session: Session, pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
+    let span = tracing::debug_span!(target: "cloakroom", "session_commit");
+    Box::pin(async move { commit(session.engine(), pending).await }.instrument(span))
+}
+
+/// Tells the client and caches what they have to know of the session.
+fn tell<B>(session: &Session, response: &mut Response<B>, token: TokenChange) {
+    let engine = session.engine();
+    let headers = response.headers_mut();
+    if session.is_looked_at() {
+        engine.carrier.vary(headers);
+    }
+    match token {
+        TokenChange::Keep => {}
+        TokenChange::Issue { token, max_age } => engine.carrier.issue(headers, &engine.signer.sign(&token), max_age),
+        TokenChange::Withdraw => engine.carrier.withdraw(headers),
+    }
+    if session.clears_site_data() {
+        let (name, value) = CLEAR_SITE_DATA;
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,767 @@
+//! [`Session`]: what a handler holds.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Extensions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::change::{self, ChangeSet, Compute, Identity};
+use crate::clock::Timestamp;
+use crate::commit::{Activity, Pending, commit};
+use crate::engine::{Base, Engine, Loaded};
+use crate::error::{ErrorKind, SessionError};
+use crate::key::SessionKey;
+use crate::record::{Client, Data, Login, UserId};
+use crate::token::{Presented, RecordId};
+
+/// The session of a request.
+///
+/// It is an extractor, and a handle: clones are the same session. Reads see this request's changes at once; the layer writes
+/// them to the store after the handler, before the response's head leaves. Where the handler answers with a 5xx status, they
+/// are dropped, except that a session that was ended stays ended.
+///
+/// A visitor has an empty session that is stored nowhere until something is put into it.
+///
+/// ```
+/// use cloakroom::{Session, SessionError};
+///
+/// async fn home(session: Session) -> Result<String, SessionError> {
+///     let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+///     let theme = session.get::<String>("theme")?.unwrap_or_else(|| "light".into());
+///     Ok(format!("visit {visits}, {theme}"))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    engine: Arc<Engine>,
+    /// The session of a layer further out, of another name.
+    outer: Option<Session>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    /// The session that the request came with, as it was loaded.
+    base: Option<Base>,
+    /// The session that the request came with and has ended.
+    ended: Option<RecordId>,
+    changes: ChangeSet,
+    /// The base's data after the changes, once there are any.
+    data: Option<Data>,
+    /// Counts changes of the data, so that `update` sees one that came between.
+    revision: u64,
+    activity: Activity,
+    /// Whether the response depends on the session.
+    looked_at: bool,
+    clears_site_data: bool,
+}
+
+/// How far a session is in its request.
+#[derive(Debug)]
+enum Phase {
+    /// The layer is lazy, and nobody has asked for the session yet.
+    Unloaded(Presented),
+    /// The handler runs.
+    Open,
+    /// The response is on its way, or was never made.
+    Sealed,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Open
+    }
+}
+
+impl State {
+    fn data(&self) -> Option<&Data> {
+        self.data.as_ref().or(self.base.as_ref().map(|base| &*base.record.data))
+    }
+
+    fn value(&self, key: &str) -> Option<Arc<RawValue>> {
+        self.data()?.get(key).cloned()
+    }
+
+    fn login(&self) -> Option<&Login> {
+        self.changes.login().or(self.base.as_ref()?.record.login.as_ref())
+    }
+
+    /// Changes the data as the handler sees it, if it keeps to the limit.
+    fn change_data(&mut self, limit: usize, change: impl FnOnce(&mut Data)) -> Result<(), SessionError> {
+        let mut data = self.data().cloned().unwrap_or_default();
+        change(&mut data);
+        change::check_size(&data, limit)?;
+        self.data = Some(data);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Whether there is anything to write.
+    fn is_changed(&self, engine: &Engine) -> bool {
+        let is_touch_due = |base: &Base| {
+            self.activity == Activity::Active && engine.lifetimes.renewal(&base.record, engine.now()).is_some()
+        };
+        self.ended.is_some() || !self.changes.is_empty() || self.base.as_ref().is_some_and(is_touch_due)
+    }
+
+    fn pending(&self) -> Pending {
+        Pending {
+            ended: self.ended,
+            base: self.base.clone(),
+            changes: self.changes.clone(),
+            data: self.data.clone(),
+            activity: self.activity,
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(base) = self.base.take() {
+            self.ended = Some(base.token.id);
+        }
+        self.changes = ChangeSet::default();
+        self.data = None;
+        self.revision += 1;
+    }
+}
+
+impl Session {
+    /// The session of a request that presents `presented`, which is verified and loaded by [`load`](Self::load).
+    pub(crate) fn unloaded(engine: Arc<Engine>, outer: Option<Self>, presented: Presented) -> Self {
+        // What presents nothing has nothing to load.
+        let phase = if presented.is_nothing() { Phase::Open } else { Phase::Unloaded(presented) };
+        Self(Arc::new(Inner {
+            engine,
+            outer,
+            state: Mutex::new(State {
+                phase,
+                ..State::default()
+            }),
+        }))
+    }
+
+    /// No lock is ever held while code of the application runs, so that a poisoned one has a whole state all the same.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state for a read.
+    fn read(&self) -> Result<MutexGuard<'_, State>, SessionError> {
+        let mut state = self.state();
+        if let Phase::Unloaded(_) = state.phase {
+            return Err(ErrorKind::NotLoaded.into());
+        }
+        state.looked_at = true;
+        Ok(state)
+    }
+
+    /// The state for a change.
+    fn write(&self) -> Result<MutexGuard<'_, State>, SessionError> {
+        let state = self.read()?;
+        match state.phase {
+            Phase::Sealed => Err(ErrorKind::Sealed.into()),
+            _ => Ok(state),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    /// The session that the layer put into a request.
+    ///
+    /// Handlers of Axum have it as an extractor; this is for other services. With several layers it is the innermost one's
+    /// session, and [`named`](Self::named) leads to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::MissingLayer`] where the request did not pass a [`SessionLayer`](crate::SessionLayer).
+    ///
+    /// ```
+    /// use cloakroom::{Session, SessionError};
+    ///
+    /// async fn service(request: http::Request<String>) -> Result<http::Response<String>, SessionError> {
+    ///     let session = Session::from_extensions(request.extensions())?;
+    ///     session.load().await?; // needed where the layer may be lazy
+    ///     let name = session.get::<String>("name")?;
+    ///     Ok(http::Response::new(name.unwrap_or_default()))
+    /// }
+    /// ```
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, SessionError> {
+        extensions.get::<Self>().cloned().ok_or_else(|| ErrorKind::MissingLayer.into())
+    }
+
+    /// The session of the layer with this cookie name, where several layers are around a handler.
+    #[must_use]
+    pub fn named(&self, cookie_name: &str) -> Option<Self> {
+        let mut session = self;
+        while session.0.engine.carrier.name() != cookie_name {
+            session = session.0.outer.as_ref()?;
+        }
+        Some(session.clone())
+    }
+
+    /// Loads the session, where a lazy layer has not done so yet. The extractors do this by themselves.
+    ///
+    /// When the future is dropped, the session is still not loaded, and can be loaded again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] where the store fails.
+    pub async fn load(&self) -> Result<(), SessionError> {
+        let presented = match &self.state().phase {
+            Phase::Unloaded(presented) => presented.clone(),
+            Phase::Open | Phase::Sealed => return Ok(()),
+        };
+        let base = match self.0.engine.verify(&presented) {
+            None => None,
+            Some(token) => match self.0.engine.load(&token).await? {
+                Loaded::Live(record) => Some(Base { token, record }),
+                Loaded::Superseded | Loaded::Gone => None,
+            },
+        };
+        let mut state = self.state();
+        if let Phase::Unloaded(_) = state.phase {
+            state.base = base;
+            state.phase = Phase::Open;
+        }
+        Ok(())
+    }
+
+    /// The value under a key, or `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongType`] where the value is not a `T`; it stays as it is.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// let theme: Option<String> = session.get("theme")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        let value = self.read()?.value(key.name());
+        value.map(|value| change::from_json(key.name(), &value)).transpose()
+    }
+
+    /// Puts a value under a key, in place of the one that is there. An equal value is no change.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] where the session's data would exceed the layer's limit, and
+    /// [`ErrorKind::Unserializable`] where the value cannot be JSON; the session stays as it was.
+    /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn set(session: &Session) -> Result<(), SessionError> {
+    /// session.insert("theme", "dark")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
+        let key = key.name();
+        let value = change::to_json(key, &value)?;
+        let mut state = self.write()?;
+        if state.value(key).is_some_and(|old| old.get() == value.get()) {
+            return Ok(());
+        }
+        let key: Arc<str> = key.into();
+        state.change_data(self.0.engine.data_limit, |data| data.insert(key.clone(), value.clone()))?;
+        state.changes.insert(key, value);
+        Ok(())
+    }
+
+    /// Computes a key's new value from its old one, and returns the new one.
+    ///
+    /// This is for what parallel requests change: where another request changed the session in the meantime, `compute` runs
+    /// again on the newer value when the session is saved, so that no change is lost. It may therefore run several times, and
+    /// should do nothing but compute. The value returned is the one that this request saw.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`insert`](Self::insert).
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn count(session: &Session) -> Result<(), SessionError> {
+    /// let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn update<T, F>(&self, key: impl SessionKey<T>, compute: F) -> Result<T, SessionError>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
+        let key: Arc<str> = key.name().into();
+        let compute: Arc<Compute> = {
+            let key = key.clone();
+            Arc::new(move |old| {
+                let old = old.map(|old| change::from_json(&key, old)).transpose()?;
+                change::to_json(&key, &compute(old))
+            })
+        };
+        loop {
+            let (old, revision) = {
+                let state = self.write()?;
+                (state.value(&key), state.revision)
+            };
+            // The closure is the application's, so no lock is held while it runs.
+            let new = compute(old.as_deref())?;
+            let mut state = self.write()?;
+            if state.revision != revision {
+                continue;
+            }
+            if old.is_none_or(|old| old.get() != new.get()) {
+                state.change_data(self.0.engine.data_limit, |data| data.insert(key.clone(), new.clone()))?;
+                state.changes.update(key.clone(), compute);
+            }
+            drop(state);
+            return change::from_json(&key, &new);
+        }
+    }
+
+    /// Takes a value out of the session. This is what a flash message needs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongType`] where the value is not a `T`, and then it stays. [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// let notice = session.remove::<String>("notice")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        let key = key.name();
+        let Some(old) = self.write()?.value(key) else {
+            return Ok(None);
+        };
+        let value = change::from_json(key, &old)?;
+        let mut state = self.write()?;
+        state.change_data(usize::MAX, |data| data.remove(key))?;
+        state.changes.remove(key.into());
+        Ok(Some(value))
+    }
+
+    /// Removes all values. The session goes on, and so does its login.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn clear(&self) -> Result<(), SessionError> {
+        let mut state = self.write()?;
+        if state.data().is_some_and(|data| !data.is_empty()) {
+            state.change_data(usize::MAX, |data| *data = Data::default())?;
+            state.changes.clear();
+        }
+        Ok(())
+    }
+
+    /// The names of all values.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotLoaded`] where the layer is lazy and the session is not loaded.
+    pub fn keys(&self) -> Result<Vec<String>, SessionError> {
+        let state = self.read()?;
+        Ok(state.data().map(|data| data.keys().map(str::to_owned).collect()).unwrap_or_default())
+    }
+
+    /// Gives the session a new token; the old one is dead at once. Data and lifetimes stay as they are.
+    ///
+    /// Call it where a user's rights change; [`log_in`](Self::log_in) does so by itself. A visitor whose session is not stored
+    /// yet has no token to replace.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn regenerate(&self) -> Result<(), SessionError> {
+        let mut state = self.write()?;
+        if state.base.is_some() && !state.changes.replaces_token() {
+            state.changes.identity = Identity::Regenerate;
+        }
+        Ok(())
+    }
+
+    /// Logs a user in: the session gets a new token, belongs to the user, and its absolute timeout starts anew.
+    ///
+    /// What is in the session stays, unless it belonged to another user: that one's session is ended, and this one starts
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUserId`] for an id that is empty or longer than 255 bytes. [`ErrorKind::Sealed`] after the
+    /// response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # struct User { id: i64 }
+    /// # fn log_in(session: &Session, user: &User) -> Result<(), SessionError> {
+    /// session.log_in(&user.id)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn log_in(&self, user: impl Into<UserId>) -> Result<(), SessionError> {
+        let user = user.into();
+        user.check()?;
+        let now = self.0.engine.now();
+        let mut state = self.write()?;
+        if state.login().is_some_and(|login| login.user != user) {
+            state.end();
+        }
+        state.changes.identity = Identity::LogIn(Login { user, at: now });
+        Ok(())
+    }
+
+    /// Logs the user out: [`destroy`](Self::destroy), and `Clear-Site-Data` where the layer is set to send it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn log_out(&self) -> Result<(), SessionError> {
+        let mut state = self.write()?;
+        state.end();
+        state.clears_site_data = true;
+        Ok(())
+    }
+
+    /// Ends the session, in the store and in the browser. What is put into it afterwards makes a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn destroy(&self) -> Result<(), SessionError> {
+        self.write()?.end();
+        Ok(())
+    }
+
+    /// Whether the session outlives the browser: `true` gives it a persistent cookie and the layer's remember timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn remember(&self, remember: bool) -> Result<(), SessionError> {
+        let mut state = self.write()?;
+        let is_so = state.base.as_ref().is_some_and(|base| base.record.remember == remember);
+        state.changes.remember = if is_so { None } else { Some(remember) };
+        Ok(())
+    }
+
+    /// This request does not count as use of the session: for polling, which would keep a session alive for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn passive(&self) -> Result<(), SessionError> {
+        self.write()?.activity = Activity::Passive;
+        Ok(())
+    }
+
+    /// Records where the session is used from, to be shown by [`Sessions::list`](crate::Sessions::list).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`] after the response.
+    pub fn set_client(&self, client: Client) -> Result<(), SessionError> {
+        let mut state = self.write()?;
+        let is_known = state.base.as_ref().is_some_and(|base| base.record.client.as_deref() == Some(&client));
+        state.changes.client = if is_known { None } else { Some(Arc::new(client)) };
+        Ok(())
+    }
+
+    /// The record id of the session that the request came with; `None` for a visitor. It is no secret.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotLoaded`] where the layer is lazy and the session is not loaded. So do the methods below.
+    pub fn id(&self) -> Result<Option<RecordId>, SessionError> {
+        Ok(self.read()?.base.as_ref().map(|base| base.token.id))
+    }
+
+    /// Who is logged in.
+    ///
+    /// # Errors
+    ///
+    /// As [`id`](Self::id).
+    pub fn user(&self) -> Result<Option<UserId>, SessionError> {
+        Ok(self.read()?.login().map(|login| login.user.clone()))
+    }
+
+    /// When the user logged in. Activity does not move it.
+    ///
+    /// # Errors
+    ///
+    /// As [`id`](Self::id).
+    pub fn authenticated_at(&self) -> Result<Option<Timestamp>, SessionError> {
+        Ok(self.read()?.login().map(|login| login.at))
+    }
+
+    /// When the session that the request came with ends if nothing happens any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`id`](Self::id).
+    pub fn ends_at(&self) -> Result<Option<Timestamp>, SessionError> {
+        let state = self.read()?;
+        Ok(state.base.as_ref().map(|base| self.0.engine.lifetimes.ends_at(&base.record)))
+    }
+
+    /// Asks for a login that is at most `max_age` old, before something that matters: a new password, a payment.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotLoggedIn`], or [`ErrorKind::LoginTooOld`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn change_password(session: &Session) -> Result<(), SessionError> {
+    /// session.require_fresh(Duration::from_secs(5 * 60))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn require_fresh(&self, max_age: Duration) -> Result<(), SessionError> {
+        match self.authenticated_at()? {
+            None => Err(ErrorKind::NotLoggedIn.into()),
+            Some(at) if self.0.engine.now().since(at) > max_age => Err(ErrorKind::LoginTooOld.into()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A handle for what goes on after the response: a socket, a stream, a task.
+    ///
+    /// It starts with the session as it was loaded; this request's own changes are in it after a
+    /// [`reload`](DetachedSession::reload).
+    ///
+    /// # Errors
+    ///
+    /// As [`id`](Self::id).
+    pub fn detach(&self) -> Result<DetachedSession, SessionError> {
+        let base = self.read()?.base.clone();
+        let work = Self::unloaded(self.0.engine.clone(), None, Presented::Nothing);
+        work.settle(base);
+        Ok(DetachedSession {
+            origin: self.clone(),
+            work,
+        })
+    }
+
+    /// Closes the session to changes, and hands over what there is to write: nothing for most requests, and nothing but an
+    /// end where the handler failed.
+    pub(crate) fn seal(&self, handler: Handler) -> Option<Pending> {
+        let engine = &self.0.engine;
+        let mut state = self.state();
+        let Phase::Open = std::mem::replace(&mut state.phase, Phase::Sealed) else {
+            return None;
+        };
+        match handler {
+            Handler::Succeeded if state.is_changed(engine) => Some(state.pending()),
+            Handler::Failed if state.ended.is_some() => Some(Pending {
+                base: None,
+                changes: ChangeSet::default(),
+                data: None,
+                ..state.pending()
+            }),
+            _ => None,
+        }
+    }
+
+    /// Goes on from what has been written.
+    pub(crate) fn settle(&self, base: Option<Base>) {
+        let mut state = self.state();
+        state.base = base;
+        state.ended = None;
+        state.changes = ChangeSet::default();
+        state.data = None;
+    }
+
+    /// Whether the response depends on the session.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.state().looked_at
+    }
+
+    /// Whether the browser is to forget what it keeps of the site.
+    pub(crate) fn clears_site_data(&self) -> bool {
+        self.0.engine.clear_site_data && self.state().clears_site_data
+    }
+}
+
+/// How a handler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    Succeeded,
+    /// It answered with a 5xx status, or never.
+    Failed,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Session")
+            .field("cookie", &self.0.engine.carrier.name())
+            .field("phase", &state.phase)
+            .field("base", &state.base)
+            .field("changes", &state.changes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session for what goes on after the response: a socket, a stream, a task.
+///
+/// Its changes are written by [`save`](Self::save) and by nothing else; what is not saved is lost. It cannot change the token,
+/// since there is no response any more to carry one, and it is no use after the session has got another: a socket that is to
+/// go on has to be opened anew.
+///
+/// ```
+/// use cloakroom::{Session, SessionError};
+///
+/// async fn upload(session: Session) -> Result<&'static str, SessionError> {
+///     session.insert("upload", "started")?;
+///     let mut later = session.detach()?;
+///     tokio::spawn(async move {
+///         // … when the work is done, and the response has long been sent:
+///         later.reload().await?;
+///         later.insert("upload", "done")?;
+///         later.save().await
+///     });
+///     Ok("on its way")
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a detached session does nothing until it is saved"]
+pub struct DetachedSession {
+    /// The request's session, which knows the token that its commit issued.
+    origin: Session,
+    work: Session,
+}
+
+impl DetachedSession {
+    /// As [`Session::get`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        self.work.get(key)
+    }
+
+    /// As [`Session::insert`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
+        self.work.insert(key, value)
+    }
+
+    /// As [`Session::update`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn update<T, F>(&self, key: impl SessionKey<T>, compute: F) -> Result<T, SessionError>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
+        self.work.update(key, compute)
+    }
+
+    /// As [`Session::remove`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+        self.work.remove(key)
+    }
+
+    /// As [`Session::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn clear(&self) -> Result<(), SessionError> {
+        self.work.clear()
+    }
+
+    /// Who is logged in, as of the last [`reload`](Self::reload) or [`save`](Self::save).
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn user(&self) -> Result<Option<UserId>, SessionError> {
+        self.work.user()
+    }
+
+    /// Writes the changes, as the layer does after a handler: none of a parallel request is lost. It counts as use of the
+    /// session.
+    ///
+    /// When the future is dropped, or fails, the changes are still there to be saved again. They may have reached the store
+    /// even so, and then an `update` counts twice.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Ended`] where the session has been ended or was never stored, [`ErrorKind::Superseded`] where it has
+    /// another token by now, [`ErrorKind::Store`] and [`ErrorKind::Contended`] as for a request.
+    pub async fn save(&mut self) -> Result<(), SessionError> {
+        let base = self.base()?;
+        let pending = {
+            let state = self.work.state();
+            let is_current = state.base.as_ref().is_some_and(|own| own.record.version == base.record.version);
+            Pending {
+                // Data that was computed from another record is computed anew.
+                data: if is_current { state.data.clone() } else { None },
+                base: Some(base),
+                ..state.pending()
+            }
+        };
+        let committed = commit(self.work.engine(), pending).await?;
+        match committed.base {
+            Some(base) => {
+                self.work.settle(Some(base));
+                Ok(())
+            }
+            None => Err(ErrorKind::Ended.into()),
+        }
+    }
+
+    /// Reads the session as it is in the store now. Changes that are not saved yet stay, on top of it.
+    ///
+    /// When the future is dropped, the session is as before.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub async fn reload(&mut self) -> Result<(), SessionError> {
+        let token = self.base()?.token;
+        let engine = self.work.engine();
+        let record = match engine.load(&token).await? {
+            Loaded::Live(record) => record,
+            Loaded::Superseded => return Err(ErrorKind::Superseded.into()),
+            Loaded::Gone => return Err(ErrorKind::Ended.into()),
+        };
+        let mut state = self.work.state();
+        let data = state.changes.apply(&record.data, engine.data_limit)?;
+        state.data = Some(data);
+        state.base = Some(Base { token, record });
+        Ok(())
+    }
+
+    /// The newest state that is known here of the session, with the token that it has since the request's commit.
+    fn base(&self) -> Result<Base, SessionError> {
+        let origin = self.origin.state().base.clone();
+        let own = self.work.state().base.clone();
+        [origin, own]
+            .into_iter()
+            .flatten()
+            .max_by_key(|base| base.record.version)
+            .ok_or_else(|| ErrorKind::Ended.into())
+    }
+}

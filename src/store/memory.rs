@@ -1,0 +1,308 @@
+//! [`MemoryStore`]: sessions in this process.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BinaryHeap, HashSet};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use async_trait::async_trait;
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::error::StoreError;
+use crate::record::{Record, UserId, Version};
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::RecordId;
+
+/// More than the cores of a large machine, so that two requests seldom meet.
+const SHARDS: usize = 64;
+
+/// How many expired records a write collects at most, so that none takes long.
+const COLLECTED_BY_A_WRITE: usize = 4;
+
+/// Sessions in this process: for one node, for development and for tests. They end with the process.
+///
+/// It is bounded: once it is full, new sessions fail with a 503 while the present ones go on. Expired sessions are collected
+/// as it works, so that nothing has to purge it. A read copies no data. Clones share one store.
+///
+/// ```
+/// use cloakroom::MemoryStore;
+///
+/// let store = MemoryStore::new();
+/// let large = MemoryStore::with_max_sessions(2_000_000);
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    shards: [RwLock<Shard>; SHARDS],
+    /// The record ids of each user. Its lock is taken under a shard's lock, never the other way round.
+    users: [Mutex<HashMap<UserId, HashSet<RecordId>>>; SHARDS],
+    count: AtomicUsize,
+    max: usize,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Shard {
+    records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
+    /// When to look at which record. A record's expiry may have moved since; then it is looked at again.
+    expiries: BinaryHeap<Reverse<(Timestamp, RecordId)>>,
+}
+
+/// A record id is random, so it is its own hash.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // The length comes first, and then the id, whose last bytes are the ones that the shards are not chosen by.
+        if let Some(tail) = bytes.last_chunk() {
+            self.0 = u64::from_ne_bytes(*tail);
+        }
+    }
+}
+
+impl MemoryStore {
+    /// A store for 100,000 sessions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_max_sessions(100_000)
+    }
+
+    /// A store for this many sessions.
+    #[must_use]
+    pub fn with_max_sessions(max: usize) -> Self {
+        Self::with_clock(max, SystemClock)
+    }
+
+    /// A store that collects what has expired by this clock, which should be the layer's.
+    #[must_use]
+    pub fn with_clock(max_sessions: usize, clock: impl Clock) -> Self {
+        Self(Arc::new(Inner {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            users: std::array::from_fn(|_| Mutex::default()),
+            count: AtomicUsize::new(0),
+            max: max_sessions,
+            clock: Arc::new(clock),
+        }))
+    }
+
+    /// How many sessions there are, expired ones that are not collected yet among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Inner {
+    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
+    fn shard(&self, id: RecordId) -> &RwLock<Shard> {
+        &self.shards[usize::from(id.as_bytes()[0]) % SHARDS]
+    }
+
+    fn read(&self, id: RecordId) -> RwLockReadGuard<'_, Shard> {
+        self.shard(id).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id's shard for a write, some of its expired records collected.
+    fn write(&self, id: RecordId) -> RwLockWriteGuard<'_, Shard> {
+        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        self.collect(&mut shard, self.clock.now(), COLLECTED_BY_A_WRITE);
+        shard
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
+    fn users(&self, user: &UserId) -> MutexGuard<'_, HashMap<UserId, HashSet<RecordId>>> {
+        use std::hash::BuildHasher as _;
+        // Which user is in which shard need not be a secret; within it, `HashMap`'s own hashing keeps floods away.
+        let hash = BuildHasherDefault::<std::collections::hash_map::DefaultHasher>::default().hash_one(user);
+        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+        self.users[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, id: RecordId, user: &UserId) {
+        self.users(user).entry(user.clone()).or_default().insert(id);
+    }
+
+    fn unfile(&self, id: RecordId, user: &UserId) {
+        if let Entry::Occupied(mut ids) = self.users(user).entry(user.clone()) {
+            ids.get_mut().remove(&id);
+            if ids.get().is_empty() {
+                ids.remove();
+            }
+        }
+    }
+
+    fn remove(&self, shard: &mut Shard, id: RecordId) -> bool {
+        let Some(record) = shard.records.remove(&id) else {
+            return false;
+        };
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(user) = record.user() {
+            self.unfile(id, user);
+        }
+        // What is left of removed records must not outgrow the live ones.
+        if shard.expiries.len() > 2 * shard.records.len() + 64 {
+            shard.expiries = shard.records.iter().map(|(id, record)| Reverse((record.expires_at(), *id))).collect();
+        }
+        true
+    }
+
+    /// Removes up to `max` records that have expired, and says how many.
+    fn collect(&self, shard: &mut Shard, now: Timestamp, max: usize) -> u64 {
+        let mut collected = 0;
+        for _ in 0..max {
+            match shard.expiries.peek() {
+                Some(Reverse((time, _))) if *time <= now => {}
+                _ => break,
+            }
+            let Some(Reverse((_, id))) = shard.expiries.pop() else {
+                break;
+            };
+            match shard.records.get(&id).map(Record::expires_at) {
+                None => {}
+                Some(expires_at) if expires_at <= now => {
+                    self.remove(shard, id);
+                    collected += 1;
+                }
+                Some(expires_at) => shard.expiries.push(Reverse((expires_at, id))),
+            }
+        }
+        collected
+    }
+
+    /// Counts one more record, if there is room.
+    fn take_place(&self) -> bool {
+        let taken = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < self.max).then_some(count + 1)
+        });
+        taken.is_ok()
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        Ok(self.0.read(id).records.get(&id).cloned())
+    }
+
+    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let mut shard = self.0.write(id);
+        if shard.records.contains_key(&id) {
+            return Ok(false);
+        }
+        if !self.0.take_place() {
+            return Err(StoreError::message(format!(
+                "the memory store is full with {} sessions; make it with `MemoryStore::with_max_sessions`",
+                self.0.max
+            )));
+        }
+        shard.expiries.push(Reverse((record.expires_at(), id)));
+        shard.records.insert(id, record.clone());
+        if let Some(user) = record.user() {
+            self.0.file(id, user);
+        }
+        Ok(true)
+    }
+
+    async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, StoreError> {
+        let mut shard = self.0.write(id);
+        let Some(old) = shard.records.get_mut(&id) else {
+            return Ok(Replaced::Missing);
+        };
+        if old.version() != expected {
+            return Ok(Replaced::Conflict);
+        }
+        let old = std::mem::replace(old, record.clone());
+        if record.expires_at() < old.expires_at() {
+            shard.expiries.push(Reverse((record.expires_at(), id)));
+        }
+        if old.user() != record.user() {
+            if let Some(user) = old.user() {
+                self.0.unfile(id, user);
+            }
+            if let Some(user) = record.user() {
+                self.0.file(id, user);
+            }
+        }
+        Ok(Replaced::Done)
+    }
+
+    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
+        let mut shard = self.0.write(id);
+        let Some(record) = shard.records.get_mut(&id) else {
+            return Ok(false);
+        };
+        let is_earlier = expires_at < record.expires_at;
+        record.expires_at = expires_at;
+        if is_earlier {
+            shard.expiries.push(Reverse((expires_at, id)));
+        }
+        Ok(true)
+    }
+
+    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+        let mut shard = self.0.write(id);
+        Ok(self.0.remove(&mut shard, id))
+    }
+
+    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let collect = |shard: &RwLock<Shard>| {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let all = shard.expiries.len();
+            self.0.collect(&mut shard, now, all)
+        };
+        Ok(self.0.shards.iter().map(collect).sum())
+    }
+}
+
+#[async_trait]
+impl UserIndex for MemoryStore {
+    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let ids: Vec<RecordId> = self.0.users(user).get(user).into_iter().flatten().copied().collect();
+        let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
+        let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
+        Ok(ids.into_iter().filter_map(record).filter(is_theirs).collect())
+    }
+
+    async fn remove_all_of(&self, user: &UserId, except: Option<RecordId>) -> Result<u64, StoreError> {
+        let ids: Vec<RecordId> = self.0.users(user).get(user).into_iter().flatten().copied().collect();
+        let mut removed = 0;
+        for id in ids.into_iter().filter(|id| Some(*id) != except) {
+            let mut shard = self.0.write(id);
+            let is_theirs = shard.records.get(&id).is_some_and(|record| record.user() == Some(user));
+            if is_theirs && self.0.remove(&mut shard, id) {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("sessions", &self.len())
+            .field("max_sessions", &self.0.max)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,523 @@
+//! The session token: what the browser holds, and the [`Keys`] that sign it.
+//!
+//! A token is 16 bytes of record id, 16 bytes of secret, and a MAC of 32 bytes over a context and both, in base64url:
+//! 86 characters. The store keeps the record under the id, with a hash of the secret.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+use rand::TryRng;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::error::{BoxError, ConfigError, ErrorKind, SessionError};
+
+const ID_LEN: usize = 16;
+const SECRET_LEN: usize = 16;
+const MAC_LEN: usize = 32;
+const TOKEN_LEN: usize = ID_LEN + SECRET_LEN + MAC_LEN;
+
+/// The length of an encoded token, in bytes.
+pub(crate) const ENCODED_LEN: usize = (TOKEN_LEN * 4).div_ceil(3);
+
+/// The store's key for a session: random, and the same for the session's life.
+///
+/// It is no credential: it may be logged, shown on a "your devices" page, and used to revoke the session.
+///
+/// ```
+/// use cloakroom::RecordId;
+///
+/// let id: RecordId = "AAECAwQFBgcICQoLDA0ODw".parse()?;
+/// assert_eq!(id.to_string(), "AAECAwQFBgcICQoLDA0ODw");
+/// assert!("AAECAwQFBgcICQoLDA0OD!".parse::<RecordId>().is_err());
+/// # Ok::<(), cloakroom::InvalidRecordId>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId([u8; ID_LEN]);
+
+impl RecordId {
+    /// The id of these bytes, as a store kept them.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes that a store keeps.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; (ID_LEN * 4).div_ceil(3)];
+        let _ = BASE64.encode_slice(self.0, &mut text);
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordId({self})")
+    }
+}
+
+/// A text that is no [`RecordId`]: it must be 22 characters of base64url.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRecordId;
+
+impl fmt::Display for InvalidRecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record id is 22 characters of base64url")
+    }
+}
+
+impl std::error::Error for InvalidRecordId {}
+
+impl FromStr for RecordId {
+    type Err = InvalidRecordId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRecordId> {
+        let mut bytes = [0; ID_LEN];
+        match BASE64.decode_slice(text, &mut bytes) {
+            Ok(ID_LEN) => Ok(Self(bytes)),
+            _ => Err(InvalidRecordId),
+        }
+    }
+}
+
+/// What the store keeps of a token's secret: SHA-256 of it.
+#[derive(Clone, Copy)]
+pub(crate) struct SecretHash([u8; 32]);
+
+impl SecretHash {
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// In constant time (CVE-2013-0263).
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(..)")
+    }
+}
+
+/// A record id and its secret. A token that came from a client exists only once its MAC was verified.
+#[derive(Clone)]
+pub(crate) struct SessionToken {
+    pub(crate) id: RecordId,
+    secret: [u8; SECRET_LEN],
+}
+
+impl SessionToken {
+    pub(crate) fn secret_hash(&self) -> SecretHash {
+        SecretHash(Sha256::digest(self.secret).into())
+    }
+
+    fn bytes(&self) -> [u8; ID_LEN + SECRET_LEN] {
+        let mut bytes = [0; ID_LEN + SECRET_LEN];
+        let (id, secret) = bytes.split_at_mut(ID_LEN);
+        id.copy_from_slice(&self.id.0);
+        secret.copy_from_slice(&self.secret);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (id, secret) = bytes.split_first_chunk()?;
+        Some(Self {
+            id: RecordId(*id),
+            secret: secret.try_into().ok()?,
+        })
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionToken").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Where new tokens come from.
+#[derive(Clone)]
+pub(crate) struct Mint(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync;
+
+impl Mint {
+    pub(crate) fn new(fill: impl Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fill))
+    }
+
+    /// A new id and a new secret. A failing generator is an error, never a weaker token (CVE-2025-66630).
+    pub(crate) fn token(&self) -> Result<SessionToken, SessionError> {
+        let mut bytes = [0; ID_LEN + SECRET_LEN];
+        self.fill(&mut bytes)?;
+        SessionToken::from_bytes(&bytes).ok_or_else(|| ErrorKind::Random.into())
+    }
+
+    /// A new secret for the same id.
+    pub(crate) fn renew(&self, id: RecordId) -> Result<SessionToken, SessionError> {
+        let mut secret = [0; SECRET_LEN];
+        self.fill(&mut secret)?;
+        Ok(SessionToken { id, secret })
+    }
+
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), SessionError> {
+        (self.0)(bytes).map_err(|error| SessionError::with_source(ErrorKind::Random, error))
+    }
+}
+
+impl Default for Mint {
+    fn default() -> Self {
+        Self::new(|bytes| Ok(rand::rngs::SysRng.try_fill_bytes(bytes)?))
+    }
+}
+
+impl fmt::Debug for Mint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mint")
+    }
+}
+
+/// A secret key of 64 bytes or more that signs session tokens.
+///
+/// ```
+/// use cloakroom::SigningKey;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = SigningKey::generate()?;
+/// assert_eq!(format!("{key:?}"), "SigningKey(..)");
+/// assert!(SigningKey::from_bytes(b"too short").is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SigningKey {
+    bytes: Box<[u8]>,
+    mac: Hmac<Sha256>,
+}
+
+/// How to make a key, for the errors about one.
+const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl rand -hex 64`, keep it secret, and give every node the same";
+
+impl SigningKey {
+    /// The fewest bytes that a key may have: one block of SHA-256, what RFC 2104 calls B.
+    pub const MIN_LEN: usize = 64;
+
+    /// A new random key. Sessions signed with it last only as long as you keep it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's random generator failed.
+    pub fn generate() -> Result<Self, ConfigError> {
+        let mut bytes = vec![0; Self::MIN_LEN];
+        match rand::rngs::SysRng.try_fill_bytes(&mut bytes) {
+            Ok(()) => Self::from_bytes(&bytes),
+            Err(error) => Err(ConfigError::new("key", "the random generator failed").caused_by(error)),
+        }
+    }
+
+    /// The key of these random bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are fewer than [`MIN_LEN`](Self::MIN_LEN).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ConfigError> {
+        if bytes.len() < Self::MIN_LEN {
+            let length = bytes.len();
+            return Err(ConfigError::new(
+                "key",
+                format!("a key needs 64 bytes, this one has {length}; {HOW_TO_MAKE_A_KEY}"),
+            ));
+        }
+        let mac = Hmac::new_from_slice(bytes)
+            .map_err(|error| ConfigError::new("key", "HMAC does not take this key").caused_by(error))?;
+        Ok(Self {
+            bytes: bytes.into(),
+            mac,
+        })
+    }
+
+    /// The key that these hexadecimal digits stand for, as `openssl rand -hex 64` prints them.
+    ///
+    /// # Errors
+    ///
+    /// They are not hexadecimal, or stand for fewer than [`MIN_LEN`](Self::MIN_LEN) bytes.
+    pub fn from_hex(digits: &str) -> Result<Self, ConfigError> {
+        let nibble = |digit: &u8| char::from(*digit).to_digit(16);
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => u8::try_from(nibble(high)? << 4 | nibble(low)?).ok(),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = digits.trim().as_bytes().chunks(2).map(byte).collect();
+        match bytes {
+            Some(bytes) => Self::from_bytes(&bytes),
+            None => Err(ConfigError::new(
+                "key",
+                format!("a key is written in hexadecimal digits; {HOW_TO_MAKE_A_KEY}"),
+            )),
+        }
+    }
+
+    /// The key in hexadecimal digits, to keep it in a secret store. It is as secret as the key.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        use fmt::Write as _;
+        self.bytes.iter().fold(String::with_capacity(self.bytes.len() * 2), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(..)")
+    }
+}
+
+/// The keys of a layer: one signs, and any number of retiring ones still verify.
+///
+/// To rotate: put the new key first and the old one among the retiring. Once the absolute timeout has passed, no token of
+/// the old key is good any more, and it can go.
+///
+/// ```
+/// use cloakroom::{Keys, SigningKey};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (new, old) = (SigningKey::generate()?, SigningKey::generate()?);
+/// let keys = Keys::new(new).retiring(old);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Keys {
+    signing: SigningKey,
+    retiring: Vec<SigningKey>,
+}
+
+impl Keys {
+    /// These keys sign with `key`, and nothing else verifies.
+    #[must_use]
+    pub fn new(key: SigningKey) -> Self {
+        Self {
+            signing: key,
+            retiring: Vec::new(),
+        }
+    }
+
+    /// Lets `key` verify, but not sign.
+    #[must_use]
+    pub fn retiring(mut self, key: SigningKey) -> Self {
+        self.retiring.push(key);
+        self
+    }
+
+    /// Keys in hexadecimal digits from an environment variable: the first signs, the others retire. White space or commas
+    /// stand between them.
+    ///
+    /// # Errors
+    ///
+    /// The variable is not set, or a key is malformed or too short. The error says how to make one.
+    ///
+    /// ```no_run
+    /// use cloakroom::{Keys, MemoryStore, SessionLayer};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::new(MemoryStore::new(), Keys::from_env("SESSION_KEYS")?);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
+        match std::env::var(variable) {
+            Ok(text) => Self::parse(&text, &format!("the environment variable {variable}")),
+            Err(error) => Err(ConfigError::new(
+                "keys",
+                format!("the environment variable {variable} holds no key; {HOW_TO_MAKE_A_KEY}"),
+            )
+            .caused_by(error)),
+        }
+    }
+
+    /// Keys in hexadecimal digits from a file, as [`from_env`](Self::from_env) reads them. Only its owner should be able to
+    /// read the file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a key is malformed or too short. The error says how to make one.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &format!("the file {}", path.display())),
+            Err(error) => {
+                let how = match error.kind() {
+                    io::ErrorKind::NotFound => format!("; {HOW_TO_MAKE_A_KEY}"),
+                    _ => String::new(),
+                };
+                let reason = format!("cannot read keys from the file {}{how}", path.display());
+                Err(ConfigError::new("keys", reason).caused_by(error))
+            }
+        }
+    }
+
+    fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
+        let mut keys = text
+            .split(|c: char| c.is_whitespace() || c == ',')
+            .filter(|word| !word.is_empty())
+            .map(|word| {
+                SigningKey::from_hex(word)
+                    .map_err(|error| ConfigError::new("keys", format!("{place} holds a key that is not good")).caused_by(error))
+            });
+        let signing = keys.next().unwrap_or_else(|| {
+            let reason = format!("{place} holds no key; {HOW_TO_MAKE_A_KEY}");
+            Err(ConfigError::new("keys", reason))
+        })?;
+        let retiring = keys.collect::<Result<_, _>>()?;
+        Ok(Self { signing, retiring })
+    }
+}
+
+impl From<SigningKey> for Keys {
+    fn from(key: SigningKey) -> Self {
+        Self::new(key)
+    }
+}
+
+/// Signs and verifies the tokens of one cookie name. The state of each MAC is prepared once.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    signing: Hmac<Sha256>,
+    retiring: Vec<Hmac<Sha256>>,
+}
+
+impl Signer {
+    pub(crate) fn new(keys: &Keys, name: &str) -> Self {
+        // The MAC covers the format's version and the cookie's name, so that a value is worth nothing under another name.
+        // The context fills whole blocks of SHA-256, which are digested here and not once a request; a name holds no NUL.
+        let mut context = format!("cloakroom token 1\0{name}").into_bytes();
+        context.resize(context.len().next_multiple_of(64), 0);
+        let prepare = |key: &SigningKey| key.mac.clone().chain_update(&context);
+        Self {
+            signing: prepare(&keys.signing),
+            retiring: keys.retiring.iter().map(prepare).collect(),
+        }
+    }
+
+    /// The token as a client holds it.
+    pub(crate) fn sign(&self, token: &SessionToken) -> EncodedToken {
+        let bytes = token.bytes();
+        let mut signed = [0; TOKEN_LEN];
+        let (head, tail) = signed.split_at_mut(bytes.len());
+        head.copy_from_slice(&bytes);
+        tail.copy_from_slice(&self.signing.clone().chain_update(bytes).finalize().into_bytes());
+        let mut encoded = [0; ENCODED_LEN];
+        let _ = BASE64.encode_slice(signed, &mut encoded);
+        EncodedToken(encoded)
+    }
+
+    /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
+    pub(crate) fn verify(&self, presented: &Presented) -> Result<SessionToken, Rejected> {
+        let mut good: Option<&SignedBytes> = None;
+        for candidate in presented.candidates() {
+            if self.is_good(candidate) {
+                match good {
+                    Some(other) if other != candidate => return Err(Rejected::Ambiguous),
+                    _ => good = Some(candidate),
+                }
+            }
+        }
+        good.and_then(|signed| SessionToken::from_bytes(signed.get(..ID_LEN + SECRET_LEN)?))
+            .ok_or(Rejected::BadSignature)
+    }
+
+    fn is_good(&self, signed: &SignedBytes) -> bool {
+        let (bytes, tag) = signed.split_at(ID_LEN + SECRET_LEN);
+        // `verify_slice` compares in constant time.
+        std::iter::once(&self.signing)
+            .chain(&self.retiring)
+            .any(|mac| mac.clone().chain_update(bytes).verify_slice(tag).is_ok())
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signer(..)")
+    }
+}
+
+/// Why what a client presented is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    BadSignature,
+    Ambiguous,
+}
+
+type SignedBytes = [u8; TOKEN_LEN];
+
+/// An encoded token on its way to a client.
+pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
+
+impl EncodedToken {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What a request presented under the token's name: values of the right length and alphabet, not yet verified.
+#[derive(Clone, Default)]
+pub(crate) enum Presented {
+    #[default]
+    Nothing,
+    One(SignedBytes),
+    /// Several values of one name, as a browser sends for cookies of several paths or domains.
+    Several(Vec<SignedBytes>),
+}
+
+impl Presented {
+    /// Adds a value if it could be a token.
+    pub(crate) fn push(&mut self, value: &[u8]) {
+        let mut signed = [0; TOKEN_LEN];
+        if value.len() != ENCODED_LEN || BASE64.decode_slice(value, &mut signed) != Ok(TOKEN_LEN) {
+            return;
+        }
+        *self = match std::mem::take(self) {
+            Self::Nothing => Self::One(signed),
+            Self::One(first) => Self::Several(vec![first, signed]),
+            Self::Several(mut all) => {
+                all.push(signed);
+                Self::Several(all)
+            }
+        };
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    fn candidates(&self) -> &[SignedBytes] {
+        match self {
+            Self::Nothing => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(all) => all,
+        }
+    }
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({})", self.candidates().len())
+    }
+}

@@ -1,0 +1,186 @@
+//! [`Sessions`]: the sessions of all users, to list, revoke and purge.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::error::SessionError;
+use crate::record::{Client, Record, UserId};
+use crate::store::{SessionStore, UserIndex};
+use crate::token::RecordId;
+
+/// The sessions that are in a layer's store: for admin code, jobs, and a user's "your devices" page.
+///
+/// It comes from [`SessionLayer::sessions`](crate::SessionLayer::sessions), and clones are cheap. What needs to find sessions
+/// by user is there only where the store is a [`UserIndex`].
+///
+/// The futures of all methods can be dropped: what was under way in the store may or may not take effect.
+///
+/// ```
+/// use cloakroom::{MemoryStore, SessionError, SessionLayer, Sessions, SigningKey};
+///
+/// async fn ban(sessions: &Sessions<MemoryStore>, user: i64) -> Result<u64, SessionError> {
+///     sessions.revoke_all(user).await
+/// }
+/// ```
+pub struct Sessions<St> {
+    engine: Arc<Engine>,
+    store: Arc<St>,
+}
+
+/// One session, as its owner may see it.
+///
+/// ```
+/// # use cloakroom::SessionInfo;
+/// fn describe(session: &SessionInfo) -> String {
+///     let browser = session.client().and_then(|client| client.user_agent()).unwrap_or("an unknown browser");
+///     format!("{browser}, session {}", session.id())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    id: RecordId,
+    user: Option<UserId>,
+    client: Option<Arc<Client>>,
+    created_at: Timestamp,
+    last_seen: Timestamp,
+    ends_at: Timestamp,
+}
+
+impl SessionInfo {
+    /// The record id, which is no secret, and by which the session can be revoked.
+    #[must_use]
+    pub fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// What the application recorded with [`Session::set_client`](crate::Session::set_client).
+    #[must_use]
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_deref()
+    }
+
+    /// When the session was made, or its user logged in, whichever is later.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// When the session was last used, within the layer's touch interval.
+    #[must_use]
+    pub fn last_seen(&self) -> Timestamp {
+        self.last_seen
+    }
+
+    /// When the session ends if nothing happens any more.
+    #[must_use]
+    pub fn ends_at(&self) -> Timestamp {
+        self.ends_at
+    }
+}
+
+impl<St: SessionStore> Sessions<St> {
+    pub(crate) fn new(engine: Arc<Engine>, store: Arc<St>) -> Self {
+        Self { engine, store }
+    }
+
+    /// Ends a session, whoever's it is. `false` if there is none of this id. For a user's own request, see
+    /// [`revoke_of`](Self::revoke_of).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn revoke(&self, id: RecordId) -> Result<bool, SessionError> {
+        self.engine.remove(id).await
+    }
+
+    /// Removes expired sessions from a store that does not do so by itself, and says how many. Run it from time to time: no
+    /// session lives longer for it, but the store grows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn purge_expired(&self) -> Result<u64, SessionError> {
+        self.engine.purge_expired().await
+    }
+
+    fn describe(&self, id: RecordId, record: &Record) -> SessionInfo {
+        let lifetimes = &self.engine.lifetimes;
+        SessionInfo {
+            id,
+            user: record.user().cloned(),
+            client: record.client.clone(),
+            created_at: record.created_at,
+            last_seen: lifetimes.last_seen(record),
+            ends_at: lifetimes.ends_at(record),
+        }
+    }
+}
+
+impl<St: UserIndex> Sessions<St> {
+    /// A user's sessions, the last used first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn list(&self, user: impl Into<UserId>) -> Result<Vec<SessionInfo>, SessionError> {
+        let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
+        let mut infos: Vec<_> = sessions.iter().map(|(id, record)| self.describe(*id, record)).collect();
+        infos.sort_by_key(|info| (std::cmp::Reverse(info.last_seen), info.id));
+        Ok(infos)
+    }
+
+    /// Ends a session if it is this user's: for an id that comes from the user. `false` if it is not, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn revoke_of(&self, user: impl Into<UserId>, id: RecordId) -> Result<bool, SessionError> {
+        let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
+        if sessions.iter().any(|(own, _)| *own == id) {
+            return self.engine.remove(id).await;
+        }
+        Ok(false)
+    }
+
+    /// Ends all sessions of a user, and says how many: after a ban, or when an account is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn revoke_all(&self, user: impl Into<UserId>) -> Result<u64, SessionError> {
+        self.engine.remove_all_of(&*self.store, &user.into(), None).await
+    }
+
+    /// Ends all sessions of a user but one, and says how many: after a new password, say. A login that is not written yet is
+    /// none of them, so change the password first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    pub async fn revoke_others(&self, user: impl Into<UserId>, keep: RecordId) -> Result<u64, SessionError> {
+        self.engine.remove_all_of(&*self.store, &user.into(), Some(keep)).await
+    }
+}
+
+impl<St> Clone for Sessions<St> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            store: self.store.clone(),
+        }
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for Sessions<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("store", &self.store).finish_non_exhaustive()
+    }
+}
