@@ -11,7 +11,8 @@ use crate::error::{ErrorKind, SessionError};
 use crate::record::{Client, Data, Login, Record};
 
 /// Computes a key's new value from its old one, as JSON.
-pub(crate) type Compute = dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
+pub(crate) type Compute =
+    dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
 
 /// One change of the data.
 #[derive(Clone)]
@@ -89,7 +90,9 @@ impl ChangeSet {
     /// Drops earlier changes of a key that is now set anew, so that the list does not grow with every insert.
     fn forget(&mut self, key: &str) {
         self.data.retain(|change| match change {
-            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => **other != *key,
+            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => {
+                **other != *key
+            }
             Change::Clear => true,
         });
     }
@@ -154,7 +157,10 @@ pub(crate) fn to_json<T: Serialize>(key: &str, value: &T) -> Result<Arc<RawValue
 }
 
 /// The value as the application knows it.
-pub(crate) fn from_json<T: DeserializeOwned>(key: &str, value: &RawValue) -> Result<T, SessionError> {
+pub(crate) fn from_json<T: DeserializeOwned>(
+    key: &str,
+    value: &RawValue,
+) -> Result<T, SessionError> {
     // serde_json's message may quote the value, so it is left out.
     serde_json::from_str(value.get()).map_err(|_| SessionError::of_key(ErrorKind::WrongType, key))
 }

@@ -32,7 +32,11 @@ impl Timestamp {
     /// The time `millis` milliseconds after the Unix epoch; what is beyond `i64::MAX` becomes `i64::MAX`.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(if millis > Self::MAX { Self::MAX } else { millis })
+        Self(if millis > Self::MAX {
+            Self::MAX
+        } else {
+            millis
+        })
     }
 
     /// Milliseconds since the Unix epoch.

@@ -45,7 +45,10 @@ pub(crate) struct Committed {
 #[derive(Debug)]
 pub(crate) enum TokenChange {
     Keep,
-    Issue { token: SessionToken, max_age: Option<u64> },
+    Issue {
+        token: SessionToken,
+        max_age: Option<u64>,
+    },
     Withdraw,
 }
 
@@ -77,7 +80,11 @@ pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committe
 }
 
 /// Makes a new session, if there is anything in it.
-async fn start(engine: &Engine, changes: &ChangeSet, data: Option<Data>) -> Result<Committed, SessionError> {
+async fn start(
+    engine: &Engine,
+    changes: &ChangeSet,
+    data: Option<Data>,
+) -> Result<Committed, SessionError> {
     let data = match data {
         Some(data) => data,
         None => changes.apply(&Data::default(), engine.data_limit)?,
@@ -137,7 +144,8 @@ async fn change(
             Some(data) => data,
             None => changes.apply(&base.record.data, engine.data_limit)?,
         };
-        let Some(record) = next_record(engine, &base, changes, data, new_token.as_ref(), activity) else {
+        let Some(record) = next_record(engine, &base, changes, data, new_token.as_ref(), activity)
+        else {
             return Ok(touch(engine, base, activity).await);
         };
         match engine.replace(id, base.record.version, &record).await? {
@@ -176,7 +184,11 @@ fn next_record(
     let old = &base.record;
     let mut record = Record {
         version: old.version.next(),
-        data: if *old.data == data { old.data.clone() } else { Arc::new(data) },
+        data: if *old.data == data {
+            old.data.clone()
+        } else {
+            Arc::new(data)
+        },
         ..old.clone()
     };
     changes.stamp(&mut record);
@@ -218,12 +230,17 @@ async fn done(
     }
     let moved = is_new
         || record.remember != base.record.remember
-        || (record.remember && engine.lifetimes.ends_at(&record) != engine.lifetimes.ends_at(&base.record));
+        || (record.remember
+            && engine.lifetimes.ends_at(&record) != engine.lifetimes.ends_at(&base.record));
     let base = Base {
         token: new_token.unwrap_or(base.token),
         record,
     };
-    Ok(if moved { issued(engine, base) } else { unchanged(Some(base)) })
+    Ok(if moved {
+        issued(engine, base)
+    } else {
+        unchanged(Some(base))
+    })
 }
 
 /// Records that the session was used, where that is due.
@@ -249,7 +266,11 @@ async fn touch(engine: &Engine, mut base: Base, activity: Activity) -> Committed
 }
 
 /// The session was ended while the request ran. A login proves the user by itself; anything else has nowhere to go.
-async fn gone(engine: &Engine, id: RecordId, changes: &ChangeSet) -> Result<Committed, SessionError> {
+async fn gone(
+    engine: &Engine,
+    id: RecordId,
+    changes: &ChangeSet,
+) -> Result<Committed, SessionError> {
     if changes.login().is_some() {
         return start(engine, changes, None).await;
     }
@@ -258,7 +279,11 @@ async fn gone(engine: &Engine, id: RecordId, changes: &ChangeSet) -> Result<Comm
 }
 
 /// The session has another token now: of a parallel login, say, whose session this request has no business in.
-async fn superseded(engine: &Engine, id: RecordId, changes: &ChangeSet) -> Result<Committed, SessionError> {
+async fn superseded(
+    engine: &Engine,
+    id: RecordId,
+    changes: &ChangeSet,
+) -> Result<Committed, SessionError> {
     if changes.login().is_some() {
         return start(engine, changes, None).await;
     }
@@ -271,7 +296,13 @@ async fn superseded(engine: &Engine, id: RecordId, changes: &ChangeSet) -> Resul
 
 /// Whether the user may have one more session, before it is written.
 async fn admit(engine: &Engine, login: &Login, own: Option<RecordId>) -> Result<(), SessionError> {
-    let Some(limit @ UserLimit { when_full: WhenFull::Refuse, .. }) = &engine.user_limit else {
+    let Some(
+        limit @ UserLimit {
+            when_full: WhenFull::Refuse,
+            ..
+        },
+    ) = &engine.user_limit
+    else {
         return Ok(());
     };
     let sessions = engine.sessions_of(&*limit.index, &login.user).await?;

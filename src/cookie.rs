@@ -64,7 +64,10 @@ impl Attributes {
         }
         if let Some(domain) = &self.domain {
             let labels_are_good = domain.split('.').all(|label| {
-                !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                !label.is_empty()
+                    && label
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             });
             if !labels_are_good || domain.len() > 253 {
                 return Err(ConfigError::new(
@@ -154,7 +157,8 @@ impl CookieWriter {
             name: attributes.name.clone(),
             attributes: rendered.to_owned(),
             removal: HeaderValue::try_from(removal).map_err(|error| {
-                ConfigError::new("cookie_name", "it makes a header that HTTP does not allow").caused_by(error)
+                ConfigError::new("cookie_name", "it makes a header that HTTP does not allow")
+                    .caused_by(error)
             })?,
         })
     }
@@ -166,7 +170,8 @@ impl CookieWriter {
     /// Set-Cookie with this token. Without a Max-Age, the cookie ends with the browser.
     pub(crate) fn set(&self, token: &EncodedToken, max_age: Option<u64>) -> Option<HeaderValue> {
         use std::io::Write as _;
-        let mut header = Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);
+        let mut header =
+            Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);
         header.extend_from_slice(self.name.as_bytes());
         header.push(b'=');
         header.extend_from_slice(token.as_bytes());

@@ -129,12 +129,23 @@ impl Engine {
         self.bounded("insert", self.store.insert(id, record)).await
     }
 
-    pub(crate) async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, SessionError> {
-        self.bounded("replace", self.store.replace(id, expected, record)).await
+    pub(crate) async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, SessionError> {
+        self.bounded("replace", self.store.replace(id, expected, record))
+            .await
     }
 
-    pub(crate) async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, SessionError> {
-        self.bounded("touch", self.store.touch(id, expires_at)).await
+    pub(crate) async fn touch(
+        &self,
+        id: RecordId,
+        expires_at: Timestamp,
+    ) -> Result<bool, SessionError> {
+        self.bounded("touch", self.store.touch(id, expires_at))
+            .await
     }
 
     pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {
@@ -151,7 +162,11 @@ impl Engine {
     }
 
     /// The user's sessions that are not over.
-    pub(crate) async fn sessions_of(&self, index: &dyn UserIndex, user: &UserId) -> Result<Vec<(RecordId, Record)>, SessionError> {
+    pub(crate) async fn sessions_of(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
         let mut sessions = self.bounded("sessions_of", index.sessions_of(user)).await?;
         let now = self.now();
         sessions.retain(|(_, record)| !self.lifetimes.is_over(record, now));
@@ -164,7 +179,8 @@ impl Engine {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, SessionError> {
-        self.bounded("remove_all_of", index.remove_all_of(user, except)).await
+        self.bounded("remove_all_of", index.remove_all_of(user, except))
+            .await
     }
 
     /// A store's answer, or an error after the store timeout.

@@ -110,15 +110,21 @@ impl ErrorKind {
             Self::MissingLayer => {
                 "no session in the request; add a `SessionLayer` to the router, outside of this handler"
             }
-            Self::NotLoaded => "the layer is lazy and the session is not loaded yet; await `Session::load` first",
+            Self::NotLoaded => {
+                "the layer is lazy and the session is not loaded yet; await `Session::load` first"
+            }
             Self::Sealed => {
                 "the response is on its way, so the session can no longer change; use `Session::detach` for later changes"
             }
             Self::Ended => "the session has been ended",
-            Self::Superseded => "another request replaced the session's token; ask the client to try again",
+            Self::Superseded => {
+                "another request replaced the session's token; ask the client to try again"
+            }
             Self::WrongType => "the session holds a value of another type",
             Self::Unserializable => "the value cannot be written as JSON",
-            Self::TooLarge => "the session's data would be too large; keep large data elsewhere, or raise the data limit",
+            Self::TooLarge => {
+                "the session's data would be too large; keep large data elsewhere, or raise the data limit"
+            }
             Self::InvalidUserId => "a user id must have 1 to 255 bytes",
             Self::NotLoggedIn => "nobody is logged in",
             Self::LoginTooOld => "the login is too long ago; ask for the password again",
@@ -197,9 +203,15 @@ impl SessionError {
         let mut response = http::Response::new(B::default());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        headers.insert(
+            http::header::CACHE_CONTROL,
+            http::HeaderValue::from_static("no-store"),
+        );
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+            headers.insert(
+                http::header::RETRY_AFTER,
+                http::HeaderValue::from_static("1"),
+            );
         }
         response
     }

@@ -16,7 +16,8 @@ impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, SessionError> {
-        let session = Self::from_extensions(&parts.extensions).inspect_err(|_| report::missing_layer())?;
+        let session =
+            Self::from_extensions(&parts.extensions).inspect_err(|_| report::missing_layer())?;
         session.load().await?;
         Ok(session)
     }
@@ -26,7 +27,10 @@ impl<S: Sync> FromRequestParts<S> for Session {
 impl<S: Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = SessionError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, SessionError> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, SessionError> {
         let Ok(session) = Self::from_extensions(&parts.extensions) else {
             return Ok(None);
         };
@@ -77,7 +81,10 @@ impl<S: Sync> FromRequestParts<S> for CurrentUser {
 impl<S: Sync> OptionalFromRequestParts<S> for CurrentUser {
     type Rejection = SessionError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, SessionError> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, SessionError> {
         let session = <Session as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         Ok(session.user()?.map(Self))
     }

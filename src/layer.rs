@@ -88,7 +88,9 @@ impl<St> Clone for SessionLayer<St> {
 
 impl<St: fmt::Debug> fmt::Debug for SessionLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionLayer").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("SessionLayer")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -273,7 +275,10 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
 
     /// Fills tokens with random bytes from elsewhere than the operating system: from a hardware generator, or in a test of
     /// its failure. It must be fit for cryptography.
-    pub fn random<E>(mut self, fill: impl Fn(&mut [u8]) -> Result<(), E> + Send + Sync + 'static) -> Self
+    pub fn random<E>(
+        mut self,
+        fill: impl Fn(&mut [u8]) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Self
     where
         E: Into<BoxError>,
     {
@@ -288,16 +293,25 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     /// A setting, or how two of them go together, is unsafe, or makes a cookie that a browser would drop. The error names it.
     pub fn build(self) -> Result<SessionLayer<St>, ConfigError> {
         self.lifetimes.check()?;
-        for (setting, timeout) in [("store_timeout", self.store_timeout), ("commit_timeout", self.commit_timeout)] {
+        for (setting, timeout) in [
+            ("store_timeout", self.store_timeout),
+            ("commit_timeout", self.commit_timeout),
+        ] {
             if timeout.is_zero() {
                 return Err(ConfigError::new(setting, "no store can answer in no time"));
             }
         }
         if self.data_limit == 0 {
-            return Err(ConfigError::new("data_limit", "nothing would fit into a session"));
+            return Err(ConfigError::new(
+                "data_limit",
+                "nothing would fit into a session",
+            ));
         }
         if self.user_limit.as_ref().is_some_and(|limit| limit.max == 0) {
-            return Err(ConfigError::new("max_sessions_per_user", "nobody could log in"));
+            return Err(ConfigError::new(
+                "max_sessions_per_user",
+                "nobody could log in",
+            ));
         }
         let carrier = Carrier::new(self.transport, &self.attributes)?;
         let engine = Engine {

@@ -4,6 +4,8 @@
 mod change;
 mod clock;
 mod commit;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod cookie;
 mod engine;
 mod error;

@@ -51,25 +51,42 @@ impl Lifetimes {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let settings = [
             ("idle_timeout", "absolute_timeout", self.browser),
-            ("remember_idle_timeout", "remember_absolute_timeout", self.remember),
+            (
+                "remember_idle_timeout",
+                "remember_absolute_timeout",
+                self.remember,
+            ),
         ];
         for (idle_setting, absolute_setting, timeouts) in settings {
             // Times are kept in milliseconds.
-            for (setting, timeout) in [(idle_setting, timeouts.idle), (absolute_setting, timeouts.absolute)] {
+            for (setting, timeout) in [
+                (idle_setting, timeouts.idle),
+                (absolute_setting, timeouts.absolute),
+            ] {
                 if timeout < Duration::from_millis(1) {
-                    return Err(ConfigError::new(setting, "a session that ends at once is of no use; set at least 1 ms"));
+                    return Err(ConfigError::new(
+                        setting,
+                        "a session that ends at once is of no use; set at least 1 ms",
+                    ));
                 }
             }
             if timeouts.idle > timeouts.absolute {
                 return Err(ConfigError::new(
                     idle_setting,
-                    format!("it is longer than {absolute_setting}, so that it would never be reached"),
+                    format!(
+                        "it is longer than {absolute_setting}, so that it would never be reached"
+                    ),
                 ));
             }
-            if self.touch_interval.is_some_and(|interval| interval >= timeouts.idle) {
+            if self
+                .touch_interval
+                .is_some_and(|interval| interval >= timeouts.idle)
+            {
                 return Err(ConfigError::new(
                     "touch_interval",
-                    format!("it must be shorter than {idle_setting}, or an active session would end"),
+                    format!(
+                        "it must be shorter than {idle_setting}, or an active session would end"
+                    ),
                 ));
             }
         }
@@ -77,11 +94,16 @@ impl Lifetimes {
     }
 
     fn timeouts(&self, remember: bool) -> Timeouts {
-        if remember { self.remember } else { self.browser }
+        if remember {
+            self.remember
+        } else {
+            self.browser
+        }
     }
 
     fn touch_interval(&self, remember: bool) -> Duration {
-        self.touch_interval.unwrap_or_else(|| self.timeouts(remember).idle / 10)
+        self.touch_interval
+            .unwrap_or_else(|| self.timeouts(remember).idle / 10)
     }
 
     /// The expiry of a session that is active now.
@@ -101,21 +123,29 @@ impl Lifetimes {
 
     /// When the session was last active, within a touch interval.
     pub(crate) fn last_seen(&self, record: &Record) -> Timestamp {
-        record.expires_at.before(self.timeouts(record.remember).idle).max(record.created_at)
+        record
+            .expires_at
+            .before(self.timeouts(record.remember).idle)
+            .max(record.created_at)
     }
 
     /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later expiry than the timeout
     /// gives comes from a layer with a longer one, and moves back.
     pub(crate) fn renewal(&self, record: &Record, now: Timestamp) -> Option<Timestamp> {
         let renewed = self.expiry(record.remember, now);
-        let moves = renewed.since(record.expires_at).max(record.expires_at.since(renewed));
+        let moves = renewed
+            .since(record.expires_at)
+            .max(record.expires_at.since(renewed));
         (moves > Duration::ZERO && moves >= self.touch_interval(record.remember)).then_some(renewed)
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.
     pub(crate) fn max_age(&self, record: &Record, now: Timestamp) -> Option<u64> {
-        record
-            .remember
-            .then(|| self.ends_at(record).since(now).min(MAX_COOKIE_AGE).as_secs())
+        record.remember.then(|| {
+            self.ends_at(record)
+                .since(now)
+                .min(MAX_COOKIE_AGE)
+                .as_secs()
+        })
     }
 }

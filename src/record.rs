@@ -275,7 +275,10 @@ impl Record {
             return Err("it is empty".into());
         };
         if format != Self::FORMAT {
-            return Err(format!("it has format {format}, and this version knows {}", Self::FORMAT));
+            return Err(format!(
+                "it has format {format}, and this version knows {}",
+                Self::FORMAT
+            ));
         }
         let Some((checksum, json)) = rest.split_first_chunk() else {
             return Err("it is cut short".into());
@@ -284,7 +287,8 @@ impl Record {
             return Err("its checksum is wrong".into());
         }
         // The error's position is told, not its text: that may quote the data.
-        serde_json::from_slice(json).map_err(|error| format!("its JSON is wrong at column {}", error.column()))
+        serde_json::from_slice(json)
+            .map_err(|error| format!("its JSON is wrong at column {}", error.column()))
     }
 
     /// Against bit rot and half-written values, not against an adversary.
@@ -374,7 +378,10 @@ impl Data {
 
     /// Bytes of all keys and values.
     pub(crate) fn size(&self) -> usize {
-        self.0.iter().map(|entry| entry.key.len() + entry.value.get().len()).sum()
+        self.0
+            .iter()
+            .map(|entry| entry.key.len() + entry.value.get().len())
+            .sum()
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
@@ -387,7 +394,8 @@ impl PartialEq for Data {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self.0.iter().zip(&other.0).all(|(a, b)| {
-                a.key == b.key && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
+                a.key == b.key
+                    && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
             })
     }
 }

@@ -41,7 +41,9 @@ impl<S> SessionService<S> {
 
 impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionService").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("SessionService")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +63,10 @@ where
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         let outer = request.extensions().get::<Session>().cloned();
         // A layer of the same name further out has loaded this session, and will write it.
-        if let Some(session) = outer.as_ref().and_then(|outer| outer.named(self.engine.carrier.name())) {
+        if let Some(session) = outer
+            .as_ref()
+            .and_then(|outer| outer.named(self.engine.carrier.name()))
+        {
             request.extensions_mut().insert(session);
             return ResponseFuture::passing(self.inner.call(request));
         }
@@ -201,7 +206,9 @@ where
                 }
                 StepProjection::Committing { commit, response } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let (Some(mut response), Some(Sealing(session))) = (response.take(), &*this.session) else {
+                    let (Some(mut response), Some(Sealing(session))) =
+                        (response.take(), &*this.session)
+                    else {
                         return Poll::Pending;
                     };
                     match committed {
@@ -251,7 +258,11 @@ fn tell<B>(session: &Session, response: &mut Response<B>, token: TokenChange) {
     }
     match token {
         TokenChange::Keep => {}
-        TokenChange::Issue { token, max_age } => engine.carrier.issue(headers, &engine.signer.sign(&token), max_age),
+        TokenChange::Issue { token, max_age } => {
+            engine
+                .carrier
+                .issue(headers, &engine.signer.sign(&token), max_age)
+        }
         TokenChange::Withdraw => engine.carrier.withdraw(headers),
     }
     if session.clears_site_data() {

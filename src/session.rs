@@ -82,7 +82,9 @@ impl Default for Phase {
 
 impl State {
     fn data(&self) -> Option<&Data> {
-        self.data.as_ref().or(self.base.as_ref().map(|base| &*base.record.data))
+        self.data
+            .as_ref()
+            .or(self.base.as_ref().map(|base| &*base.record.data))
     }
 
     fn value(&self, key: &str) -> Option<Arc<RawValue>> {
@@ -90,11 +92,19 @@ impl State {
     }
 
     fn login(&self) -> Option<&Login> {
-        self.changes.login().or(self.base.as_ref()?.record.login.as_ref())
+        let of_base = self
+            .base
+            .as_ref()
+            .and_then(|base| base.record.login.as_ref());
+        self.changes.login().or(of_base)
     }
 
     /// Changes the data as the handler sees it, if it keeps to the limit.
-    fn change_data(&mut self, limit: usize, change: impl FnOnce(&mut Data)) -> Result<(), SessionError> {
+    fn change_data(
+        &mut self,
+        limit: usize,
+        change: impl FnOnce(&mut Data),
+    ) -> Result<(), SessionError> {
         let mut data = self.data().cloned().unwrap_or_default();
         change(&mut data);
         change::check_size(&data, limit)?;
@@ -106,9 +116,15 @@ impl State {
     /// Whether there is anything to write.
     fn is_changed(&self, engine: &Engine) -> bool {
         let is_touch_due = |base: &Base| {
-            self.activity == Activity::Active && engine.lifetimes.renewal(&base.record, engine.now()).is_some()
+            self.activity == Activity::Active
+                && engine
+                    .lifetimes
+                    .renewal(&base.record, engine.now())
+                    .is_some()
         };
-        self.ended.is_some() || !self.changes.is_empty() || self.base.as_ref().is_some_and(is_touch_due)
+        self.ended.is_some()
+            || !self.changes.is_empty()
+            || self.base.as_ref().is_some_and(is_touch_due)
     }
 
     fn pending(&self) -> Pending {
@@ -135,7 +151,11 @@ impl Session {
     /// The session of a request that presents `presented`, which is verified and loaded by [`load`](Self::load).
     pub(crate) fn unloaded(engine: Arc<Engine>, outer: Option<Self>, presented: Presented) -> Self {
         // What presents nothing has nothing to load.
-        let phase = if presented.is_nothing() { Phase::Open } else { Phase::Unloaded(presented) };
+        let phase = if presented.is_nothing() {
+            Phase::Open
+        } else {
+            Phase::Unloaded(presented)
+        };
         Self(Arc::new(Inner {
             engine,
             outer,
@@ -194,7 +214,10 @@ impl Session {
     /// }
     /// ```
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, SessionError> {
-        extensions.get::<Self>().cloned().ok_or_else(|| ErrorKind::MissingLayer.into())
+        extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| ErrorKind::MissingLayer.into())
     }
 
     /// The session of the layer with this cookie name, where several layers are around a handler.
@@ -246,9 +269,14 @@ impl Session {
     /// let theme: Option<String> = session.get("theme")?;
     /// # Ok(()) }
     /// ```
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        key: impl SessionKey<T>,
+    ) -> Result<Option<T>, SessionError> {
         let value = self.read()?.value(key.name());
-        value.map(|value| change::from_json(key.name(), &value)).transpose()
+        value
+            .map(|value| change::from_json(key.name(), &value))
+            .transpose()
     }
 
     /// Puts a value under a key, in place of the one that is there. An equal value is no change.
@@ -265,7 +293,11 @@ impl Session {
     /// session.insert("theme", "dark")?;
     /// # Ok(()) }
     /// ```
-    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
+    pub fn insert<T: Serialize>(
+        &self,
+        key: impl SessionKey<T>,
+        value: T,
+    ) -> Result<(), SessionError> {
         let key = key.name();
         let value = change::to_json(key, &value)?;
         let mut state = self.write()?;
@@ -273,7 +305,9 @@ impl Session {
             return Ok(());
         }
         let key: Arc<str> = key.into();
-        state.change_data(self.0.engine.data_limit, |data| data.insert(key.clone(), value.clone()))?;
+        state.change_data(self.0.engine.data_limit, |data| {
+            data.insert(key.clone(), value.clone())
+        })?;
         state.changes.insert(key, value);
         Ok(())
     }
@@ -319,7 +353,9 @@ impl Session {
                 continue;
             }
             if old.is_none_or(|old| old.get() != new.get()) {
-                state.change_data(self.0.engine.data_limit, |data| data.insert(key.clone(), new.clone()))?;
+                state.change_data(self.0.engine.data_limit, |data| {
+                    data.insert(key.clone(), new.clone())
+                })?;
                 state.changes.update(key.clone(), compute);
             }
             drop(state);
@@ -339,7 +375,10 @@ impl Session {
     /// let notice = session.remove::<String>("notice")?;
     /// # Ok(()) }
     /// ```
-    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+    pub fn remove<T: DeserializeOwned>(
+        &self,
+        key: impl SessionKey<T>,
+    ) -> Result<Option<T>, SessionError> {
         let key = key.name();
         let Some(old) = self.write()?.value(key) else {
             return Ok(None);
@@ -372,7 +411,10 @@ impl Session {
     /// [`ErrorKind::NotLoaded`] where the layer is lazy and the session is not loaded.
     pub fn keys(&self) -> Result<Vec<String>, SessionError> {
         let state = self.read()?;
-        Ok(state.data().map(|data| data.keys().map(str::to_owned).collect()).unwrap_or_default())
+        Ok(state
+            .data()
+            .map(|data| data.keys().map(str::to_owned).collect())
+            .unwrap_or_default())
     }
 
     /// Gives the session a new token; the old one is dead at once. Data and lifetimes stay as they are.
@@ -449,7 +491,10 @@ impl Session {
     /// [`ErrorKind::Sealed`] after the response.
     pub fn remember(&self, remember: bool) -> Result<(), SessionError> {
         let mut state = self.write()?;
-        let is_so = state.base.as_ref().is_some_and(|base| base.record.remember == remember);
+        let is_so = state
+            .base
+            .as_ref()
+            .is_some_and(|base| base.record.remember == remember);
         state.changes.remember = if is_so { None } else { Some(remember) };
         Ok(())
     }
@@ -471,8 +516,15 @@ impl Session {
     /// [`ErrorKind::Sealed`] after the response.
     pub fn set_client(&self, client: Client) -> Result<(), SessionError> {
         let mut state = self.write()?;
-        let is_known = state.base.as_ref().is_some_and(|base| base.record.client.as_deref() == Some(&client));
-        state.changes.client = if is_known { None } else { Some(Arc::new(client)) };
+        let is_known = state
+            .base
+            .as_ref()
+            .is_some_and(|base| base.record.client.as_deref() == Some(&client));
+        state.changes.client = if is_known {
+            None
+        } else {
+            Some(Arc::new(client))
+        };
         Ok(())
     }
 
@@ -510,7 +562,10 @@ impl Session {
     /// As [`id`](Self::id).
     pub fn ends_at(&self) -> Result<Option<Timestamp>, SessionError> {
         let state = self.read()?;
-        Ok(state.base.as_ref().map(|base| self.0.engine.lifetimes.ends_at(&base.record)))
+        Ok(state
+            .base
+            .as_ref()
+            .map(|base| self.0.engine.lifetimes.ends_at(&base.record)))
     }
 
     /// Asks for a login that is at most `max_age` old, before something that matters: a new password, a payment.
@@ -529,7 +584,9 @@ impl Session {
     pub fn require_fresh(&self, max_age: Duration) -> Result<(), SessionError> {
         match self.authenticated_at()? {
             None => Err(ErrorKind::NotLoggedIn.into()),
-            Some(at) if self.0.engine.now().since(at) > max_age => Err(ErrorKind::LoginTooOld.into()),
+            Some(at) if self.0.engine.now().since(at) > max_age => {
+                Err(ErrorKind::LoginTooOld.into())
+            }
             Some(_) => Ok(()),
         }
     }
@@ -647,7 +704,10 @@ impl DetachedSession {
     /// # Errors
     ///
     /// As there.
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        key: impl SessionKey<T>,
+    ) -> Result<Option<T>, SessionError> {
         self.work.get(key)
     }
 
@@ -656,7 +716,11 @@ impl DetachedSession {
     /// # Errors
     ///
     /// As there.
-    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), SessionError> {
+    pub fn insert<T: Serialize>(
+        &self,
+        key: impl SessionKey<T>,
+        value: T,
+    ) -> Result<(), SessionError> {
         self.work.insert(key, value)
     }
 
@@ -678,7 +742,10 @@ impl DetachedSession {
     /// # Errors
     ///
     /// As there.
-    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, SessionError> {
+    pub fn remove<T: DeserializeOwned>(
+        &self,
+        key: impl SessionKey<T>,
+    ) -> Result<Option<T>, SessionError> {
         self.work.remove(key)
     }
 
@@ -714,7 +781,10 @@ impl DetachedSession {
         let base = self.base()?;
         let pending = {
             let state = self.work.state();
-            let is_current = state.base.as_ref().is_some_and(|own| own.record.version == base.record.version);
+            let is_current = state
+                .base
+                .as_ref()
+                .is_some_and(|own| own.record.version == base.record.version);
             Pending {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },

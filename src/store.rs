@@ -45,7 +45,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError>;
 
     /// Replaces the record, its expiry included, only if it still has `expected` as its version. Never creates one.
-    async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, StoreError>;
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError>;
 
     /// Moves the expiry, never the data or the version. `false` if the record is missing.
     async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError>;
@@ -66,7 +71,11 @@ pub trait UserIndex: SessionStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError>;
 
     /// Removes the user's records, but for `except`, and says how many.
-    async fn remove_all_of(&self, user: &UserId, except: Option<RecordId>) -> Result<u64, StoreError>;
+    async fn remove_all_of(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError>;
 }
 
 /// A shared store is a store: several layers can have one.
@@ -80,7 +89,12 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).insert(id, record).await
     }
 
-    async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, StoreError> {
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
         (**self).replace(id, expected, record).await
     }
 
@@ -103,7 +117,11 @@ impl<S: UserIndex + ?Sized> UserIndex for Arc<S> {
         (**self).sessions_of(user).await
     }
 
-    async fn remove_all_of(&self, user: &UserId, except: Option<RecordId>) -> Result<u64, StoreError> {
+    async fn remove_all_of(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError> {
         (**self).remove_all_of(user, except).await
     }
 }

@@ -149,7 +149,9 @@ impl SessionToken {
 
 impl fmt::Debug for SessionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionToken").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("SessionToken")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,7 +162,9 @@ pub(crate) struct Mint(Arc<Fill>);
 type Fill = dyn Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync;
 
 impl Mint {
-    pub(crate) fn new(fill: impl Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        fill: impl Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(fill))
     }
 
@@ -213,7 +217,8 @@ pub struct SigningKey {
 }
 
 /// How to make a key, for the errors about one.
-const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl rand -hex 64`, keep it secret, and give every node the same";
+const HOW_TO_MAKE_A_KEY: &str =
+    "make a key with `openssl rand -hex 64`, keep it secret, and give every node the same";
 
 impl SigningKey {
     /// The fewest bytes that a key may have: one block of SHA-256, what RFC 2104 calls B.
@@ -228,7 +233,9 @@ impl SigningKey {
         let mut bytes = vec![0; Self::MIN_LEN];
         match rand::rngs::SysRng.try_fill_bytes(&mut bytes) {
             Ok(()) => Self::from_bytes(&bytes),
-            Err(error) => Err(ConfigError::new("key", "the random generator failed").caused_by(error)),
+            Err(error) => {
+                Err(ConfigError::new("key", "the random generator failed").caused_by(error))
+            }
         }
     }
 
@@ -245,8 +252,9 @@ impl SigningKey {
                 format!("a key needs 64 bytes, this one has {length}; {HOW_TO_MAKE_A_KEY}"),
             ));
         }
-        let mac = Hmac::new_from_slice(bytes)
-            .map_err(|error| ConfigError::new("key", "HMAC does not take this key").caused_by(error))?;
+        let mac = Hmac::new_from_slice(bytes).map_err(|error| {
+            ConfigError::new("key", "HMAC does not take this key").caused_by(error)
+        })?;
         Ok(Self {
             bytes: bytes.into(),
             mac,
@@ -278,10 +286,13 @@ impl SigningKey {
     #[must_use]
     pub fn to_hex(&self) -> String {
         use fmt::Write as _;
-        self.bytes.iter().fold(String::with_capacity(self.bytes.len() * 2), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        self.bytes.iter().fold(
+            String::with_capacity(self.bytes.len() * 2),
+            |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            },
+        )
     }
 }
 
@@ -378,8 +389,10 @@ impl Keys {
             .split(|c: char| c.is_whitespace() || c == ',')
             .filter(|word| !word.is_empty())
             .map(|word| {
-                SigningKey::from_hex(word)
-                    .map_err(|error| ConfigError::new("keys", format!("{place} holds a key that is not good")).caused_by(error))
+                SigningKey::from_hex(word).map_err(|error| {
+                    ConfigError::new("keys", format!("{place} holds a key that is not good"))
+                        .caused_by(error)
+                })
             });
         let signing = keys.next().unwrap_or_else(|| {
             let reason = format!("{place} holds no key; {HOW_TO_MAKE_A_KEY}");
@@ -422,7 +435,14 @@ impl Signer {
         let mut signed = [0; TOKEN_LEN];
         let (head, tail) = signed.split_at_mut(bytes.len());
         head.copy_from_slice(&bytes);
-        tail.copy_from_slice(&self.signing.clone().chain_update(bytes).finalize().into_bytes());
+        tail.copy_from_slice(
+            &self
+                .signing
+                .clone()
+                .chain_update(bytes)
+                .finalize()
+                .into_bytes(),
+        );
         let mut encoded = [0; ENCODED_LEN];
         let _ = BASE64.encode_slice(signed, &mut encoded);
         EncodedToken(encoded)

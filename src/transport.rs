@@ -1,6 +1,8 @@
 //! How a token travels: in a cookie, or in the `Authorization` header.
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY,
+};
 
 use crate::cookie::{Attributes, CookieWriter};
 use crate::error::ConfigError;
@@ -60,7 +62,8 @@ impl Carrier {
                 let mut presented = Presented::default();
                 for header in headers.get_all(AUTHORIZATION) {
                     // The scheme's name has no case (RFC 9110, section 11.1).
-                    if let Some((scheme, token)) = header.as_bytes().split_at_checked("Bearer ".len())
+                    if let Some((scheme, token)) =
+                        header.as_bytes().split_at_checked("Bearer ".len())
                         && scheme.eq_ignore_ascii_case(b"Bearer ")
                     {
                         presented.push(token.trim_ascii());
@@ -72,7 +75,12 @@ impl Carrier {
     }
 
     /// Gives the client this token.
-    pub(crate) fn issue(&self, headers: &mut HeaderMap, token: &EncodedToken, max_age: Option<u64>) {
+    pub(crate) fn issue(
+        &self,
+        headers: &mut HeaderMap,
+        token: &EncodedToken,
+        max_age: Option<u64>,
+    ) {
         match self {
             Self::Cookie(cookie) => {
                 if let Some(value) = cookie.set(token, max_age) {
@@ -103,7 +111,9 @@ impl Carrier {
     /// A token in a cache would be handed to others (CVE-2023-30861). What the handler says of caching goes before.
     fn keep_out_of_caches(&self, headers: &mut HeaderMap) {
         self.vary(headers);
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers
+            .entry(CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
     }
 
     /// Tells caches that the response depends on the session.
@@ -127,8 +137,17 @@ impl Carrier {
 /// Sets the session cookie beside the handler's other cookies, and in place of another of the same name: a response has one
 /// (RFC 6265, section 4.1.1).
 fn set_session_cookie(cookie: &CookieWriter, headers: &mut HeaderMap, mut value: HeaderValue) {
-    if headers.get_all(SET_COOKIE).iter().any(|other| cookie.is_set_by(other)) {
-        let others: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|other| !cookie.is_set_by(other)).cloned().collect();
+    if headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .any(|other| cookie.is_set_by(other))
+    {
+        let others: Vec<_> = headers
+            .get_all(SET_COOKIE)
+            .iter()
+            .filter(|other| !cookie.is_set_by(other))
+            .cloned()
+            .collect();
         headers.remove(SET_COOKIE);
         for other in others {
             headers.append(SET_COOKIE, other);

@@ -132,7 +132,10 @@ impl<St: UserIndex> Sessions<St> {
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
     pub async fn list(&self, user: impl Into<UserId>) -> Result<Vec<SessionInfo>, SessionError> {
         let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
-        let mut infos: Vec<_> = sessions.iter().map(|(id, record)| self.describe(*id, record)).collect();
+        let mut infos: Vec<_> = sessions
+            .iter()
+            .map(|(id, record)| self.describe(*id, record))
+            .collect();
         infos.sort_by_key(|info| (std::cmp::Reverse(info.last_seen), info.id));
         Ok(infos)
     }
@@ -142,7 +145,11 @@ impl<St: UserIndex> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
-    pub async fn revoke_of(&self, user: impl Into<UserId>, id: RecordId) -> Result<bool, SessionError> {
+    pub async fn revoke_of(
+        &self,
+        user: impl Into<UserId>,
+        id: RecordId,
+    ) -> Result<bool, SessionError> {
         let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
         if sessions.iter().any(|(own, _)| *own == id) {
             return self.engine.remove(id).await;
@@ -156,7 +163,9 @@ impl<St: UserIndex> Sessions<St> {
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
     pub async fn revoke_all(&self, user: impl Into<UserId>) -> Result<u64, SessionError> {
-        self.engine.remove_all_of(&*self.store, &user.into(), None).await
+        self.engine
+            .remove_all_of(&*self.store, &user.into(), None)
+            .await
     }
 
     /// Ends all sessions of a user but one, and says how many: after a new password, say. A login that is not written yet is
@@ -165,8 +174,14 @@ impl<St: UserIndex> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
-    pub async fn revoke_others(&self, user: impl Into<UserId>, keep: RecordId) -> Result<u64, SessionError> {
-        self.engine.remove_all_of(&*self.store, &user.into(), Some(keep)).await
+    pub async fn revoke_others(
+        &self,
+        user: impl Into<UserId>,
+        keep: RecordId,
+    ) -> Result<u64, SessionError> {
+        self.engine
+            .remove_all_of(&*self.store, &user.into(), Some(keep))
+            .await
     }
 }
 
@@ -181,6 +196,8 @@ impl<St> Clone for Sessions<St> {
 
 impl<St: fmt::Debug> fmt::Debug for Sessions<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Sessions")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }

@@ -114,12 +114,17 @@ impl Inner {
     }
 
     fn read(&self, id: RecordId) -> RwLockReadGuard<'_, Shard> {
-        self.shard(id).read().unwrap_or_else(PoisonError::into_inner)
+        self.shard(id)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The id's shard for a write, some of its expired records collected.
     fn write(&self, id: RecordId) -> RwLockWriteGuard<'_, Shard> {
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self
+            .shard(id)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         self.collect(&mut shard, self.clock.now(), COLLECTED_BY_A_WRITE);
         shard
     }
@@ -128,9 +133,12 @@ impl Inner {
     fn users(&self, user: &UserId) -> MutexGuard<'_, HashMap<UserId, HashSet<RecordId>>> {
         use std::hash::BuildHasher as _;
         // Which user is in which shard need not be a secret; within it, `HashMap`'s own hashing keeps floods away.
-        let hash = BuildHasherDefault::<std::collections::hash_map::DefaultHasher>::default().hash_one(user);
+        let hash = BuildHasherDefault::<std::collections::hash_map::DefaultHasher>::default()
+            .hash_one(user);
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
-        self.users[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.users[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, id: RecordId, user: &UserId) {
@@ -156,7 +164,11 @@ impl Inner {
         }
         // What is left of removed records must not outgrow the live ones.
         if shard.expiries.len() > 2 * shard.records.len() + 64 {
-            shard.expiries = shard.records.iter().map(|(id, record)| Reverse((record.expires_at(), *id))).collect();
+            shard.expiries = shard
+                .records
+                .iter()
+                .map(|(id, record)| Reverse((record.expires_at(), *id)))
+                .collect();
         }
         true
     }
@@ -186,9 +198,11 @@ impl Inner {
 
     /// Counts one more record, if there is room.
     fn take_place(&self) -> bool {
-        let taken = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-            (count < self.max).then_some(count + 1)
-        });
+        let taken = self
+            .count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < self.max).then_some(count + 1)
+            });
         taken.is_ok()
     }
 }
@@ -218,7 +232,12 @@ impl SessionStore for MemoryStore {
         Ok(true)
     }
 
-    async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, StoreError> {
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
         let mut shard = self.0.write(id);
         let Some(old) = shard.records.get_mut(&id) else {
             return Ok(Replaced::Missing);
@@ -272,18 +291,43 @@ impl SessionStore for MemoryStore {
 #[async_trait]
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let ids: Vec<RecordId> = self.0.users(user).get(user).into_iter().flatten().copied().collect();
+        let ids: Vec<RecordId> = self
+            .0
+            .users(user)
+            .get(user)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
         let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
-        Ok(ids.into_iter().filter_map(record).filter(is_theirs).collect())
+        Ok(ids
+            .into_iter()
+            .filter_map(record)
+            .filter(is_theirs)
+            .collect())
     }
 
-    async fn remove_all_of(&self, user: &UserId, except: Option<RecordId>) -> Result<u64, StoreError> {
-        let ids: Vec<RecordId> = self.0.users(user).get(user).into_iter().flatten().copied().collect();
+    async fn remove_all_of(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError> {
+        let ids: Vec<RecordId> = self
+            .0
+            .users(user)
+            .get(user)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         let mut removed = 0;
         for id in ids.into_iter().filter(|id| Some(*id) != except) {
             let mut shard = self.0.write(id);
-            let is_theirs = shard.records.get(&id).is_some_and(|record| record.user() == Some(user));
+            let is_theirs = shard
+                .records
+                .get(&id)
+                .is_some_and(|record| record.user() == Some(user));
             if is_theirs && self.0.remove(&mut shard, id) {
                 removed += 1;
             }

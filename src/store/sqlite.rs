@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
 use sqlx::{Row, SqliteExecutor};
 
 use crate::clock::Timestamp;
@@ -68,7 +71,12 @@ impl SqliteStore {
     /// The file cannot be opened, or is no SQLite database.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let failed = |error| StoreError::new(format!("could not open the SQLite database {}", path.display()), error);
+        let failed = |error| {
+            StoreError::new(
+                format!("could not open the SQLite database {}", path.display()),
+                error,
+            )
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -83,10 +91,16 @@ impl SqliteStore {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(failed)?;
         let reader = match path.as_os_str() == ":memory:" {
             true => writer.clone(),
-            false => pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?,
+            false => pool(READERS)
+                .connect_with(options.read_only(true))
+                .await
+                .map_err(failed)?,
         };
         let store = Self { reader, writer };
         store.migrate().await?;
@@ -112,7 +126,10 @@ impl SqliteStore {
     /// The database failed.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         for statement in Self::MIGRATION {
-            sqlx::query(*statement).execute(&self.writer).await.map_err(failed("migrate the session table"))?;
+            sqlx::query(*statement)
+                .execute(&self.writer)
+                .await
+                .map_err(failed("migrate the session table"))?;
         }
         Ok(())
     }
@@ -121,10 +138,14 @@ impl SqliteStore {
 /// What an SQLite error means for the store.
 fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| match &error {
-        sqlx::Error::Database(inner) if inner.message().contains("no such table") => StoreError::new(
-            format!("could not {what}: SQLite has no table `cloakroom_sessions`; call `SqliteStore::migrate` first"),
-            error,
-        ),
+        sqlx::Error::Database(inner) if inner.message().contains("no such table") => {
+            StoreError::new(
+                format!(
+                    "could not {what}: SQLite has no table `cloakroom_sessions`; call `SqliteStore::migrate` first"
+                ),
+                error,
+            )
+        }
         _ => StoreError::new(format!("could not {what} in SQLite"), error),
     }
 }
@@ -179,7 +200,12 @@ impl SessionStore for SqliteStore {
         Ok(done.rows_affected() == 1)
     }
 
-    async fn replace(&self, id: RecordId, expected: Version, record: &Record) -> Result<Replaced, StoreError> {
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
         let done = sqlx::query(
             "UPDATE cloakroom_sessions SET version = ?, user_id = ?, expires_at = ?, record = ?
              WHERE id = ? AND version = ?",
@@ -196,8 +222,14 @@ impl SessionStore for SqliteStore {
         if done.rows_affected() == 1 {
             return Ok(Replaced::Done);
         }
-        let is_there = exists(id, &self.reader).await.map_err(failed("read a session"))?;
-        Ok(if is_there { Replaced::Conflict } else { Replaced::Missing })
+        let is_there = exists(id, &self.reader)
+            .await
+            .map_err(failed("read a session"))?;
+        Ok(if is_there {
+            Replaced::Conflict
+        } else {
+            Replaced::Missing
+        })
     }
 
     async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
@@ -242,11 +274,12 @@ impl SessionStore for SqliteStore {
 #[async_trait]
 impl UserIndex for SqliteStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let rows = sqlx::query("SELECT id, expires_at, record FROM cloakroom_sessions WHERE user_id = ?")
-            .bind(user.as_str())
-            .fetch_all(&self.reader)
-            .await
-            .map_err(failed("list a user's sessions"))?;
+        let rows =
+            sqlx::query("SELECT id, expires_at, record FROM cloakroom_sessions WHERE user_id = ?")
+                .bind(user.as_str())
+                .fetch_all(&self.reader)
+                .await
+                .map_err(failed("list a user's sessions"))?;
         let session = |row: &SqliteRow| {
             let id = RecordId::from_bytes(row.try_get::<&[u8], _>("id").ok()?.try_into().ok()?);
             Some((id, to_record(id, row)?))
@@ -254,19 +287,27 @@ impl UserIndex for SqliteStore {
         Ok(rows.iter().filter_map(session).collect())
     }
 
-    async fn remove_all_of(&self, user: &UserId, except: Option<RecordId>) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM cloakroom_sessions WHERE user_id = ?1 AND (?2 IS NULL OR id <> ?2)")
-            .bind(user.as_str())
-            .bind(except.as_ref().map(|id| &id.as_bytes()[..]))
-            .execute(&self.writer)
-            .await
-            .map_err(failed("remove a user's sessions"))?;
+    async fn remove_all_of(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM cloakroom_sessions WHERE user_id = ?1 AND (?2 IS NULL OR id <> ?2)",
+        )
+        .bind(user.as_str())
+        .bind(except.as_ref().map(|id| &id.as_bytes()[..]))
+        .execute(&self.writer)
+        .await
+        .map_err(failed("remove a user's sessions"))?;
         Ok(done.rows_affected())
     }
 }
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("connections", &self.reader.size()).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("connections", &self.reader.size())
+            .finish_non_exhaustive()
     }
 }

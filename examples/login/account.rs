@@ -1,0 +1,259 @@
+//! Register, log in and out, confirm and change the password.
+
+use axum::Form;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use cloakroom::{Client, Session};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::member::{self, Member, ThisClient};
+use crate::pages::{self, FLASH, Flash, Frame, THEME, page};
+use crate::users::{self, User};
+
+/// Says nothing of which part was wrong, or one could find out who has an account.
+const WRONG: &str = "Wrong user name or password.";
+
+/// A new account or a login. It has no `Debug`, since it holds a password.
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    username: String,
+    password: String,
+    /// A checkbox: sent only if it is ticked.
+    remember: Option<String>,
+}
+
+/// `GET /register`
+pub(crate) async fn register_form(session: Session) -> Result<Response, Error> {
+    if session.user()?.is_some() {
+        return Ok(Redirect::to("/").into_response());
+    }
+    register_page(&session, String::new(), None)
+}
+
+/// `POST /register`
+pub(crate) async fn register(
+    State(app): State<App>,
+    ThisClient(client): ThisClient,
+    session: Session,
+    Form(form): Form<Credentials>,
+) -> Result<Response, Error> {
+    let name = form.username.trim().to_owned();
+    if let Err(problem) =
+        users::check_name(&name).and_then(|()| users::check_password(&form.password))
+    {
+        return register_page(&session, name, Some(problem));
+    }
+    let Some(user) = app.users.register(&name, &form.password).await? else {
+        return register_page(&session, name, Some("That user name is taken.".to_owned()));
+    };
+    let welcome = format!("Welcome, {}. Your account is made.", user.name);
+    enter(&session, &user, client, form.remember.is_some(), welcome)
+}
+
+fn register_page(
+    session: &Session,
+    username: String,
+    problem: Option<String>,
+) -> Result<Response, Error> {
+    let frame = Frame::new(session, None, "/register")?;
+    page(
+        form_status(problem.as_ref()),
+        &pages::Register {
+            frame,
+            username,
+            problem,
+        },
+    )
+}
+
+/// `GET /login`
+pub(crate) async fn log_in_form(session: Session) -> Result<Response, Error> {
+    if session.user()?.is_some() {
+        return Ok(Redirect::to("/").into_response());
+    }
+    let frame = Frame::new(&session, None, "/login")?;
+    let (username, problem) = (String::new(), None);
+    page(
+        StatusCode::OK,
+        &pages::LogIn {
+            frame,
+            username,
+            problem,
+        },
+    )
+}
+
+/// `POST /login`
+pub(crate) async fn log_in(
+    State(app): State<App>,
+    ThisClient(client): ThisClient,
+    session: Session,
+    Form(form): Form<Credentials>,
+) -> Result<Response, Error> {
+    let username = form.username.trim().to_owned();
+    let Some(user) = app.users.authenticate(&username, &form.password).await? else {
+        let frame = Frame::new(&session, None, "/login")?;
+        let problem = Some(WRONG.to_owned());
+        return page(
+            form_status(problem.as_ref()),
+            &pages::LogIn {
+                frame,
+                username,
+                problem,
+            },
+        );
+    };
+    let welcome = format!("Welcome back, {}.", user.name);
+    enter(&session, &user, client, form.remember.is_some(), welcome)
+}
+
+/// Logs a user in, and leads to where the user wanted to go.
+fn enter(
+    session: &Session,
+    user: &User,
+    client: Client,
+    remember: bool,
+    welcome: String,
+) -> Result<Response, Error> {
+    let path = member::take_return_path(session)?;
+    // The session gets a new token: one that an attacker planted before the login is worth nothing after it.
+    session.log_in(user.id)?;
+    session.remember(remember)?;
+    session.set_client(client)?;
+    session.insert(FLASH, Flash::done(welcome))?;
+    Ok(Redirect::to(&path).into_response())
+}
+
+/// `POST /logout`
+pub(crate) async fn log_out(session: Session) -> Result<Redirect, Error> {
+    let theme = session.get(THEME)?;
+    session.log_out()?;
+    // What is put into an ended session makes a new one, of nobody.
+    if let Some(theme) = theme {
+        session.insert(THEME, theme)?;
+    }
+    session.insert(FLASH, Flash::done("You are logged out."))?;
+    Ok(Redirect::to("/"))
+}
+
+/// `GET /confirm`
+pub(crate) async fn confirm_form(
+    Member(user): Member,
+    session: Session,
+) -> Result<Response, Error> {
+    let frame = Frame::new(&session, Some(&user), "/confirm")?;
+    page(
+        StatusCode::OK,
+        &pages::Confirm {
+            frame,
+            problem: None,
+        },
+    )
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Confirmation {
+    password: String,
+}
+
+/// `POST /confirm`
+pub(crate) async fn confirm(
+    State(app): State<App>,
+    Member(user): Member,
+    session: Session,
+    Form(form): Form<Confirmation>,
+) -> Result<Response, Error> {
+    if app
+        .users
+        .authenticate(&user.name, &form.password)
+        .await?
+        .is_none()
+    {
+        let frame = Frame::new(&session, Some(&user), "/confirm")?;
+        let problem = Some("That is not your password.".to_owned());
+        return page(
+            form_status(problem.as_ref()),
+            &pages::Confirm { frame, problem },
+        );
+    }
+    let path = member::take_return_path(&session)?;
+    // A login again: from now on it is a recent one.
+    session.log_in(user.id)?;
+    Ok(Redirect::to(&path).into_response())
+}
+
+/// `GET /password`
+pub(crate) async fn password_form(
+    State(app): State<App>,
+    Member(user): Member,
+    session: Session,
+) -> Result<Response, Error> {
+    member::require_fresh(&app, &session, "/password")?;
+    let frame = Frame::new(&session, Some(&user), "/password")?;
+    page(
+        StatusCode::OK,
+        &pages::Password {
+            frame,
+            problem: None,
+        },
+    )
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPassword {
+    current: String,
+    new: String,
+}
+
+/// `POST /password`
+pub(crate) async fn change_password(
+    State(app): State<App>,
+    Member(user): Member,
+    session: Session,
+    Form(form): Form<NewPassword>,
+) -> Result<Response, Error> {
+    member::require_fresh(&app, &session, "/password")?;
+    let problem = match users::check_password(&form.new) {
+        Err(problem) => Some(problem),
+        Ok(())
+            if app
+                .users
+                .authenticate(&user.name, &form.current)
+                .await?
+                .is_none() =>
+        {
+            Some("Your current password is another one.".to_owned())
+        }
+        Ok(()) => None,
+    };
+    if problem.is_some() {
+        let frame = Frame::new(&session, Some(&user), "/password")?;
+        return page(
+            form_status(problem.as_ref()),
+            &pages::Password { frame, problem },
+        );
+    }
+    // The password first. The other way round, somebody with the old one could log in between the two.
+    app.users.set_password(&user, &form.new).await?;
+    if let Some(own) = session.id()? {
+        app.sessions.revoke_others(user.id, own).await?;
+    }
+    // Whoever may have a copy of this session's token is out as well.
+    session.regenerate()?;
+    session.insert(
+        FLASH,
+        Flash::done("Your password is changed, and all your other sessions are ended."),
+    )?;
+    Ok(Redirect::to("/").into_response())
+}
+
+/// A form that has to be filled in again is not a success, and browsers show its page all the same.
+fn form_status(problem: Option<&String>) -> StatusCode {
+    match problem {
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        None => StatusCode::OK,
+    }
+}

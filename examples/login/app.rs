@@ -1,0 +1,99 @@
+//! The routes, and the layers around them.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::{get, post};
+use cloakroom::{SessionLayer, Sessions, SqliteStore};
+use tower_http::csrf::CsrfLayer;
+
+use crate::error::Error;
+use crate::users::Users;
+use crate::{account, devices, home, pages};
+
+/// No form of this site comes near it.
+const MAX_BODY: usize = 8 * 1024;
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) users: Users,
+    pub(crate) sessions: Sessions<SqliteStore>,
+    pub(crate) fresh_for: Duration,
+}
+
+impl App {
+    pub(crate) fn new(users: Users, sessions: Sessions<SqliteStore>, fresh_for: Duration) -> Self {
+        Self {
+            users,
+            sessions,
+            fresh_for,
+        }
+    }
+}
+
+pub(crate) fn router(app: App, sessions: SessionLayer<SqliteStore>) -> Router {
+    Router::new()
+        .route("/", get(home::home))
+        .route("/theme", post(home::set_theme))
+        .route("/private", get(home::private))
+        .route(
+            "/register",
+            get(account::register_form).post(account::register),
+        )
+        .route("/login", get(account::log_in_form).post(account::log_in))
+        .route("/logout", post(account::log_out))
+        .route(
+            "/confirm",
+            get(account::confirm_form).post(account::confirm),
+        )
+        .route(
+            "/password",
+            get(account::password_form).post(account::change_password),
+        )
+        .route("/devices", get(devices::list))
+        .route("/devices/revoke", post(devices::revoke))
+        .route("/devices/revoke-others", post(devices::revoke_others))
+        .fallback(async || Error::NotFound)
+        .with_state(app)
+        // From here on, each layer is around those above it. Errors of handlers get a page in the visitor's theme.
+        .layer(from_fn(pages::show_errors))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(sessions)
+        // SameSite=Lax keeps the cookie out of other sites' POSTs, but not out of those of another port or subdomain. This
+        // refuses both, before a session is loaded.
+        .layer(CsrfLayer::new())
+        // Routes that come after the session layer cost no store call.
+        .route("/style.css", get(pages::style))
+        .route("/icon.svg", get(pages::icon))
+        // Errors of the layers themselves: a refused origin, a session store that is down.
+        .layer(from_fn(pages::show_errors))
+        .layer(from_fn(security_headers))
+}
+
+async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    const HEADERS: [(HeaderName, HeaderValue); 3] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+            ),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        // Not `no-referrer`: with that, browsers send `Origin: null` with our own forms.
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("same-origin"),
+        ),
+    ];
+    response.headers_mut().extend(HEADERS);
+    response
+}

@@ -1,0 +1,149 @@
+//! Where a user is logged in, and how to end that.
+
+use std::time::SystemTime;
+
+use axum::Form;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{Redirect, Response};
+use cloakroom::{CurrentUser, RecordId, Session, SessionInfo, Timestamp};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::member::Member;
+use crate::pages::{self, FLASH, Flash, Frame, page};
+
+/// A session, as the page shows it.
+pub(crate) struct Device {
+    /// Not a secret: it names the session, and opens nothing.
+    pub(crate) id: RecordId,
+    pub(crate) browser: String,
+    pub(crate) user_agent: String,
+    pub(crate) address: String,
+    pub(crate) created: String,
+    pub(crate) last_seen: String,
+    pub(crate) is_this: bool,
+}
+
+/// `GET /devices`
+pub(crate) async fn list(
+    State(app): State<App>,
+    Member(user): Member,
+    session: Session,
+) -> Result<Response, Error> {
+    let now = Timestamp::from(SystemTime::now());
+    let own = session.id()?;
+    let sessions = app.sessions.list(user.id).await?;
+    let mut devices: Vec<_> = sessions
+        .iter()
+        .map(|info| describe(info, own, now))
+        .collect();
+    // This one first, and the others as they come: the last used first.
+    devices.sort_by_key(|device| !device.is_this);
+    let frame = Frame::new(&session, Some(&user), "/devices")?;
+    page(StatusCode::OK, &pages::Devices { frame, devices })
+}
+
+fn describe(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Device {
+    let user_agent = info
+        .client()
+        .and_then(|client| client.user_agent())
+        .unwrap_or_default();
+    let address = info
+        .client()
+        .and_then(|client| client.address())
+        .unwrap_or("an unknown address");
+    Device {
+        id: info.id(),
+        browser: browser(user_agent),
+        user_agent: user_agent.to_owned(),
+        address: address.to_owned(),
+        created: pages::ago(now.since(info.created_at())),
+        last_seen: pages::ago(now.since(info.last_seen())),
+        is_this: own == Some(info.id()),
+    }
+}
+
+/// What to call a browser. Its user agent names half a dozen others, so the order matters.
+fn browser(user_agent: &str) -> String {
+    let find = |names: &[(&str, &'static str)]| {
+        names
+            .iter()
+            .find(|(part, _)| user_agent.contains(part))
+            .map(|(_, name)| *name)
+    };
+    let browser = find(&[
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("FxiOS/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("CriOS/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = find(&[
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("CrOS", "ChromeOS"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (browser, system) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(browser), None) => browser.to_owned(),
+        (None, Some(system)) => format!("A browser on {system}"),
+        (None, None) => "An unknown browser".to_owned(),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Revocation {
+    id: String,
+}
+
+/// `POST /devices/revoke`
+pub(crate) async fn revoke(
+    State(app): State<App>,
+    user: CurrentUser,
+    session: Session,
+    Form(form): Form<Revocation>,
+) -> Result<Redirect, Error> {
+    // The id comes from the client, so it may be anybody's: `revoke_of` ends none but this user's.
+    let is_ended = match form.id.parse::<RecordId>() {
+        Ok(id) if session.id()? == Some(id) => {
+            session.log_out()?;
+            true
+        }
+        Ok(id) => app.sessions.revoke_of(&*user, id).await?,
+        Err(_) => false,
+    };
+    let flash = match is_ended {
+        true => Flash::done("That device is logged out."),
+        false => Flash::problem("There is no such session, or it has ended already."),
+    };
+    session.insert(FLASH, flash)?;
+    Ok(Redirect::to("/devices"))
+}
+
+/// `POST /devices/revoke-others`
+pub(crate) async fn revoke_others(
+    State(app): State<App>,
+    user: CurrentUser,
+    session: Session,
+) -> Result<Redirect, Error> {
+    let count = match session.id()? {
+        Some(own) => app.sessions.revoke_others(&*user, own).await?,
+        None => 0,
+    };
+    let flash = match count {
+        0 => "There were no other sessions to end.".to_owned(),
+        1 => "One other session is ended.".to_owned(),
+        _ => format!("{count} other sessions are ended."),
+    };
+    session.insert(FLASH, Flash::done(flash))?;
+    Ok(Redirect::to("/devices"))
+}

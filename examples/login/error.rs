@@ -1,0 +1,81 @@
+//! What stops a handler.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use cloakroom::SessionError;
+
+/// Why a handler has no page to show.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// Something else has to be done first, there.
+    Elsewhere(&'static str),
+    NotFound,
+    Session(SessionError),
+    /// Nothing that the visitor could mend.
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The answer has no body: `pages::show_errors` makes a page of it.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Elsewhere(path) => Redirect::to(path).into_response(),
+            Self::NotFound => StatusCode::NOT_FOUND.into_response(),
+            Self::Session(error) => {
+                if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                    tracing::error!(%error, "a request failed");
+                }
+                error.into_response()
+            }
+            Self::Internal(error) => {
+                tracing::error!(%error, "a request failed");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+macro_rules! internal {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Internal(error.into())
+            }
+        })*
+    };
+}
+internal!(
+    argon2::password_hash::Error,
+    argon2::password_hash::phc::Error,
+    askama::Error,
+    sqlx::Error,
+    tokio::sync::AcquireError,
+    tokio::task::JoinError
+);
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Elsewhere(path) => write!(f, "go to {path} first"),
+            Self::NotFound => f.write_str("not found"),
+            Self::Session(error) => error.fmt(f),
+            Self::Internal(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Elsewhere(_) | Self::NotFound => None,
+            Self::Session(error) => error.source(),
+            Self::Internal(error) => error.source(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Run with `cargo run --example login`, then open <http://127.0.0.1:3000>.
+//!
+//! A small site with accounts: register, log in, stay logged in over a restart, see and end one's other sessions, change the
+//! password. Users and sessions are kept in one SQLite file. It works without JavaScript.
+//!
+//! The parts, in the order in which they are worth reading:
+//!
+//! - `app.rs`: the session layer and what stands around it
+//! - `account.rs`: register, log in and out, confirm and change the password
+//! - `devices.rs`: a user's sessions, listed and ended
+//! - `home.rs`: a counter, a theme, and a page for members only
+//! - `member.rs`: who is logged in, and the way to the login page and back
+//! - `pages.rs`, `error.rs`: HTML, notices that are shown once, and pages for errors
+//! - `users.rs`: the accounts and their passwords, which are no business of a session library
+//!
+//! One thing is left out that a real site needs: a limit on how many passwords one may try.
+
+mod account;
+mod app;
+mod devices;
+mod error;
+mod home;
+mod member;
+mod options;
+mod pages;
+mod secret_file;
+mod users;
+
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cloakroom::{Keys, SessionLayer, Sessions, SqliteStore, WhenFull};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+use app::App;
+use options::{Command, Options, USAGE};
+use users::Users;
+
+/// How long requests that are under way may take once the server is asked to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// More devices than people have. The list of them stays readable.
+const MAX_SESSIONS: usize = 20;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match options::parse(
+        std::env::args_os().skip(1),
+        std::env::var("PORT").ok().as_deref(),
+    ) {
+        Ok(Command::Serve(options)) => options,
+        Ok(Command::Help) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(reason) => {
+            eprint!("{reason}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("caused by: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+
+    // The file holds password hashes, so it is nobody else's to read.
+    secret_file::create(&options.database, "")?;
+    let users = Users::open(&options.database).await?;
+    let store = SqliteStore::open(&options.database).await?;
+    let layer = session_layer(store, &options)?;
+
+    tokio::spawn(purge_for_ever(layer.sessions()));
+
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let address = listener.local_addr()?;
+
+    let mut out = std::io::stdout();
+    if users.add_demo_user().await? {
+        writeln!(
+            out,
+            "made a user for you to try: {} with the password {}",
+            users::DEMO_NAME,
+            users::DEMO_PASSWORD
+        )?;
+    }
+    writeln!(out, "cloakroom demo on http://{address}")?;
+    out.flush()?;
+
+    let app = app::router(App::new(users, layer.sessions(), options.fresh_for), layer);
+    let (stop, stopping) = oneshot::channel();
+    let server = axum::serve(
+        listener,
+        app.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(async move {
+        asked_to_stop().await;
+        let _ = stop.send(());
+    });
+    let too_late = async {
+        let _ = stopping.await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        ended = server.into_future() => ended?,
+        () = too_late => tracing::warn!("some requests took too long and were dropped"),
+    }
+    Ok(())
+}
+
+fn session_layer(
+    store: SqliteStore,
+    options: &Options,
+) -> Result<SessionLayer<SqliteStore>, Box<dyn Error>> {
+    // Kept beside the database: after a restart with another key, nobody would be logged in any more.
+    let key_file = options.key_file();
+    secret_file::create_key(&key_file)?;
+    let keys = Keys::from_file(&key_file)?;
+
+    let builder =
+        SessionLayer::builder(store, keys).max_sessions_per_user(MAX_SESSIONS, WhenFull::EndOldest);
+    let layer = match options.behind_tls {
+        // The crate's default: `__Host-session`, which browsers keep only if it came over HTTPS.
+        true => builder.build()?,
+        // The demo speaks plain HTTP on this machine. Not every browser takes a `Secure` cookie from there, and a `__Host-`
+        // name needs one. Never do this where others can listen.
+        false => builder.cookie_name("session").secure(false).build()?,
+    };
+    Ok(layer)
+}
+
+/// Removes expired sessions from the file, now and then. The layer does not accept them in any case.
+async fn purge_for_ever(sessions: Sessions<SqliteStore>) {
+    let mut ticks = tokio::time::interval(PURGE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        // A locked database today is no reason to let it grow from now on.
+        match sessions.purge_expired().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "purged expired sessions"),
+            Err(error) => tracing::warn!(%error, "could not purge expired sessions"),
+        }
+    }
+}
+
+/// Waits for Ctrl-C, or for the SIGTERM of a service manager.
+async fn asked_to_stop() {
+    let ctrl_c = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = ctrl_c => {}
+        () = terminated => {}
+    }
+}

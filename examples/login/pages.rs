@@ -1,0 +1,278 @@
+//! HTML: what all pages share, the pages, and those for errors.
+
+use std::fmt;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use cloakroom::{Key, Session, SessionError};
+use serde::{Deserialize, Serialize};
+
+use crate::devices::Device;
+use crate::error::Error;
+use crate::users::User;
+
+pub(crate) const THEME: Key<Theme> = Key::new("theme");
+
+/// A notice for the next page.
+pub(crate) const FLASH: Key<Flash> = Key::new("flash");
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Theme {
+    Light,
+    Dark,
+}
+
+impl fmt::Display for Theme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Light => "light",
+            Self::Dark => "dark",
+        })
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Flash {
+    pub(crate) is_problem: bool,
+    pub(crate) text: String,
+}
+
+impl Flash {
+    pub(crate) fn done(text: impl Into<String>) -> Self {
+        Self {
+            is_problem: false,
+            text: text.into(),
+        }
+    }
+
+    pub(crate) fn problem(text: impl Into<String>) -> Self {
+        Self {
+            is_problem: true,
+            text: text.into(),
+        }
+    }
+}
+
+/// What stands around every page.
+pub(crate) struct Frame {
+    /// `None` follows the system's.
+    theme: Option<Theme>,
+    flash: Option<Flash>,
+    user: Option<String>,
+    path: &'static str,
+}
+
+impl Frame {
+    /// Takes the notice out of the session, so make it only for a page that is shown.
+    pub(crate) fn new(
+        session: &Session,
+        user: Option<&User>,
+        path: &'static str,
+    ) -> Result<Self, SessionError> {
+        Ok(Self {
+            theme: session.get(THEME)?,
+            flash: session.remove(FLASH)?,
+            user: user.map(|user| user.name.clone()),
+            path,
+        })
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        self.path == path
+    }
+
+    fn is_theme(&self, theme: &str) -> bool {
+        self.theme.is_some_and(|own| own.to_string() == theme)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "home.html", config = "examples/login/askama.toml")]
+pub(crate) struct Home {
+    pub(crate) frame: Frame,
+    pub(crate) visits: u64,
+}
+
+#[derive(Template)]
+#[template(path = "private.html", config = "examples/login/askama.toml")]
+pub(crate) struct Private {
+    pub(crate) frame: Frame,
+    pub(crate) since: String,
+    pub(crate) ends: String,
+    pub(crate) id: String,
+}
+
+#[derive(Template)]
+#[template(path = "register.html", config = "examples/login/askama.toml")]
+pub(crate) struct Register {
+    pub(crate) frame: Frame,
+    pub(crate) username: String,
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "login.html", config = "examples/login/askama.toml")]
+pub(crate) struct LogIn {
+    pub(crate) frame: Frame,
+    pub(crate) username: String,
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "confirm.html", config = "examples/login/askama.toml")]
+pub(crate) struct Confirm {
+    pub(crate) frame: Frame,
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "password.html", config = "examples/login/askama.toml")]
+pub(crate) struct Password {
+    pub(crate) frame: Frame,
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "devices.html", config = "examples/login/askama.toml")]
+pub(crate) struct Devices {
+    pub(crate) frame: Frame,
+    pub(crate) devices: Vec<Device>,
+}
+
+#[derive(Template)]
+#[template(path = "error.html", config = "examples/login/askama.toml")]
+struct ErrorPage {
+    theme: Option<Theme>,
+    status: u16,
+    title: &'static str,
+    text: &'static str,
+    log_in: bool,
+}
+
+/// A page, which no cache keeps: the back button must show nothing of a user who has logged out.
+pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Error> {
+    Ok((
+        status,
+        [(header::CACHE_CONTROL, "no-store")],
+        Html(template.render()?),
+    )
+        .into_response())
+}
+
+/// Gives an error a page, where it has none of its own. It stands inside of the session layer and around it: there the
+/// session is `None`, and the page follows the system's theme.
+pub(crate) async fn show_errors(
+    session: Option<Session>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_page = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    if !is_error || is_page {
+        return response;
+    }
+    let theme = session.and_then(|session| session.get(THEME).ok().flatten());
+    let (title, text) = explain(status);
+    let template = ErrorPage {
+        theme,
+        status: status.as_u16(),
+        title,
+        text,
+        log_in: status == StatusCode::UNAUTHORIZED,
+    };
+    let Ok(html) = template.render() else {
+        return response;
+    };
+    // All other headers stay: the session's cookie, say, or `Retry-After`.
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts
+        .headers
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    Response::from_parts(parts, html.into())
+}
+
+fn explain(status: StatusCode) -> (&'static str, &'static str) {
+    match status {
+        StatusCode::UNAUTHORIZED => (
+            "You are not logged in",
+            "Your session has ended. Log in, and try again.",
+        ),
+        StatusCode::FORBIDDEN => (
+            "Not from there",
+            "That request came from another site, so it was refused.",
+        ),
+        StatusCode::NOT_FOUND => ("Nothing hangs here", "There is no page at this address."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("Not like that", "This address is there for something else.")
+        }
+        StatusCode::CONFLICT => (
+            "Two at once",
+            "Another request was faster. Please try again.",
+        ),
+        StatusCode::SERVICE_UNAVAILABLE => (
+            "Back in a moment",
+            "The cloakroom is closed for a moment. Please try again.",
+        ),
+        _ if status.is_client_error() => (
+            "That did not fit",
+            "The form was not filled in as expected.",
+        ),
+        _ => (
+            "Something went wrong",
+            "It is our fault, and it has been noted down.",
+        ),
+    }
+}
+
+/// `GET /style.css`
+pub(crate) async fn style() -> impl IntoResponse {
+    asset("text/css; charset=utf-8", include_str!("style.css"))
+}
+
+/// `GET /icon.svg`
+pub(crate) async fn icon() -> impl IntoResponse {
+    asset("image/svg+xml", include_str!("icon.svg"))
+}
+
+fn asset(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+    (
+        [
+            (header::CONTENT_TYPE, content_type),
+            (header::CACHE_CONTROL, "max-age=600"),
+        ],
+        content,
+    )
+}
+
+/// A span of time in words, in its largest unit.
+pub(crate) fn how_long(time: Duration) -> String {
+    // The milliseconds that a request takes do not make 29 minutes of 30.
+    let seconds = (time + Duration::from_millis(500)).as_secs();
+    let (count, unit) = match seconds {
+        0..60 => return "less than a minute".to_owned(),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+pub(crate) fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        0..60 => "just now".to_owned(),
+        _ => format!("{} ago", how_long(time)),
+    }
+}

@@ -1,0 +1,209 @@
+//! The accounts, in the same SQLite file as the sessions.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use cloakroom::UserId;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow};
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+
+pub(crate) const DEMO_NAME: &str = "ada";
+pub(crate) const DEMO_PASSWORD: &str = "lovelace";
+
+const MIN_NAME: usize = 2;
+const MAX_NAME: usize = 32;
+const MIN_PASSWORD: usize = 8;
+/// Longer ones would add nothing but work for the server.
+const MAX_PASSWORD: usize = 128;
+
+/// How many passwords are hashed at a time. Each takes 19 MiB and a core, so a flood of logins must not start them all.
+const HASHED_AT_ONCE: usize = 2;
+
+/// An account, without its password.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+}
+
+/// All accounts. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Users {
+    pool: SqlitePool,
+    hashing: Arc<Semaphore>,
+    /// The hash of a password that nobody has: what a login under an unknown name is compared with.
+    nobody: Arc<str>,
+}
+
+impl Users {
+    pub(crate) async fn open(database: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(database)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(Duration::from_secs(4));
+        let pool = SqlitePool::connect_with(options).await?;
+        // AUTOINCREMENT, so that an id is never given a second time: sessions are filed under it.
+        sqlx::query(
+            "CREATE TABLE IF NOT EXISTS users (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+                password_hash TEXT NOT NULL
+            ) STRICT",
+        )
+        .execute(&pool)
+        .await?;
+        let hashing = Arc::new(Semaphore::new(HASHED_AT_ONCE));
+        let nobody = hash(&hashing, "the password of nobody").await?.into();
+        Ok(Self {
+            pool,
+            hashing,
+            nobody,
+        })
+    }
+
+    /// Adds the demo user to an empty table; `false` if there are users already.
+    pub(crate) async fn add_demo_user(&self) -> Result<bool, Error> {
+        let is_empty = sqlx::query("SELECT 1 FROM users LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?
+            .is_none();
+        Ok(is_empty && self.register(DEMO_NAME, DEMO_PASSWORD).await?.is_some())
+    }
+
+    /// Makes an account; `None` if the name is taken.
+    pub(crate) async fn register(&self, name: &str, password: &str) -> Result<Option<User>, Error> {
+        let hash = hash(&self.hashing, password).await?;
+        let row =
+            sqlx::query("INSERT INTO users (name, password_hash) VALUES (?, ?) ON CONFLICT (name) DO NOTHING RETURNING id, name")
+                .bind(name)
+                .bind(hash)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(row.as_ref().map(to_user).transpose()?)
+    }
+
+    /// The user who has this name and password.
+    ///
+    /// A name that nobody has takes as long as a wrong password, or the answer's time would tell which names exist.
+    pub(crate) async fn authenticate(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> Result<Option<User>, Error> {
+        let row = sqlx::query("SELECT id, name, password_hash FROM users WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        let expected = match &row {
+            Some(row) => row.try_get("password_hash")?,
+            None => self.nobody.to_string(),
+        };
+        match (self.matches(password, expected).await?, row) {
+            (true, Some(row)) => Ok(Some(to_user(&row)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The user of a session. `None` if the account is gone.
+    pub(crate) async fn find(&self, id: &UserId) -> Result<Option<User>, Error> {
+        let Ok(id) = id.as_str().parse::<i64>() else {
+            return Ok(None);
+        };
+        let row = sqlx::query("SELECT id, name FROM users WHERE id = ?")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.as_ref().map(to_user).transpose()?)
+    }
+
+    pub(crate) async fn set_password(&self, user: &User, password: &str) -> Result<(), Error> {
+        let hash = hash(&self.hashing, password).await?;
+        sqlx::query("UPDATE users SET password_hash = ? WHERE id = ?")
+            .bind(hash)
+            .bind(user.id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn matches(&self, password: &str, expected: String) -> Result<bool, Error> {
+        // Nobody could have set such a password.
+        if password.len() > MAX_PASSWORD {
+            return Ok(false);
+        }
+        let password = password.to_owned();
+        off_the_async_threads(&self.hashing, move || {
+            let expected = PasswordHash::new(&expected)?;
+            match Argon2::default().verify_password(password.as_bytes(), &expected) {
+                Ok(()) => Ok(true),
+                Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+}
+
+async fn hash(hashing: &Arc<Semaphore>, password: &str) -> Result<String, Error> {
+    let password = password.to_owned();
+    off_the_async_threads(hashing, move || {
+        Ok(Argon2::default()
+            .hash_password(password.as_bytes())?
+            .to_string())
+    })
+    .await
+}
+
+/// Hashing takes a good part of a second by design, in which an async thread could serve many requests.
+async fn off_the_async_threads<T: Send + 'static>(
+    hashing: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let permit = hashing.clone().acquire_owned().await?;
+    tokio::task::spawn_blocking(move || {
+        // Held by the work and not by the request: a client that goes away does not make room for one more.
+        let _permit = permit;
+        work()
+    })
+    .await?
+}
+
+fn to_user(row: &SqliteRow) -> Result<User, sqlx::Error> {
+    Ok(User {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+    })
+}
+
+/// What is wrong with a new user's name, if anything is.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !(MIN_NAME..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_good) {
+        return Err(format!(
+            "A user name has {MIN_NAME} to {MAX_NAME} letters, digits, dots, dashes or underscores."
+        ));
+    }
+    Ok(())
+}
+
+/// What is wrong with a new password, if anything is.
+pub(crate) fn check_password(password: &str) -> Result<(), String> {
+    if password.chars().count() < MIN_PASSWORD {
+        return Err(format!(
+            "A password needs {MIN_PASSWORD} characters or more."
+        ));
+    }
+    if password.len() > MAX_PASSWORD {
+        return Err(format!(
+            "A password cannot have more than {MAX_PASSWORD} bytes."
+        ));
+    }
+    Ok(())
+}

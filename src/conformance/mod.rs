@@ -1,0 +1,215 @@
+//! The store contract as tests that anyone can run on a store of their own.
+//!
+//! [`conformance_tests!`](crate::conformance_tests) turns a constructor into a module of tests. Each function here is one of
+//! them; it panics where the store breaks the contract.
+//!
+//! ```
+//! cloakroom::conformance_tests! { memory: cloakroom::MemoryStore::new() }
+//! # fn main() {}
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests"
+)]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::record::{Client, Data, Login, Record, UserId, Version};
+use crate::store::SessionStore;
+use crate::token::{Mint, RecordId};
+
+mod races;
+mod records;
+mod users;
+
+pub use races::*;
+pub use records::*;
+pub use users::*;
+
+/// Tests that a store keeps the contract: a module of this name, with a test for each part of it.
+///
+/// The constructor is an expression that makes an empty store, and may await. It is evaluated in each test. For a store that
+/// is no [`UserIndex`](crate::UserIndex), say so:
+///
+/// ```
+/// # use cloakroom::MemoryStore;
+/// cloakroom::conformance_tests! { with_index: MemoryStore::new() }
+/// cloakroom::conformance_tests! { without_index: MemoryStore::new(), without user index }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! conformance_tests {
+    ($module:ident: $store:expr) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+            $crate::conformance_tests! { @user_index $store }
+        }
+    };
+    ($module:ident: $store:expr, without user index) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+        }
+    };
+    (@session_store $store:expr) => {
+        $crate::conformance_tests! { @tests $store;
+            a_missing_record_is_none
+            a_new_record_is_loaded_as_it_was_inserted
+            an_insert_under_a_taken_id_changes_nothing
+            a_replace_of_the_expected_version_writes_the_whole_record
+            a_replace_of_another_version_changes_nothing
+            a_replace_of_a_missing_record_creates_nothing
+            a_touch_moves_the_expiry_and_nothing_else
+            a_touch_of_a_missing_record_creates_nothing
+            a_removed_record_stays_missing
+            a_purge_removes_what_has_expired_and_nothing_else
+            a_purge_keeps_what_was_touched_in_time
+            ids_are_compared_byte_for_byte
+            data_of_any_text_is_kept
+            data_of_64_kib_is_kept
+            an_expiry_in_400_days_is_kept
+            sixty_four_tasks_lose_no_change
+            one_of_many_parallel_inserts_wins
+            one_of_many_parallel_replaces_wins
+            one_of_many_parallel_removes_wins
+            nothing_in_flight_revives_a_removed_record
+            parallel_touches_and_replaces_lose_no_data
+        }
+    };
+    (@user_index $store:expr) => {
+        $crate::conformance_tests! { @tests $store;
+            a_user_without_sessions_has_none
+            sessions_are_listed_by_user
+            a_login_files_the_session_under_its_user
+            a_removed_session_is_not_listed
+            a_touched_session_is_still_listed
+            all_sessions_of_a_user_are_removed_and_no_others
+            all_sessions_but_one_are_removed
+            user_ids_are_compared_byte_for_byte
+            parallel_logins_of_a_user_are_all_listed
+            a_removal_ends_every_login_before_it
+        }
+    };
+    (@tests $store:expr; $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::conformance::run(async {
+                    $crate::conformance::$name(::std::sync::Arc::new($store)).await;
+                });
+            }
+        )*
+    };
+}
+
+/// Runs one test on a runtime of its own, with several threads.
+pub fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a Tokio runtime could not be started")
+        .block_on(test);
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+fn new_id() -> RecordId {
+    Mint::default()
+        .token()
+        .expect("the random generator failed")
+        .id
+}
+
+/// A record with something in every field but the user.
+fn new_record() -> Record {
+    Record {
+        version: Version::FIRST,
+        secret_hash: Mint::default()
+            .token()
+            .expect("the random generator failed")
+            .secret_hash(),
+        login: None,
+        created_at: now(),
+        expires_at: now() + HOUR,
+        remember: true,
+        client: Some(Arc::new(
+            Client::new()
+                .with_user_agent("Browser/1.0")
+                .with_address("192.0.2.1"),
+        )),
+        data: data([("theme", "dark"), ("name", "Ada")]),
+    }
+}
+
+fn new_record_of(user: &str) -> Record {
+    Record {
+        login: Some(Login {
+            user: UserId::from(user),
+            at: now(),
+        }),
+        ..new_record()
+    }
+}
+
+fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Data> {
+    let mut data = Data::default();
+    for (key, value) in values {
+        data.insert(
+            key.into(),
+            serde_json::value::to_raw_value(value)
+                .expect("a string is JSON")
+                .into(),
+        );
+    }
+    Arc::new(data)
+}
+
+/// The record as a newer one with this data.
+fn next(record: &Record, data: Arc<Data>) -> Record {
+    Record {
+        version: record.version.next(),
+        data,
+        ..record.clone()
+    }
+}
+
+/// All of a record, so that two can be compared.
+#[track_caller]
+fn assert_same(loaded: Option<&Record>, expected: &Record) {
+    let loaded = loaded.expect("the store has no such record");
+    let fields = |record: &Record| serde_json::to_value(record).expect("a record is JSON");
+    assert_eq!(
+        fields(loaded),
+        fields(expected),
+        "the store changed the record"
+    );
+}
+
+async fn insert(store: &dyn SessionStore, record: &Record) -> RecordId {
+    let id = new_id();
+    assert!(
+        store.insert(id, record).await.unwrap(),
+        "the store says that a fresh id is taken"
+    );
+    id
+}
+
+fn values(record: &Record) -> BTreeMap<String, String> {
+    let json = serde_json::to_string(&*record.data).expect("data is JSON");
+    serde_json::from_str(&json).expect("data is a map of strings")
+}

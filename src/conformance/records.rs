@@ -1,0 +1,236 @@
+//! One call after the other.
+
+use super::*;
+use crate::store::Replaced;
+
+/// `load`, of an id that was never written.
+pub async fn a_missing_record_is_none(store: Arc<dyn SessionStore>) {
+    assert!(store.load(new_id()).await.unwrap().is_none());
+}
+
+/// `insert`, then `load`.
+pub async fn a_new_record_is_loaded_as_it_was_inserted(store: Arc<dyn SessionStore>) {
+    for record in [new_record(), new_record_of("ada")] {
+        let id = insert(&*store, &record).await;
+        assert_same(store.load(id).await.unwrap().as_ref(), &record);
+    }
+}
+
+/// `insert` is no upsert.
+pub async fn an_insert_under_a_taken_id_changes_nothing(store: Arc<dyn SessionStore>) {
+    let record = new_record();
+    let id = insert(&*store, &record).await;
+    assert!(!store.insert(id, &new_record_of("eve")).await.unwrap());
+    assert_same(store.load(id).await.unwrap().as_ref(), &record);
+}
+
+/// `replace`, expiry and user included.
+pub async fn a_replace_of_the_expected_version_writes_the_whole_record(
+    store: Arc<dyn SessionStore>,
+) {
+    let old = new_record();
+    let id = insert(&*store, &old).await;
+    let new = Record {
+        version: old.version.next(),
+        expires_at: old.expires_at + HOUR,
+        data: data([("cart", "3 books")]),
+        remember: false,
+        client: None,
+        ..new_record_of("ada")
+    };
+    assert_eq!(
+        store.replace(id, old.version, &new).await.unwrap(),
+        Replaced::Done
+    );
+    assert_same(store.load(id).await.unwrap().as_ref(), &new);
+}
+
+/// `replace` compares the version, in both directions.
+pub async fn a_replace_of_another_version_changes_nothing(store: Arc<dyn SessionStore>) {
+    let first = new_record();
+    let id = insert(&*store, &first).await;
+    let second = next(&first, data([("theme", "light")]));
+    assert_eq!(
+        store.replace(id, first.version, &second).await.unwrap(),
+        Replaced::Done
+    );
+
+    let late = next(&first, data([("theme", "late")]));
+    assert_eq!(
+        store.replace(id, first.version, &late).await.unwrap(),
+        Replaced::Conflict
+    );
+    let early = next(
+        &next(&second, second.data.clone()),
+        data([("theme", "early")]),
+    );
+    assert_eq!(
+        store
+            .replace(id, second.version.next(), &early)
+            .await
+            .unwrap(),
+        Replaced::Conflict
+    );
+    assert_same(store.load(id).await.unwrap().as_ref(), &second);
+}
+
+/// `replace` never creates.
+pub async fn a_replace_of_a_missing_record_creates_nothing(store: Arc<dyn SessionStore>) {
+    let id = new_id();
+    let record = new_record();
+    assert_eq!(
+        store
+            .replace(id, record.version, &next(&record, record.data.clone()))
+            .await
+            .unwrap(),
+        Replaced::Missing
+    );
+    assert!(store.load(id).await.unwrap().is_none());
+}
+
+/// `touch`, and a `replace` of the version from before it.
+pub async fn a_touch_moves_the_expiry_and_nothing_else(store: Arc<dyn SessionStore>) {
+    let record = new_record_of("ada");
+    let id = insert(&*store, &record).await;
+    for expires_at in [record.expires_at + HOUR, now() + HOUR / 2] {
+        assert!(store.touch(id, expires_at).await.unwrap());
+        let touched = record.clone().with_expires_at(expires_at);
+        assert_same(store.load(id).await.unwrap().as_ref(), &touched);
+    }
+    let new = next(&record, data([]));
+    assert_eq!(
+        store.replace(id, record.version, &new).await.unwrap(),
+        Replaced::Done
+    );
+    assert_same(store.load(id).await.unwrap().as_ref(), &new);
+}
+
+/// `touch` never creates.
+pub async fn a_touch_of_a_missing_record_creates_nothing(store: Arc<dyn SessionStore>) {
+    let id = new_id();
+    assert!(!store.touch(id, now() + HOUR).await.unwrap());
+    assert!(store.load(id).await.unwrap().is_none());
+}
+
+/// `remove`, and everything after it but an `insert`.
+pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
+    let record = new_record();
+    let id = insert(&*store, &record).await;
+    assert!(store.remove(id).await.unwrap());
+    assert!(
+        !store.remove(id).await.unwrap(),
+        "the second remove found something"
+    );
+    assert!(!store.touch(id, now() + HOUR).await.unwrap());
+    assert_eq!(
+        store
+            .replace(id, record.version, &next(&record, record.data.clone()))
+            .await
+            .unwrap(),
+        Replaced::Missing
+    );
+    assert!(store.load(id).await.unwrap().is_none());
+}
+
+/// `purge_expired`. A store that collects by itself may have done so before.
+pub async fn a_purge_removes_what_has_expired_and_nothing_else(store: Arc<dyn SessionStore>) {
+    let now = now();
+    let live = new_record_of("ada");
+    let live_id = insert(&*store, &live).await;
+    let expired_id = insert(
+        &*store,
+        &new_record_of("ada").with_expires_at(now.before(HOUR)),
+    )
+    .await;
+    let expiring_id = insert(&*store, &new_record().with_expires_at(now)).await;
+    assert!(store.purge_expired(now).await.unwrap() <= 2);
+    assert!(store.load(expired_id).await.unwrap().is_none());
+    assert!(
+        store.load(expiring_id).await.unwrap().is_none(),
+        "a record is over at its expiry, not after it"
+    );
+    assert_same(store.load(live_id).await.unwrap().as_ref(), &live);
+}
+
+/// `purge_expired` goes by the newest expiry.
+pub async fn a_purge_keeps_what_was_touched_in_time(store: Arc<dyn SessionStore>) {
+    let soon = now() + HOUR;
+    let touched_id = insert(&*store, &new_record().with_expires_at(soon)).await;
+    assert!(store.touch(touched_id, soon + HOUR).await.unwrap());
+    let old = new_record().with_expires_at(soon);
+    let replaced_id = insert(&*store, &old).await;
+    let new = next(&old, old.data.clone()).with_expires_at(soon + HOUR);
+    assert_eq!(
+        store.replace(replaced_id, old.version, &new).await.unwrap(),
+        Replaced::Done
+    );
+    store.purge_expired(soon).await.unwrap();
+    assert!(store.load(touched_id).await.unwrap().is_some());
+    assert!(store.load(replaced_id).await.unwrap().is_some());
+}
+
+/// Ids that a text column would fold, trim or end early.
+pub async fn ids_are_compared_byte_for_byte(store: Arc<dyn SessionStore>) {
+    let patterns = [
+        *b"aaaaaaaaaaaaaaaa",
+        *b"AAAAAAAAAAAAAAAA",
+        *b"aaaaaaaaaaaaaaa ",
+        *b"aaaaaaaaaaaaaaa\0",
+        [0; 16],
+        [255; 16],
+    ];
+    let mut written = Vec::new();
+    for pattern in patterns {
+        let record = new_record();
+        assert!(
+            store
+                .insert(RecordId::from_bytes(pattern), &record)
+                .await
+                .unwrap(),
+            "{pattern:?} is taken"
+        );
+        written.push((RecordId::from_bytes(pattern), record));
+    }
+    for (id, record) in written {
+        assert_same(store.load(id).await.unwrap().as_ref(), &record);
+        assert!(store.remove(id).await.unwrap());
+    }
+}
+
+/// Text that an encoding could spoil.
+pub async fn data_of_any_text_is_kept(store: Arc<dyn SessionStore>) {
+    let values = [
+        ("", ""),
+        ("quotes", "\"'`\\"),
+        ("null", "a\0b"),
+        ("lines", "a\r\nb\u{2028}"),
+        ("letters", "åß€𝄞"),
+    ];
+    let record = Record {
+        data: data(values),
+        ..new_record_of("åß€𝄞 '\"")
+    };
+    let id = insert(&*store, &record).await;
+    assert_same(store.load(id).await.unwrap().as_ref(), &record);
+}
+
+/// What the layer allows by default.
+pub async fn data_of_64_kib_is_kept(store: Arc<dyn SessionStore>) {
+    let large = "x".repeat(64 * 1024);
+    let record = Record {
+        data: data([("large", &*large)]),
+        ..new_record()
+    };
+    let id = insert(&*store, &record).await;
+    assert_same(store.load(id).await.unwrap().as_ref(), &record);
+}
+
+/// What a browser keeps a cookie for at most. Some servers read a large relative expiry as an absolute one.
+pub async fn an_expiry_in_400_days_is_kept(store: Arc<dyn SessionStore>) {
+    let record = new_record().with_expires_at(now() + HOUR * 24 * 400);
+    let id = insert(&*store, &record).await;
+    assert_same(store.load(id).await.unwrap().as_ref(), &record);
+    assert!(store.touch(id, now() + HOUR).await.unwrap());
+    assert!(store.touch(id, record.expires_at).await.unwrap());
+    assert_same(store.load(id).await.unwrap().as_ref(), &record);
+}

@@ -1,0 +1,236 @@
+//! Handles that outlive their request.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use cloakroom::{DetachedSession, ErrorKind, MemoryStore, Session, SessionError, TestClock};
+use support::{Browser, Spy, builder, routes};
+use tokio::task::JoinSet;
+
+type Kept = Arc<Mutex<Vec<DetachedSession>>>;
+
+struct Setup {
+    clock: TestClock,
+    spy: Spy<MemoryStore>,
+    browser: Browser,
+    app: Router,
+    kept: Kept,
+}
+
+/// An application that keeps a detached handle of every request to `/detach…`.
+fn setup() -> Setup {
+    let clock = TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let kept = Kept::default();
+    let detach = |change: fn(&Session) -> Result<(), SessionError>| {
+        let kept = kept.clone();
+        get(move |session: Session| async move {
+            kept.lock().unwrap().push(session.detach()?);
+            change(&session)
+        })
+    };
+    let app = routes()
+        .route("/detach", detach(|_| Ok(())))
+        .route(
+            "/detach_and_insert",
+            detach(|session| session.insert("theme", "new")),
+        )
+        .route("/detach_and_regenerate", detach(Session::regenerate))
+        .route("/detach_and_destroy", detach(Session::destroy))
+        .layer(builder(spy.clone()).clock(clock.clone()).build().unwrap());
+    Setup {
+        browser: Browser::new(&app),
+        clock,
+        spy,
+        app,
+        kept,
+    }
+}
+
+impl Setup {
+    async fn detached(&mut self, path: &str) -> DetachedSession {
+        self.browser.get(path).await.assert(200, "");
+        self.kept.lock().unwrap().pop().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn changes_are_saved_when_the_handle_says_so() {
+    let mut setup = setup();
+    setup.browser.get("/log_in/ada").await;
+    let mut later = setup.detached("/detach").await;
+    later.insert("progress", "half").unwrap();
+    assert_eq!(
+        later
+            .update("count", |n: Option<u8>| n.unwrap_or(0) + 1)
+            .unwrap(),
+        1
+    );
+    setup.browser.get("/keys").await.assert(200, "");
+    later.save().await.unwrap();
+    setup
+        .browser
+        .get("/keys")
+        .await
+        .assert(200, "count,progress");
+    later.insert("progress", "all").unwrap();
+    assert_eq!(later.remove::<u8>("count").unwrap(), Some(1));
+    later.save().await.unwrap();
+    setup.browser.get("/keys").await.assert(200, "progress");
+    setup.browser.get("/get/progress").await.assert(200, "all");
+    later.clear().unwrap();
+    later.save().await.unwrap();
+    setup.browser.get("/keys").await.assert(200, "");
+    assert_eq!(later.user().unwrap().unwrap().as_str(), "ada");
+}
+
+#[tokio::test]
+async fn a_session_that_the_request_made_can_be_saved_to_after_the_response() {
+    let mut setup = setup();
+    let mut later = setup.detached("/detach_and_insert").await;
+    assert_eq!(later.get::<String>("theme").unwrap(), None);
+    later.reload().await.unwrap();
+    assert_eq!(
+        later.get::<String>("theme").unwrap().as_deref(),
+        Some("new")
+    );
+    later.insert("later", 1).unwrap();
+    later.save().await.unwrap();
+    setup.browser.get("/keys").await.assert(200, "later,theme");
+}
+
+#[tokio::test]
+async fn reload_shows_what_others_did_and_keeps_what_is_not_saved_yet() {
+    let mut setup = setup();
+    setup.browser.get("/insert/theme/dark").await;
+    let mut later = setup.detached("/detach").await;
+    later.insert("mine", 1).unwrap();
+    setup.browser.get("/insert/theme/light").await;
+    assert_eq!(
+        later.get::<String>("theme").unwrap().as_deref(),
+        Some("dark")
+    );
+    later.reload().await.unwrap();
+    assert_eq!(
+        later.get::<String>("theme").unwrap().as_deref(),
+        Some("light")
+    );
+    assert_eq!(later.get::<u8>("mine").unwrap(), Some(1));
+    setup.browser.get("/keys").await.assert(200, "theme");
+}
+
+#[tokio::test]
+async fn saves_of_sockets_and_requests_at_once_lose_nothing() {
+    let mut setup = setup();
+    setup.browser.get("/update/visits").await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..32 {
+        let mut later = setup.detached("/detach").await;
+        tasks.spawn(async move {
+            later
+                .update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)
+                .unwrap();
+            later.save().await.unwrap();
+        });
+        let request = setup.browser.send("/update/visits", &[]);
+        tasks.spawn(async move { assert_eq!(request.await.status, 200) });
+    }
+    tasks.join_all().await;
+    setup.browser.get("/get/visits").await.assert(200, "65");
+}
+
+#[tokio::test]
+async fn a_handle_goes_on_with_the_token_that_its_own_request_made() {
+    let mut setup = setup();
+    setup.browser.get("/insert/theme/dark").await;
+    let mut later = setup.detached("/detach_and_regenerate").await;
+    later.insert("later", 1).unwrap();
+    later.save().await.unwrap();
+    setup.browser.get("/keys").await.assert(200, "later,theme");
+}
+
+#[tokio::test]
+async fn a_handle_is_no_use_after_the_session_has_another_token() {
+    let mut setup = setup();
+    setup.browser.get("/insert/theme/dark").await;
+    let mut later = setup.detached("/detach").await;
+    setup.browser.get("/log_in/ada").await;
+    later.insert("theme", "stolen").unwrap();
+    assert_eq!(
+        later.save().await.unwrap_err().kind(),
+        ErrorKind::Superseded
+    );
+    assert_eq!(
+        later.reload().await.unwrap_err().kind(),
+        ErrorKind::Superseded
+    );
+    setup.browser.get("/get/theme").await.assert(200, "dark");
+}
+
+#[tokio::test]
+async fn a_handle_does_not_revive_a_session_that_has_ended() {
+    for end in ["/log_out", "idle"] {
+        let mut setup = setup();
+        setup.browser.get("/insert/theme/dark").await;
+        let mut later = setup.detached("/detach").await;
+        match end {
+            "idle" => setup.clock.advance(Duration::from_secs(30 * 60)),
+            path => drop(setup.browser.get(path).await),
+        }
+        later.insert("later", 1).unwrap();
+        if end == "/log_out" {
+            assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Ended);
+            assert_eq!(setup.spy.store.len(), 0);
+        }
+        assert_eq!(later.reload().await.unwrap_err().kind(), ErrorKind::Ended);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_its_own_request_ended_or_never_made_cannot_be_saved() {
+    let mut setup = setup();
+    let mut of_visitor = setup.detached("/detach").await;
+    of_visitor.insert("later", 1).unwrap();
+    assert_eq!(
+        of_visitor.save().await.unwrap_err().kind(),
+        ErrorKind::Ended
+    );
+    setup.browser.get("/insert/theme/dark").await;
+    let mut ended = setup.detached("/detach_and_destroy").await;
+    ended.insert("later", 1).unwrap();
+    assert_eq!(ended.save().await.unwrap_err().kind(), ErrorKind::Ended);
+    assert_eq!(setup.spy.store.len(), 0);
+    Browser::new(&setup.app).get("/keys").await.assert(200, "");
+}
+
+#[tokio::test]
+async fn a_save_that_failed_can_be_tried_again() {
+    let mut setup = setup();
+    setup.browser.get("/insert/theme/dark").await;
+    let mut later = setup.detached("/detach").await;
+    later.insert("later", 1).unwrap();
+    setup.spy.is_down();
+    assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Store);
+    assert_eq!(later.reload().await.unwrap_err().kind(), ErrorKind::Store);
+    setup.spy.is_well();
+    later.save().await.unwrap();
+    setup.browser.get("/keys").await.assert(200, "later,theme");
+}
+
+#[tokio::test]
+async fn a_save_without_changes_keeps_the_session_alive() {
+    let mut setup = setup();
+    setup.browser.get("/insert/theme/dark").await;
+    let mut socket = setup.detached("/detach").await;
+    for _ in 0..5 {
+        setup.clock.advance(Duration::from_secs(20 * 60));
+        socket.save().await.unwrap();
+    }
+    setup.browser.get("/get/theme").await.assert(200, "dark");
+}

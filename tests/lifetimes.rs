@@ -1,0 +1,334 @@
+//! How long a session lasts, by a clock that the tests move.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use cloakroom::{MemoryStore, SessionLayer, TestClock};
+use support::{Browser, Spy, app, builder};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+struct Setup {
+    clock: TestClock,
+    spy: Spy<MemoryStore>,
+    layer: SessionLayer<Spy<MemoryStore>>,
+    app: Router,
+}
+
+/// The default timeouts, and a store that never collects anything by itself.
+fn setup() -> Setup {
+    let clock = TestClock::new();
+    let stopped = TestClock::new();
+    let spy = Spy::new(MemoryStore::with_clock(1000, stopped));
+    let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    Setup {
+        app: app(layer.clone()),
+        layer,
+        clock,
+        spy,
+    }
+}
+
+async fn is_alive(browser: &mut Browser) -> bool {
+    browser.get("/get/theme").await.body == "dark"
+}
+
+#[tokio::test]
+async fn a_session_ends_30_minutes_after_its_last_request_though_the_store_still_has_it() {
+    let Setup {
+        clock, spy, app, ..
+    } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(30 * MINUTE - Duration::from_millis(1));
+    assert!(is_alive(&mut browser).await);
+    clock.advance(30 * MINUTE);
+    assert!(!is_alive(&mut browser).await);
+    assert_eq!(
+        spy.store.len(),
+        1,
+        "the store collected it, so that the layer's own check was not tested"
+    );
+}
+
+#[tokio::test]
+async fn activity_keeps_a_session_alive_until_12_hours_after_its_creation() {
+    let Setup { clock, app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    for _ in 0..35 {
+        clock.advance(20 * MINUTE);
+        assert!(is_alive(&mut browser).await);
+    }
+    clock.advance(20 * MINUTE);
+    assert!(!is_alive(&mut browser).await, "12 hours have passed");
+}
+
+#[tokio::test]
+async fn a_regenerated_token_does_not_restart_the_absolute_timeout_and_a_login_does() {
+    for (path, lives_on) in [("/regenerate", false), ("/log_in/ada", true)] {
+        let Setup { clock, app, .. } = setup();
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        for _ in 0..33 {
+            clock.advance(20 * MINUTE);
+            assert!(is_alive(&mut browser).await);
+        }
+        browser.get(path).await;
+        for _ in 0..4 {
+            clock.advance(20 * MINUTE);
+            browser.get("/get/theme").await;
+        }
+        assert_eq!(is_alive(&mut browser).await, lives_on, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_reads_in_the_touch_interval_write_nothing() {
+    let Setup {
+        clock, spy, app, ..
+    } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    spy.calls();
+    for _ in 0..1000 {
+        clock.advance(Duration::from_millis(179));
+        browser.get("/get/theme").await;
+    }
+    let calls = spy.calls();
+    assert_eq!(calls.len(), 1000);
+    assert!(calls.iter().all(|call| *call == "load"));
+}
+
+#[tokio::test]
+async fn a_read_after_the_touch_interval_touches_once_and_writes_no_data() {
+    let Setup {
+        clock, spy, app, ..
+    } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(3 * MINUTE);
+    spy.calls();
+    browser.get("/get/theme").await.assert_no_cookie();
+    browser.get("/get/theme").await;
+    assert_eq!(spy.calls(), ["load", "touch", "load"]);
+}
+
+#[tokio::test]
+async fn the_touch_interval_is_configurable() {
+    let clock = TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let layer = builder(spy.clone())
+        .clock(clock.clone())
+        .touch_interval(Duration::ZERO)
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/theme/dark").await;
+    clock.advance(Duration::from_millis(1));
+    spy.calls();
+    browser.get("/get/theme").await;
+    assert_eq!(spy.calls(), ["load", "touch"]);
+}
+
+#[tokio::test]
+async fn a_write_moves_the_expiry_as_a_read_does() {
+    let Setup { clock, app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(20 * MINUTE);
+    browser.get("/update/visits").await;
+    clock.advance(20 * MINUTE);
+    assert!(is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn a_passive_request_is_no_activity() {
+    for path in ["/passive", "/passive_write"] {
+        let Setup { clock, layer, .. } = setup();
+        let passive_write = axum::routing::get(|session: cloakroom::Session| async move {
+            session.passive()?;
+            session
+                .update("polls", |n: Option<u64>| n.unwrap_or(0) + 1)
+                .map(|_| ())
+        });
+        let app = support::routes()
+            .route("/passive_write", passive_write)
+            .layer(layer);
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        clock.advance(20 * MINUTE);
+        browser.get(path).await.assert_no_cookie();
+        clock.advance(10 * MINUTE);
+        assert!(!is_alive(&mut browser).await, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_remembered_session_outlives_the_browser_and_lasts_14_days_without_a_request() {
+    let Setup { clock, app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/remember/ada").await;
+    browser.get("/insert/theme/dark").await;
+    browser.restart();
+    clock.advance(13 * DAY);
+    assert!(is_alive(&mut browser).await);
+    clock.advance(13 * DAY);
+    assert!(
+        is_alive(&mut browser).await,
+        "the request before did not count"
+    );
+    clock.advance(14 * DAY);
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn a_remembered_session_ends_after_90_days_in_any_case() {
+    let Setup { clock, app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/remember/ada").await;
+    browser.get("/insert/theme/dark").await;
+    for _ in 0..8 {
+        clock.advance(10 * DAY);
+        assert!(is_alive(&mut browser).await);
+    }
+    clock.advance(10 * DAY);
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_remembered_ends_with_the_browser() {
+    let Setup { app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.restart();
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn the_cookies_max_age_follows_the_server() {
+    let Setup { clock, app, .. } = setup();
+    let mut browser = Browser::new(&app);
+    let max_age = |reply: &support::Reply| -> Option<u64> {
+        reply
+            .cookies()
+            .first()?
+            .split("Max-Age=")
+            .nth(1)?
+            .parse()
+            .ok()
+    };
+    let token = {
+        let reply = browser.get("/remember/ada").await;
+        assert_eq!(max_age(&reply), Some(14 * DAY.as_secs()));
+        reply.token().unwrap()
+    };
+    // Within the touch interval it does not move, for a write as little as for a read.
+    clock.advance(DAY);
+    browser.get("/get/theme").await.assert_no_cookie();
+    browser.get("/insert/theme/dark").await.assert_no_cookie();
+    // Then it does, with the same token.
+    clock.advance(DAY);
+    for path in ["/get/theme", "/update/visits"] {
+        let reply = browser.get(path).await;
+        assert_eq!(max_age(&reply), Some(14 * DAY.as_secs()), "{path}");
+        assert_eq!(reply.token().unwrap(), token);
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        clock.advance(2 * DAY);
+    }
+    // Near the absolute timeout, it ends with that.
+    for _ in 0..7 {
+        clock.advance(11 * DAY);
+        browser.get("/get/theme").await;
+    }
+    clock.advance(5 * DAY);
+    let reply = browser.get("/regenerate").await;
+    assert_eq!(max_age(&reply), Some(2 * DAY.as_secs()));
+    // A touch that cannot move the end sends no cookie.
+    clock.advance(DAY + 12 * HOUR);
+    browser.get("/get/theme").await.assert_no_cookie();
+}
+
+#[tokio::test]
+async fn a_cookie_lasts_400_days_at_most() {
+    let layer = builder(MemoryStore::new())
+        .remember_idle_timeout(1000 * DAY)
+        .remember_absolute_timeout(1000 * DAY)
+        .build()
+        .unwrap();
+    let reply = Browser::new(&app(layer)).get("/remember/ada").await;
+    assert!(
+        reply.cookies()[0].ends_with("; Max-Age=34560000"),
+        "{reply:?}"
+    );
+}
+
+#[tokio::test]
+async fn remember_can_be_turned_on_and_off_for_a_session_that_is_there() {
+    let Setup { clock, layer, .. } = setup();
+    let remember = |on| {
+        axum::routing::get(move |session: cloakroom::Session| async move { session.remember(on) })
+    };
+    let app = support::routes()
+        .route("/on", remember(true))
+        .route("/off", remember(false))
+        .layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let token = browser.token();
+    assert!(browser.get("/on").await.cookies()[0].ends_with("Path=/; Max-Age=1209600"));
+    browser.get("/on").await.assert_no_cookie();
+    assert_eq!(browser.token(), token, "the token need not change");
+    clock.advance(DAY);
+    assert!(is_alive(&mut browser).await);
+    assert!(browser.get("/off").await.cookies()[0].ends_with("Path=/"));
+    clock.advance(30 * MINUTE);
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn a_layer_with_shorter_timeouts_shortens_sessions_at_their_next_request() {
+    let clock = TestClock::new();
+    let store = MemoryStore::new();
+    let layer = |idle| {
+        app(builder(store.clone())
+            .clock(clock.clone())
+            .idle_timeout(idle)
+            .build()
+            .unwrap())
+    };
+    let (long, short) = (layer(2 * HOUR), layer(10 * MINUTE));
+    let reply = Browser::new(&long).get("/insert/theme/dark").await;
+    let mut browser = Browser::new(&short);
+    browser.keep(&reply);
+    clock.advance(HOUR);
+    assert!(is_alive(&mut browser).await);
+    clock.advance(10 * MINUTE);
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_can_be_asked_for() {
+    let Setup { clock, layer, .. } = setup();
+    let ends_at = axum::routing::get(|session: cloakroom::Session| async move {
+        Ok::<_, cloakroom::SessionError>(format!(
+            "{:?}",
+            session.ends_at()?.map(|end| end.as_millis())
+        ))
+    });
+    let app = support::routes().route("/ends_at", ends_at).layer(layer);
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.get("/ends_at").await.body, "None");
+    let now = cloakroom::Clock::now(&clock);
+    browser.get("/insert/theme/dark").await;
+    assert_eq!(
+        browser.get("/ends_at").await.body,
+        format!("{:?}", Some((now + 30 * MINUTE).as_millis()))
+    );
+}

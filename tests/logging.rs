@@ -1,0 +1,257 @@
+//! What the log says, and what it never says.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cloakroom::{MemoryStore, SessionLayer, SqliteStore, TestClock};
+use support::{Browser, Spy, app, builder, key};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The log of this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn start() -> (Self, impl Drop) {
+        let log = Self::default();
+        let guard = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .set_default();
+        (log, guard)
+    }
+
+    /// What was logged since the last time this was asked.
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+
+    #[track_caller]
+    fn assert(&self, level: &str, event: &str) -> String {
+        let log = self.take();
+        let is_there = log.lines().any(|line| {
+            line.contains(&format!(" {level} "))
+                && line.contains("cloakroom:")
+                && line.contains(&format!("event=\"{event}\""))
+        });
+        assert!(is_there, "no {level} {event} in:\n{log}");
+        log
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_life_of_a_session_is_told() {
+    let (log, _guard) = Log::start();
+    let clock = TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(builder(spy.clone()).clock(clock.clone()).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    log.assert("DEBUG", "created");
+    let id = browser.get("/id").await.body;
+    let id = id
+        .trim_start_matches("Some(RecordId(")
+        .trim_end_matches("))");
+    assert!(
+        log.assert("TRACE", "loaded").contains(id),
+        "the record id is not told"
+    );
+    let old = browser.clone();
+    browser.get("/regenerate").await;
+    log.assert("DEBUG", "regenerated");
+    old.clone().get("/").await;
+    assert!(
+        log.assert("DEBUG", "rejected")
+            .contains("the token was replaced")
+    );
+
+    // A conflict, and a write of a session that was ended meanwhile.
+    let gate = spy.stop_at("replace");
+    let slow = tokio::spawn(browser.send("/update/visits", &[]));
+    gate.arrived(1).await;
+    spy.stop_nowhere();
+    browser.get("/insert/theme/light").await;
+    gate.let_through(1);
+    slow.await.unwrap();
+    log.assert("DEBUG", "conflict");
+    let gate = spy.stop_at("replace");
+    let slow = tokio::spawn(browser.send("/update/visits", &[]));
+    gate.arrived(1).await;
+    spy.stop_nowhere();
+    let old = browser.clone();
+    browser.get("/log_out").await;
+    log.assert("DEBUG", "destroyed");
+    gate.let_through(1);
+    slow.await.unwrap();
+    assert!(
+        log.assert("INFO", "dropped_write")
+            .contains("the session was ended")
+    );
+    old.clone().get("/").await;
+    assert!(log.assert("DEBUG", "rejected").contains("no such session"));
+
+    let cookie = format!("__Host-session={}", "A".repeat(86));
+    browser.get_with("/", &[("cookie", &cookie)]).await;
+    assert!(log.assert("DEBUG", "rejected").contains("bad signature"));
+    browser.get("/insert/theme/dark").await;
+    let other = Browser::new(&app)
+        .get("/insert/theme/dark")
+        .await
+        .token()
+        .unwrap();
+    log.take();
+    browser
+        .send("/", &[("cookie", &format!("__Host-session={other}"))])
+        .await;
+    assert!(
+        log.assert("DEBUG", "rejected")
+            .contains("two different tokens")
+    );
+
+    clock.advance(Duration::from_secs(30 * 60));
+    browser.get("/").await;
+    log.assert("DEBUG", "expired");
+}
+
+#[tokio::test]
+async fn failures_are_told_with_their_cause() {
+    let (log, _guard) = Log::start();
+    let spy = Spy::new(MemoryStore::new());
+    let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
+    browser.get("/insert/theme/dark").await;
+    spy.is_down();
+    browser.get("/").await.assert(503, "");
+    let line = log.assert("ERROR", "store_error");
+    assert!(
+        line.contains("operation=\"load\"") && line.contains("the test's store is down"),
+        "{line}"
+    );
+    assert!(
+        line.contains("connection refused"),
+        "the source is lost: {line}"
+    );
+
+    let layer = builder(MemoryStore::new())
+        .random(|_| Err("no entropy"))
+        .build()
+        .unwrap();
+    Browser::new(&app(layer))
+        .get("/insert/theme/dark")
+        .await
+        .assert(500, "");
+    assert!(log.assert("ERROR", "refused").contains("no entropy"));
+
+    Browser::new(&support::routes())
+        .get("/get/theme")
+        .await
+        .assert(500, "");
+    let line = log.take();
+    assert!(
+        line.contains("ERROR") && line.contains("add a `SessionLayer`"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn a_corrupt_record_is_a_warning_without_its_content() {
+    let (log, _guard) = Log::start();
+    let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+    let store = SqliteStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let mut browser = Browser::new(&app(SessionLayer::new(store, key())));
+    browser.get("/insert/diary/dear%20diary").await;
+    let good: Vec<u8> = sqlx::query_scalar("SELECT record FROM cloakroom_sessions")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    log.take();
+    let other_format = [&[9], &good[1..]].concat();
+    for (bytes, reason) in [
+        (vec![], "it is empty"),
+        (other_format, "it has format 9"),
+        (good[..5].to_vec(), "it is cut short"),
+        (good[..good.len() - 1].to_vec(), "its checksum is wrong"),
+    ] {
+        sqlx::query("UPDATE cloakroom_sessions SET record = ?")
+            .bind(bytes)
+            .execute(&pool)
+            .await
+            .unwrap();
+        browser.get("/").await.assert(200, "untouched");
+        let line = log.assert("WARN", "corrupt_record");
+        assert!(line.contains(reason), "{line}");
+        assert!(!line.contains("dear diary"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_whole_log_holds_no_token_and_no_data() {
+    let (log, _guard) = Log::start();
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    let mut tokens = Vec::new();
+    for path in [
+        "/insert/diary/dear%20diary",
+        "/regenerate",
+        "/log_in/ada",
+        "/update/diary",
+        "/fail/insert",
+        "/get/diary",
+        "/remove/diary",
+        "/log_out",
+    ] {
+        browser.get(path).await;
+        tokens.extend(
+            browser
+                .cookies()
+                .iter()
+                .map(|cookie| cookie.split_once('=').unwrap().1.to_owned()),
+        );
+    }
+    spy.is_down();
+    browser.get("/insert/diary/dear%20diary").await;
+    let log = log.take();
+    assert!(
+        log.contains("session_load") && log.contains("session_commit"),
+        "the spans are missing: {log}"
+    );
+    assert!(!log.contains("dear diary"), "{log}");
+    assert!(tokens.len() >= 7);
+    for token in tokens {
+        // What follows the record id is the secret and its signature.
+        for start in (24..token.len() - 8).step_by(8) {
+            let part = &token[start..start + 8];
+            assert!(
+                !log.contains(part),
+                "{part} of {token} is in the log:\n{log}"
+            );
+        }
+    }
+}

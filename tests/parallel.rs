@@ -1,0 +1,363 @@
+//! Parallel requests on one session: no write is lost, and no session comes back.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::routing::get;
+use cloakroom::{MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore};
+use support::{Browser, Spy, app, builder, key, routes};
+use tokio::task::JoinSet;
+
+async fn sqlite() -> (tempfile::TempDir, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("sessions.sqlite3"))
+        .await
+        .unwrap();
+    (directory, store)
+}
+
+/// 64 requests at once that each insert a key of their own and count up.
+async fn sixty_four_requests_lose_nothing(store: impl SessionStore) {
+    async fn handler(session: Session, Path(n): Path<u64>) -> Result<(), SessionError> {
+        session.update("counter", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+        // The handlers overlap, so that they all start from the same record.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        session.insert(format!("key {n}"), n)
+    }
+    let app = routes()
+        .route("/handler/{n}", get(handler))
+        .layer(SessionLayer::new(store, key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let requests: JoinSet<_> = (0..64)
+        .map(|n| browser.send(&format!("/handler/{n}"), &[]))
+        .collect();
+    for reply in requests.join_all().await {
+        reply.assert(200, "");
+        reply.assert_no_cookie();
+    }
+    browser.get("/get/counter").await.assert(200, "64");
+    let keys = browser.get("/keys").await.body;
+    assert_eq!(
+        keys.split(',')
+            .filter(|key| key.starts_with("key "))
+            .count(),
+        64,
+        "{keys}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_parallel_requests_lose_nothing_in_memory() {
+    sixty_four_requests_lose_nothing(MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_parallel_requests_lose_nothing_in_sqlite() {
+    let (_directory, store) = sqlite().await;
+    sixty_four_requests_lose_nothing(store).await;
+}
+
+/// A logout while a slow request has changes to write.
+async fn a_logout_wins_over_a_slow_write(store: impl SessionStore + Clone) {
+    for slow in [
+        "/insert/slow/write",
+        "/update/visits",
+        "/remove/theme",
+        "/clear",
+        "/regenerate",
+    ] {
+        let spy = Spy::new(store.clone());
+        let app = app(SessionLayer::new(spy.clone(), key()));
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        let old = browser.clone();
+
+        let gate = spy.stop_at("replace");
+        let slow_request = tokio::spawn(browser.send(slow, &[]));
+        gate.arrived(1).await;
+        browser.get("/log_out").await.assert(200, "done");
+        gate.let_through(1);
+        let late = slow_request.await.unwrap();
+        late.assert_no_cookie();
+        spy.stop_nowhere();
+
+        assert_eq!(
+            spy.calls().iter().filter(|call| **call == "insert").count(),
+            1,
+            "{slow} made a session"
+        );
+        old.clone().get("/get/theme").await.assert(200, "nothing");
+        old.clone().get("/keys").await.assert(200, "");
+        assert!(browser.cookies().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_logout_wins_over_a_slow_write_in_memory() {
+    let store = MemoryStore::new();
+    a_logout_wins_over_a_slow_write(store.clone()).await;
+    assert_eq!(store.len(), 0);
+}
+
+#[tokio::test]
+async fn a_logout_wins_over_a_slow_write_in_sqlite() {
+    let (_directory, store) = sqlite().await;
+    a_logout_wins_over_a_slow_write(store).await;
+}
+
+#[tokio::test]
+async fn a_logout_wins_over_a_touch() {
+    let clock = cloakroom::TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(builder(spy.clone()).clock(clock.clone()).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let old = browser.clone();
+    clock.advance(Duration::from_secs(600));
+    let gate = spy.stop_at("touch");
+    let read = tokio::spawn(browser.send("/get/theme", &[]));
+    gate.arrived(1).await;
+    browser.get("/log_out").await;
+    gate.let_through(1);
+    let read = read.await.unwrap();
+    read.assert(200, "dark");
+    read.assert_no_cookie();
+    old.clone().get("/get/theme").await.assert(200, "nothing");
+    assert_eq!(spy.store.len(), 0);
+}
+
+/// Starts a request that stops before it writes, makes another one meanwhile, and lets the first go on.
+async fn overtaken(
+    browser: &mut Browser,
+    spy: &Spy<MemoryStore>,
+    slow: &str,
+    fast: &str,
+) -> (support::Reply, support::Reply) {
+    let gate = spy.stop_at("replace");
+    let slow = tokio::spawn(browser.send(slow, &[]));
+    gate.arrived(1).await;
+    spy.stop_nowhere();
+    let fast = browser.get(fast).await;
+    gate.let_through(1);
+    (slow.await.unwrap(), fast)
+}
+
+fn setup() -> (Spy<MemoryStore>, Browser) {
+    let spy = Spy::new(MemoryStore::new());
+    let browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
+    (spy, browser)
+}
+
+#[tokio::test]
+async fn a_write_that_another_write_overtook_is_applied_to_the_newer_record() {
+    for (slow, theme, visits) in [
+        ("/insert/theme/slow", "slow", "2"),
+        ("/update/visits", "fast", "3"),
+        ("/remove/theme", "nothing", "2"),
+        ("/clear", "nothing", "nothing"),
+    ] {
+        let (spy, mut browser) = setup();
+        browser.get("/insert/theme/dark").await;
+        browser.get("/update/visits").await;
+        let gate = spy.stop_at("replace");
+        let slow_request = tokio::spawn(browser.send(slow, &[]));
+        gate.arrived(1).await;
+        spy.stop_nowhere();
+        browser.get("/insert/theme/fast").await;
+        browser.get("/update/visits").await;
+        gate.let_through(1);
+        assert_eq!(slow_request.await.unwrap().status, 200);
+        browser.get("/get/theme").await.assert(200, theme);
+        browser.get("/get/visits").await.assert(200, visits);
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_token_was_replaced_meanwhile_is_refused_and_not_lost_in_silence() {
+    for fast in ["/regenerate", "/log_in/ada"] {
+        let (spy, mut browser) = setup();
+        browser.get("/insert/theme/dark").await;
+        let (slow, fast_reply) = overtaken(&mut browser, &spy, "/insert/theme/stolen", fast).await;
+        slow.assert(409, "");
+        slow.assert_no_cookie();
+        assert_eq!(fast_reply.cookies().len(), 1);
+        browser.get("/get/theme").await.assert(200, "dark");
+    }
+}
+
+#[tokio::test]
+async fn of_two_parallel_regenerates_one_token_is_good_and_the_browser_has_it() {
+    let (spy, mut browser) = setup();
+    browser.get("/insert/theme/dark").await;
+    let (slow, _) = overtaken(&mut browser, &spy, "/regenerate", "/regenerate").await;
+    slow.assert(200, "done");
+    slow.assert_no_cookie();
+    browser.get("/get/theme").await.assert(200, "dark");
+    assert_eq!(spy.store.len(), 1);
+}
+
+#[tokio::test]
+async fn a_double_click_on_log_in_logs_in_whichever_answer_comes_last() {
+    for last_is_slow in [true, false] {
+        let (spy, mut browser) = setup();
+        browser.get("/insert/theme/dark").await;
+        let anonymous = browser.clone();
+        let (slow, fast) = overtaken(&mut browser, &spy, "/log_in/ada", "/log_in/ada").await;
+        slow.assert(200, "done");
+        fast.assert(200, "done");
+        browser.keep(if last_is_slow { &slow } else { &fast });
+        browser.get("/user").await.assert(200, "ada");
+        anonymous.clone().get("/user").await.assert(401, "");
+    }
+}
+
+#[tokio::test]
+async fn a_login_whose_session_was_ended_meanwhile_starts_a_new_one_without_the_old_data() {
+    let (spy, mut browser) = setup();
+    browser.get("/insert/theme/dark").await;
+    let id = browser.get("/id").await.body;
+    let (slow, _) = overtaken(&mut browser, &spy, "/log_in/ada", "/log_out").await;
+    slow.assert(200, "done");
+    browser.keep(&slow);
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/get/theme").await.assert(200, "nothing");
+    assert_ne!(browser.get("/id").await.body, id);
+}
+
+#[tokio::test]
+async fn a_logout_wins_over_a_login_of_the_same_token() {
+    let (spy, mut browser) = setup();
+    browser.get("/insert/theme/dark").await;
+    let gate = spy.stop_at("remove");
+    let log_out = tokio::spawn(browser.send("/log_out", &[]));
+    gate.arrived(1).await;
+    let login = browser.get("/log_in/ada").await;
+    assert_eq!(login.cookies().len(), 1);
+    gate.let_through(1);
+    let log_out = log_out.await.unwrap();
+    log_out.assert(200, "done");
+    assert_eq!(spy.store.len(), 0);
+    browser.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn parallel_changes_that_are_too_large_together_are_an_error_and_the_first_is_kept() {
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(builder(spy.clone()).data_limit(40).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/b").await;
+    let (slow, fast) = overtaken(
+        &mut browser,
+        &spy,
+        "/insert/slow/xxxxxxxxxxxxxxxx",
+        "/insert/fast/xxxxxxxxxxxxxxxx",
+    )
+    .await;
+    fast.assert(200, "done");
+    slow.assert(500, "");
+    slow.assert_no_cookie();
+    browser.get("/keys").await.assert(200, "a,fast");
+}
+
+#[tokio::test]
+async fn an_update_whose_value_changed_its_type_meanwhile_is_an_error() {
+    let (spy, mut browser) = setup();
+    browser.get("/update/visits").await;
+    let (slow, _) = overtaken(&mut browser, &spy, "/update/visits", "/insert/visits/many").await;
+    slow.assert(500, "");
+    browser.get("/get/visits").await.assert(200, "many");
+}
+
+#[tokio::test]
+async fn requests_that_cannot_get_their_turn_in_time_are_answered_503() {
+    #[derive(Debug)]
+    struct Busy(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl SessionStore for Busy {
+        async fn load(
+            &self,
+            id: cloakroom::RecordId,
+        ) -> Result<Option<cloakroom::Record>, cloakroom::StoreError> {
+            self.0.load(id).await
+        }
+        async fn insert(
+            &self,
+            id: cloakroom::RecordId,
+            record: &cloakroom::Record,
+        ) -> Result<bool, cloakroom::StoreError> {
+            self.0.insert(id, record).await
+        }
+        /// Another node is always faster.
+        async fn replace(
+            &self,
+            _: cloakroom::RecordId,
+            _: cloakroom::Version,
+            _: &cloakroom::Record,
+        ) -> Result<cloakroom::Replaced, cloakroom::StoreError> {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(cloakroom::Replaced::Conflict)
+        }
+        async fn touch(
+            &self,
+            _: cloakroom::RecordId,
+            _: cloakroom::Timestamp,
+        ) -> Result<bool, cloakroom::StoreError> {
+            Ok(true)
+        }
+        async fn remove(&self, id: cloakroom::RecordId) -> Result<bool, cloakroom::StoreError> {
+            self.0.remove(id).await
+        }
+        async fn purge_expired(
+            &self,
+            _: cloakroom::Timestamp,
+        ) -> Result<u64, cloakroom::StoreError> {
+            Ok(0)
+        }
+    }
+
+    let layer = builder(Busy(MemoryStore::new()))
+        .commit_timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/theme/dark").await;
+    let requests: JoinSet<_> = (0..3)
+        .map(|_| browser.send("/update/visits", &[]))
+        .collect();
+    for reply in requests.join_all().await {
+        reply.assert(503, "");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        reply.assert_no_cookie();
+    }
+}
+
+#[tokio::test]
+async fn two_stores_on_one_sqlite_file_lose_nothing() {
+    // Two pools on one file, as two nodes have; tests/sqlite.rs has two processes.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sessions.sqlite3");
+    let mut apps: Vec<Router> = Vec::new();
+    for _ in 0..2 {
+        apps.push(app(SessionLayer::new(
+            SqliteStore::open(&path).await.unwrap(),
+            key(),
+        )));
+    }
+    let mut browsers: Vec<_> = apps.iter().map(Browser::new).collect();
+    let first = browsers[0].get("/insert/theme/dark").await;
+    browsers[1].keep(&first);
+    let requests: JoinSet<_> = (0..64)
+        .map(|n| browsers[n % 2].send("/update/visits", &[]))
+        .collect();
+    for reply in requests.join_all().await {
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    browsers[1].get("/get/visits").await.assert(200, "64");
+}

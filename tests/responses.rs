@@ -1,0 +1,292 @@
+//! What a response carries: Set-Cookie, Vary, Cache-Control, Clear-Site-Data.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::response::AppendHeaders;
+use axum::routing::get;
+use cloakroom::{MemoryStore, SameSite, Session, SessionError, SessionLayer};
+use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
+use support::{Browser, Spy, app, builder, key, send};
+
+fn default_app() -> Router {
+    app(SessionLayer::new(MemoryStore::new(), key()))
+}
+
+/// A Set-Cookie header with the token blotted out.
+fn blotted(header: &str) -> String {
+    let (name, rest) = header.split_once('=').unwrap();
+    let (value, attributes) = rest.split_once(';').unwrap();
+    let value = if value.len() == 86 { "<token>" } else { value };
+    format!("{name}={value};{attributes}")
+}
+
+#[tokio::test]
+async fn the_default_cookie_is_host_bound_secure_http_only_lax_and_ends_with_the_browser() {
+    let reply = Browser::new(&default_app()).get("/insert/theme/dark").await;
+    let cookies: Vec<_> = reply.cookies().into_iter().map(blotted).collect();
+    assert_eq!(
+        cookies,
+        ["__Host-session=<token>; HttpOnly; SameSite=Lax; Secure; Path=/"]
+    );
+}
+
+#[tokio::test]
+async fn a_remembered_session_has_a_persistent_cookie() {
+    let reply = Browser::new(&default_app()).get("/remember/ada").await;
+    let cookies: Vec<_> = reply.cookies().into_iter().map(blotted).collect();
+    assert_eq!(
+        cookies,
+        ["__Host-session=<token>; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=1209600"]
+    );
+}
+
+#[tokio::test]
+async fn every_attribute_is_configurable_and_repeated_by_the_removal() {
+    let layer = builder(MemoryStore::new())
+        .cookie_name("__Secure-sid")
+        .cookie_path("/app")
+        .cookie_domain("example.com")
+        .same_site(SameSite::None)
+        .partitioned(true)
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&Router::new().nest("/app", app(layer)));
+    let set = browser.get("/app/insert/theme/dark").await;
+    assert_eq!(
+        set.cookies().into_iter().map(blotted).collect::<Vec<_>>(),
+        [
+            "__Secure-sid=<token>; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com"
+        ]
+    );
+    let removed = browser.get("/app/destroy").await;
+    assert_eq!(
+        removed.cookies(),
+        [
+            "__Secure-sid=; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com; \
+          Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_removal_leaves_the_browsers_jar_empty() {
+    let mut browser = Browser::new(&default_app());
+    browser.get("/insert/theme/dark").await;
+    assert_eq!(browser.cookies().len(), 1);
+    let reply = browser.get("/log_out").await;
+    assert_eq!(
+        reply.cookies(),
+        [
+            "__Host-session=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        ]
+    );
+    assert!(browser.cookies().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_a_session_removes_no_cookie() {
+    let app = default_app();
+    // Neither a visitor who logs out, nor one with a cookie of a session that is gone.
+    Browser::new(&app).get("/log_out").await.assert_no_cookie();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let mut second_window = browser.clone();
+    browser.get("/log_out").await;
+    second_window.get("/log_out").await.assert_no_cookie();
+    second_window.get("/get/theme").await.assert_no_cookie();
+}
+
+#[tokio::test]
+async fn a_read_or_a_write_of_a_session_that_is_there_sets_no_cookie() {
+    let mut browser = Browser::new(&default_app());
+    browser.get("/insert/theme/dark").await;
+    for path in [
+        "/get/theme",
+        "/insert/theme/light",
+        "/update/visits",
+        "/remove/theme",
+        "/clear",
+    ] {
+        browser.get(path).await.assert_no_cookie();
+    }
+}
+
+#[tokio::test]
+async fn a_secure_cookie_stays_secure_over_plain_http_and_whatever_a_proxy_says() {
+    let app = default_app();
+    let headers = [
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "evil.example"),
+        ("forwarded", "proto=http"),
+    ];
+    let reply = Browser::new(&app)
+        .get_with("/insert/theme/dark", &headers)
+        .await;
+    assert_eq!(
+        reply.cookies().into_iter().map(blotted).collect::<Vec<_>>(),
+        ["__Host-session=<token>; HttpOnly; SameSite=Lax; Secure; Path=/"]
+    );
+}
+
+#[tokio::test]
+async fn vary_and_cache_control_follow_what_the_handler_did() {
+    let app = default_app();
+    // What the handler does, then whether the response varies and whether it must not be stored: for a visitor, and for
+    // someone with a session.
+    let table = [
+        ("/", (false, false), (false, false)),
+        ("/get/theme", (true, false), (true, false)),
+        ("/keys", (true, false), (true, false)),
+        ("/id", (true, false), (true, false)),
+        ("/user", (true, true), (true, true)),
+        ("/insert/theme/light", (true, true), (true, false)),
+        ("/update/visits", (true, true), (true, false)),
+        ("/remove/nothing", (true, false), (true, false)),
+        ("/clear", (true, false), (true, false)),
+        ("/passive", (true, false), (true, false)),
+        ("/regenerate", (true, false), (true, true)),
+        ("/log_in/ada", (true, true), (true, true)),
+        ("/log_out", (true, false), (true, true)),
+    ];
+    for (path, visitor, owner) in table {
+        let mut browser = Browser::new(&app);
+        let as_visitor = browser.clone().get(path).await;
+        browser.get("/insert/theme/dark").await;
+        let as_owner = browser.get(path).await;
+        for (who, reply, (varies, is_private)) in
+            [("visitor", as_visitor, visitor), ("owner", as_owner, owner)]
+        {
+            assert_eq!(
+                reply.all("vary"),
+                if varies { vec!["Cookie"] } else { vec![] },
+                "{path} as {who}"
+            );
+            let expected = if is_private { vec!["no-store"] } else { vec![] };
+            assert_eq!(reply.all("cache-control"), expected, "{path} as {who}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_handler_says_of_caching_and_varying_is_kept() {
+    async fn handler(session: Session) -> Result<(HeaderMap, &'static str), SessionError> {
+        session.insert("theme", "dark")?;
+        let mut headers = HeaderMap::new();
+        headers.append(VARY, "accept-encoding, COOKIE".parse().unwrap());
+        headers.append(CACHE_CONTROL, "private, max-age=60".parse().unwrap());
+        Ok((headers, ""))
+    }
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let reply = Browser::new(&app).get("/").await;
+    assert_eq!(reply.all("vary"), ["accept-encoding, COOKIE"]);
+    assert_eq!(reply.all("cache-control"), ["private, max-age=60"]);
+}
+
+#[tokio::test]
+async fn other_cookies_of_the_response_are_kept_and_there_is_one_session_cookie() {
+    async fn handler(
+        session: Session,
+    ) -> Result<AppendHeaders<[(http::HeaderName, &'static str); 3]>, SessionError> {
+        session.insert("theme", "dark")?;
+        Ok(AppendHeaders([
+            (SET_COOKIE, "first=1"),
+            (SET_COOKIE, "__Host-session=of the handler; Path=/"),
+            (SET_COOKIE, "second=2; Path=/"),
+        ]))
+    }
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let reply = Browser::new(&app).get("/").await;
+    let cookies: Vec<_> = reply
+        .cookies()
+        .into_iter()
+        .map(|cookie| cookie.split('=').next().unwrap())
+        .collect();
+    assert_eq!(cookies, ["first", "second", "__Host-session"]);
+    assert!(reply.cookies()[2].contains("; HttpOnly"));
+}
+
+#[tokio::test]
+async fn log_out_clears_site_data_where_the_layer_says_so_and_destroy_does_not() {
+    let quiet = default_app();
+    let clearing = app(builder(MemoryStore::new())
+        .clear_site_data()
+        .build()
+        .unwrap());
+    for (app, path, expected) in [
+        (&quiet, "/log_out", None),
+        (&clearing, "/log_out", Some("\"cache\", \"storage\"")),
+        (&clearing, "/destroy", None),
+        (&clearing, "/get/theme", None),
+    ] {
+        let mut browser = Browser::new(app);
+        browser.get("/insert/theme/dark").await;
+        assert_eq!(
+            browser.get(path).await.header("clear-site-data"),
+            expected,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_visitors_without_a_cookie_cost_no_store_call_and_get_no_cookie() {
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(SessionLayer::new(spy.clone(), key()));
+    for n in 0..10_000 {
+        let path = [
+            "/",
+            "/get/theme",
+            "/remove/notice",
+            "/log_out",
+            "/regenerate",
+        ][n % 5];
+        send(&app, support::request(path)).await.assert_no_cookie();
+    }
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.store.len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_with_nothing_in_it_is_not_stored() {
+    async fn emptied(session: Session) -> Result<(), SessionError> {
+        session.insert("theme", "dark")?;
+        session.remember(true)?;
+        session.set_client(cloakroom::Client::new().with_user_agent("bot"))?;
+        session.remove::<String>("theme")?;
+        Ok(())
+    }
+    let spy = Spy::new(MemoryStore::new());
+    let app = Router::new()
+        .route("/", get(emptied))
+        .layer(SessionLayer::new(spy.clone(), key()));
+    Browser::new(&app).get("/").await.assert_no_cookie();
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn calls_of_the_store_are_as_few_as_can_be() {
+    let spy = Spy::new(MemoryStore::new());
+    let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
+    for (path, expected) in [
+        ("/insert/theme/dark", &["insert"][..]),
+        ("/get/theme", &["load"]),
+        ("/", &["load"]),
+        ("/insert/theme/dark", &["load"]),
+        ("/insert/theme/light", &["load", "replace"]),
+        ("/update/visits", &["load", "replace"]),
+        ("/log_in/ada", &["load", "replace"]),
+        ("/log_out", &["load", "remove"]),
+        ("/get/theme", &[]),
+    ] {
+        browser.get(path).await;
+        assert_eq!(spy.calls(), expected, "{path}");
+    }
+}

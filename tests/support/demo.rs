@@ -1,0 +1,147 @@
+//! Starts the demo as a process of its own, as a user would.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test file uses a part of it"
+)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use url::Url;
+
+/// A running demo with a directory of its own. It is killed when this is dropped.
+pub struct Demo {
+    process: Child,
+    url: Url,
+    dir: TempDir,
+}
+
+impl Demo {
+    /// Starts the demo on a free port, with an empty database.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (process, url) = spawn(dir.path(), args);
+        Self { process, url, dir }
+    }
+
+    /// Kills the demo, as a crash would, and starts it again on the same files and another port.
+    pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    pub fn restart_with(&mut self, args: &[&str]) {
+        self.kill();
+        (self.process, self.url) = spawn(self.dir.path(), args);
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The address of a page.
+    pub fn page(&self, path: &str) -> Url {
+        self.url.join(path).unwrap()
+    }
+
+    pub fn database(&self) -> PathBuf {
+        database(self.dir.path())
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.database().with_extension("key")
+    }
+
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.process
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn database(dir: &Path) -> PathBuf {
+    dir.join("demo.sqlite3")
+}
+
+/// The demo's process, once it has said where it listens.
+fn spawn(dir: &Path, args: &[&str]) -> (Child, Url) {
+    let mut process = Command::new(binary())
+        .args(["--listen", "127.0.0.1:0", "--database"])
+        .arg(database(dir))
+        .args(args)
+        .env("RUST_LOG", "off")
+        .env_remove("PORT")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let url = loop {
+        match lines.next() {
+            Some(Ok(line)) => {
+                if let Some(url) = line.strip_prefix("cloakroom demo on ") {
+                    break Url::parse(url).unwrap();
+                }
+            }
+            _ => panic!("the demo ended without an address: {:?}", process.wait()),
+        }
+    };
+    (process, url)
+}
+
+/// The demo's program, built by the cargo that runs the tests, with its profile. Not every test run builds the examples.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // This is target/<profile>/deps/<test>.
+        let test = std::env::current_exe().unwrap();
+        let profile_dir = test.ancestors().nth(2).unwrap();
+        let profile = match profile_dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap()
+        {
+            "debug" => "dev",
+            name => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--example",
+                "login",
+                "--profile",
+                profile,
+                "--target-dir",
+            ])
+            .arg(profile_dir.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        let binary = profile_dir
+            .join("examples")
+            .join(format!("login{}", std::env::consts::EXE_SUFFIX));
+        assert!(
+            built.is_ok_and(|status| status.success()) && binary.exists(),
+            "the demo cannot be built; see what `cargo build --example login` says"
+        );
+        binary
+    })
+}

@@ -1,0 +1,485 @@
+//! Logging in, and the sessions of a user: list, revoke, cap.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::routing::get;
+use cloakroom::{
+    Client, Clock, ErrorKind, MemoryStore, RecordId, Session, SessionError, SessionLayer,
+    SessionStore, Sessions, SqliteStore, TestClock, UserIndex, WhenFull,
+};
+use support::{Browser, Spy, app, builder, key, routes};
+use tokio::task::JoinSet;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Setup {
+    clock: TestClock,
+    spy: Spy<MemoryStore>,
+    sessions: Sessions<Spy<MemoryStore>>,
+    app: Router,
+}
+
+fn setup() -> Setup {
+    let clock = TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    Setup {
+        sessions: layer.sessions(),
+        app: app(layer),
+        clock,
+        spy,
+    }
+}
+
+async fn logged_in(app: &Router, user: &str) -> Browser {
+    let mut browser = Browser::new(app);
+    browser
+        .get(&format!("/log_in/{user}"))
+        .await
+        .assert(200, "done");
+    browser
+}
+
+/// The record id as the handler knows it.
+async fn id(browser: &mut Browser) -> RecordId {
+    let text = browser.get("/id").await.body;
+    text.trim_start_matches("Some(RecordId(")
+        .trim_end_matches("))")
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_login_replaces_the_token_keeps_the_data_and_the_old_token_is_dead_at_once() {
+    let Setup { app, spy, .. } = setup();
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/cart/book").await;
+    let fixated = browser.clone();
+    let id_before = id(&mut browser).await;
+    browser.get("/log_in/ada").await;
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/get/cart").await.assert(200, "book");
+    assert_eq!(id(&mut browser).await, id_before);
+    fixated.clone().get("/user").await.assert(401, "");
+    fixated
+        .clone()
+        .get("/get/cart")
+        .await
+        .assert(200, "nothing");
+    assert_eq!(spy.store.len(), 1);
+}
+
+#[tokio::test]
+async fn logging_in_again_replaces_the_token_again() {
+    let Setup { app, .. } = setup();
+    let mut browser = logged_in(&app, "ada").await;
+    let old = browser.clone();
+    browser.get("/log_in/ada").await;
+    browser.get("/user").await.assert(200, "ada");
+    old.clone().get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn another_user_gets_a_session_of_their_own_without_the_first_ones_data() {
+    let Setup { app, spy, .. } = setup();
+    let mut browser = logged_in(&app, "ada").await;
+    browser.get("/insert/diary/secret").await;
+    let ada = browser.clone();
+    let id_before = id(&mut browser).await;
+    browser.get("/log_in/grace").await;
+    browser.get("/user").await.assert(200, "grace");
+    browser.get("/get/diary").await.assert(200, "nothing");
+    assert_ne!(id(&mut browser).await, id_before);
+    ada.clone().get("/user").await.assert(401, "");
+    assert_eq!(spy.store.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_sees_its_own_login_and_logout() {
+    async fn handler(session: Session) -> Result<(), SessionError> {
+        assert_eq!(session.user()?, None);
+        session.log_in(42_i64)?;
+        assert_eq!(session.user()?.unwrap().as_str(), "42");
+        assert!(session.authenticated_at()?.is_some());
+        session.log_in(43_u32)?;
+        assert_eq!(session.user()?.unwrap().as_str(), "43");
+        session.log_out()?;
+        assert_eq!(session.user()?, None);
+        session.log_in(&String::from("ada"))
+    }
+    let app = routes()
+        .route("/handler", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/handler").await.assert(200, "");
+    browser.get("/user").await.assert(200, "ada");
+}
+
+#[tokio::test]
+async fn a_user_id_that_is_empty_or_too_long_is_an_error() {
+    async fn handler(session: Session) -> Result<(), SessionError> {
+        for bad in [String::new(), "x".repeat(256)] {
+            assert_eq!(
+                session.log_in(bad).unwrap_err().kind(),
+                ErrorKind::InvalidUserId
+            );
+        }
+        session.log_in("x".repeat(255))
+    }
+    let app = routes()
+        .route("/handler", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/handler").await.assert(200, "");
+    browser.get("/user").await.assert(200, &"x".repeat(255));
+}
+
+#[tokio::test]
+async fn a_recent_login_can_be_demanded_and_activity_does_not_refresh_it() {
+    async fn handler(session: Session) -> Result<&'static str, SessionError> {
+        session.require_fresh(5 * MINUTE)?;
+        Ok("fresh")
+    }
+    let clock = TestClock::new();
+    let layer = builder(MemoryStore::new())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let app = routes().route("/fresh", get(handler)).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.get("/fresh").await.assert(401, "");
+    browser.get("/log_in/ada").await;
+    for _ in 0..5 {
+        browser.get("/fresh").await.assert(200, "fresh");
+        clock.advance(MINUTE);
+    }
+    browser.get("/fresh").await.assert(200, "fresh");
+    browser.get("/regenerate").await;
+    clock.advance(Duration::from_millis(1));
+    browser.get("/fresh").await.assert(401, "");
+    browser.get("/log_in/ada").await;
+    browser.get("/fresh").await.assert(200, "fresh");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_with_what_the_application_recorded_the_last_used_first() {
+    async fn log_in(session: Session, Path(agent): Path<String>) -> Result<(), SessionError> {
+        session.set_client(
+            Client::new()
+                .with_user_agent(&agent)
+                .with_address("192.0.2.7"),
+        )?;
+        session.log_in("ada")
+    }
+    let clock = TestClock::new();
+    let layer = builder(MemoryStore::new())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let sessions = layer.sessions();
+    let app = routes().route("/from/{agent}", get(log_in)).layer(layer);
+    let start = clock.now();
+    let mut phone = Browser::new(&app);
+    phone.get("/from/phone").await;
+    clock.advance(10 * MINUTE);
+    let mut desk = Browser::new(&app);
+    desk.get(&format!("/from/{}", "d".repeat(1000))).await;
+    clock.advance(10 * MINUTE);
+    phone.get("/").await;
+    logged_in(&app, "grace").await;
+
+    let list = sessions.list("ada").await.unwrap();
+    let [first, second] = &list[..] else {
+        panic!("{list:?}")
+    };
+    assert_eq!(first.id(), id(&mut phone).await);
+    assert_eq!(first.user().unwrap().as_str(), "ada");
+    assert_eq!(first.client().unwrap().user_agent(), Some("phone"));
+    assert_eq!(first.client().unwrap().address(), Some("192.0.2.7"));
+    assert_eq!(first.created_at(), start);
+    assert_eq!(first.last_seen(), start + 20 * MINUTE);
+    assert_eq!(first.ends_at(), start + 50 * MINUTE);
+    assert_eq!(second.id(), id(&mut desk).await);
+    assert_eq!(
+        second.client().unwrap().user_agent(),
+        Some(&*"d".repeat(512))
+    );
+    assert_eq!(second.last_seen(), start + 10 * MINUTE);
+
+    clock.advance(30 * MINUTE);
+    assert!(
+        sessions.list("ada").await.unwrap().is_empty(),
+        "expired sessions are listed"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_has_not_changed_is_not_written_again() {
+    async fn record(session: Session) -> Result<(), SessionError> {
+        session.set_client(Client::new().with_user_agent("phone"))
+    }
+    let spy = Spy::new(MemoryStore::new());
+    let app = routes()
+        .route("/record", get(record))
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    spy.calls();
+    browser.get("/record").await;
+    browser.get("/record").await;
+    assert_eq!(spy.calls(), ["load", "replace", "load"]);
+}
+
+#[tokio::test]
+async fn a_revoked_session_is_dead_at_its_next_request_and_only_that_one() {
+    let Setup { app, sessions, .. } = setup();
+    let mut first = logged_in(&app, "ada").await;
+    let mut second = logged_in(&app, "ada").await;
+    assert!(sessions.revoke(id(&mut first).await).await.unwrap());
+    let first_id = sessions.list("ada").await.unwrap();
+    assert_eq!(first_id.len(), 1);
+    first.get("/user").await.assert(401, "");
+    second.get("/user").await.assert(200, "ada");
+    assert!(
+        !sessions
+            .revoke(RecordId::from_bytes([0; 16]))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_user_can_revoke_their_own_sessions_only() {
+    let Setup { app, sessions, .. } = setup();
+    let mut ada = logged_in(&app, "ada").await;
+    let mut grace = logged_in(&app, "grace").await;
+    let graces = id(&mut grace).await;
+    assert!(!sessions.revoke_of("ada", graces).await.unwrap());
+    grace.get("/user").await.assert(200, "grace");
+    let adas = id(&mut ada).await;
+    assert!(sessions.revoke_of("ada", adas).await.unwrap());
+    ada.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn all_other_sessions_of_a_user_are_ended_and_a_racing_login_too() {
+    let Setup {
+        app, sessions, spy, ..
+    } = setup();
+    let mut browsers = Vec::new();
+    for _ in 0..5 {
+        browsers.push(logged_in(&app, "ada").await);
+    }
+    let mut grace = logged_in(&app, "grace").await;
+    // A login is being written to one of the sessions.
+    let gate = spy.stop_at("replace");
+    let racing = tokio::spawn(browsers[4].send("/update/visits", &[]));
+    gate.arrived(1).await;
+    let keep = id(&mut browsers[0]).await;
+    assert_eq!(sessions.revoke_others("ada", keep).await.unwrap(), 4);
+    gate.let_through(1);
+    racing.await.unwrap().assert_no_cookie();
+    spy.stop_nowhere();
+    for (n, browser) in browsers.iter_mut().enumerate() {
+        let status = browser.get("/user").await.status.as_u16();
+        assert_eq!(status, if n == 0 { 200 } else { 401 }, "browser {n}");
+    }
+    grace.get("/user").await.assert(200, "grace");
+    assert_eq!(sessions.revoke_all("ada").await.unwrap(), 1);
+    browsers[0].get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn a_record_id_is_no_credential() {
+    let Setup { app, .. } = setup();
+    let mut browser = logged_in(&app, "ada").await;
+    let id = id(&mut browser).await.to_string();
+    for value in [id.clone(), format!("{id}{}", "A".repeat(64))] {
+        let cookie = format!("__Host-session={value}");
+        Browser::new(&app)
+            .get_with("/user", &[("cookie", &cookie)])
+            .await
+            .assert(401, "");
+    }
+}
+
+#[tokio::test]
+async fn purge_removes_what_has_expired() {
+    let Setup {
+        app,
+        sessions,
+        clock,
+        spy,
+    } = setup();
+    logged_in(&app, "ada").await;
+    clock.advance(20 * MINUTE);
+    logged_in(&app, "grace").await;
+    clock.advance(10 * MINUTE);
+    assert_eq!(sessions.purge_expired().await.unwrap(), 1);
+    assert_eq!(spy.store.len(), 1);
+    assert_eq!(sessions.clone().purge_expired().await.unwrap(), 0);
+}
+
+async fn capped<S: UserIndex + Clone>(
+    store: S,
+    when_full: WhenFull,
+) -> (Router, Sessions<S>, TestClock) {
+    let clock = TestClock::new();
+    let layer = builder(store)
+        .clock(clock.clone())
+        .max_sessions_per_user(2, when_full)
+        .build()
+        .unwrap();
+    let sessions = layer.sessions();
+    (app(layer), sessions, clock)
+}
+
+#[tokio::test]
+async fn a_login_over_the_cap_ends_the_oldest_session() {
+    let (app, sessions, clock) = capped(MemoryStore::new(), WhenFull::EndOldest).await;
+    let mut browsers = Vec::new();
+    for _ in 0..3 {
+        browsers.push(logged_in(&app, "ada").await);
+        clock.advance(MINUTE);
+    }
+    browsers[0].get("/user").await.assert(401, "");
+    browsers[1].get("/user").await.assert(200, "ada");
+    browsers[2].get("/user").await.assert(200, "ada");
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 2);
+    // Logging in again in one of them ends none.
+    browsers[1].get("/log_in/ada").await;
+    browsers[2].get("/user").await.assert(200, "ada");
+    logged_in(&app, "grace")
+        .await
+        .get("/user")
+        .await
+        .assert(200, "grace");
+}
+
+#[tokio::test]
+async fn a_login_over_the_cap_is_refused_and_the_session_is_as_it_was() {
+    let (app, sessions, clock) = capped(MemoryStore::new(), WhenFull::Refuse).await;
+    let mut browsers = [logged_in(&app, "ada").await, logged_in(&app, "ada").await];
+    let mut third = Browser::new(&app);
+    let refused = third.get("/log_in/ada").await;
+    refused.assert(403, "");
+    refused.assert_no_cookie();
+    third.get("/insert/cart/book").await;
+    third.get("/log_in/ada").await.assert(403, "");
+    third.get("/get/cart").await.assert(200, "book");
+    browsers[0].get("/log_in/ada").await.assert(200, "done");
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 2);
+    browsers[0].get("/log_out").await;
+    third.get("/log_in/ada").await.assert(200, "done");
+    // Expired sessions do not count.
+    clock.advance(30 * MINUTE);
+    logged_in(&app, "ada").await;
+}
+
+async fn parallel_logins_settle_at_the_cap<S: UserIndex + Clone>(store: S) {
+    for when_full in [WhenFull::EndOldest, WhenFull::Refuse] {
+        let (app, sessions, _) = capped(store.clone(), when_full).await;
+        let user = format!("{when_full:?}");
+        let path = format!("/log_in/{user}");
+        let logins: JoinSet<_> = (0..16)
+            .map(|_| Browser::new(&app).send(&path, &[]))
+            .collect();
+        let replies = logins.join_all().await;
+        let live = sessions.list(&*user).await.unwrap().len();
+        // Of refusals that race, none or one may be left; of endings, as many as allowed.
+        match when_full {
+            WhenFull::EndOldest => assert_eq!(live, 2),
+            WhenFull::Refuse => assert!(live <= 2, "{live} sessions"),
+        }
+        let accepted = replies.iter().filter(|reply| reply.status == 200).count();
+        assert!(accepted >= live);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_logins_never_exceed_the_cap_once_settled() {
+    parallel_logins_settle_at_the_cap(MemoryStore::new()).await;
+    parallel_logins_settle_at_the_cap(SqliteStore::open(":memory:").await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_store_that_fails_after_a_login_was_written_does_not_take_the_login_away() {
+    let spy = Spy::new(MemoryStore::new());
+    let layer = builder(spy.clone())
+        .max_sessions_per_user(1, WhenFull::EndOldest)
+        .build()
+        .unwrap();
+    let app = app(layer);
+    let mut first = logged_in(&app, "ada").await;
+    spy.fails("sessions_of");
+    let mut second = logged_in(&app, "ada").await;
+    spy.is_well();
+    second.get("/user").await.assert(200, "ada");
+    first.get("/user").await.assert(200, "ada");
+    // The next login makes up for it.
+    second.get("/log_in/ada").await;
+    first.get("/user").await.assert(401, "");
+}
+
+/// `Sessions` of a store without an index has what needs none.
+#[tokio::test]
+async fn a_store_without_a_user_index_can_revoke_and_purge() {
+    #[derive(Debug)]
+    struct NoIndex(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl SessionStore for NoIndex {
+        async fn load(
+            &self,
+            id: RecordId,
+        ) -> Result<Option<cloakroom::Record>, cloakroom::StoreError> {
+            self.0.load(id).await
+        }
+        async fn insert(
+            &self,
+            id: RecordId,
+            record: &cloakroom::Record,
+        ) -> Result<bool, cloakroom::StoreError> {
+            self.0.insert(id, record).await
+        }
+        async fn replace(
+            &self,
+            id: RecordId,
+            expected: cloakroom::Version,
+            record: &cloakroom::Record,
+        ) -> Result<cloakroom::Replaced, cloakroom::StoreError> {
+            self.0.replace(id, expected, record).await
+        }
+        async fn touch(
+            &self,
+            id: RecordId,
+            expires_at: cloakroom::Timestamp,
+        ) -> Result<bool, cloakroom::StoreError> {
+            self.0.touch(id, expires_at).await
+        }
+        async fn remove(&self, id: RecordId) -> Result<bool, cloakroom::StoreError> {
+            self.0.remove(id).await
+        }
+        async fn purge_expired(
+            &self,
+            now: cloakroom::Timestamp,
+        ) -> Result<u64, cloakroom::StoreError> {
+            self.0.purge_expired(now).await
+        }
+    }
+
+    let layer = SessionLayer::new(NoIndex(MemoryStore::new()), key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    let mut browser = logged_in(&app, "ada").await;
+    assert_eq!(sessions.purge_expired().await.unwrap(), 0);
+    assert!(sessions.revoke(id(&mut browser).await).await.unwrap());
+    browser.get("/user").await.assert(401, "");
+}
