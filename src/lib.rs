@@ -1,4 +1,82 @@
-//! placeholder
+//! Server-side sessions for Axum and any other Tower service: no write is lost, no session comes back, and a leaked store
+//! is worthless.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use cloakroom::{MemoryStore, Session, SessionError, SessionLayer, SigningKey};
+//!
+//! async fn home(session: Session) -> Result<String, SessionError> {
+//!     let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+//!     Ok(format!("visit {visits}"))
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
+//! let app: Router = Router::new().route("/", get(home)).layer(layer);
+//! # Ok(()) }
+//! ```
+//!
+//! # The way of a request
+//!
+//! ```text
+//! Cookie: __Host-session=…
+//!   │ parse every cookie of that name, verify the signature
+//!   │ none, a bad one, or two different good ones: a visitor, and the store is not asked
+//!   ▼
+//! store.load(record id)    missing, expired, or another secret: a visitor
+//!   │                      down or too slow: 503, and never "logged out"
+//!   ▼
+//! Session ──► extractor ──► handler: get, insert, update, log_in, log_out … none of them waits
+//!   ▼
+//! nothing changed? no store call, or a touch once in a while
+//!   ▼
+//! commit: insert, or replace of the expected version, or remove
+//!   │     conflict: load again, apply the changes to the newer record, try again
+//!   │     missing:  somebody ended the session, and it stays so
+//!   ▼
+//! Set-Cookie, only where the token is new, ended, or its Max-Age moved
+//! ```
+//!
+//! A token is a *record id* and a *secret*, signed. The record id is the store's key: the same for the session's life, and
+//! no credential. The store keeps a hash of the secret. A new token is one compare-and-set of the record, so it is atomic
+//! on every store.
+//!
+//! # Map
+//!
+//! | to | see |
+//! | --- | --- |
+//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`Keys`], [`SigningKey`], [`Transport`] |
+//! | use it in a handler | [`Session`], [`CurrentUser`], [`Key`], [`SessionError`] |
+//! | go on after the response | [`DetachedSession`] |
+//! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`] |
+//! | choose a store | [`MemoryStore`], [`SqliteStore`] |
+//! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
+//! | test timeouts | [`TestClock`] |
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! | --- | --- | --- |
+//! | `axum` | yes | the extractors, and errors as responses, through `axum-core` |
+//! | `memory` | yes | [`MemoryStore`] |
+//! | `sqlite` | | [`SqliteStore`] |
+//! | `metrics` | | the events below as counters, and store latencies |
+//! | `conformance` | | the store contract as tests: [`conformance`] |
+//!
+//! # What it says
+//!
+//! Events through `tracing`, target `cloakroom`, each with a field `event`: `created`, `loaded`, `regenerated`, `destroyed`,
+//! `expired`, `rejected` (and why), `conflict`, `dropped_write`, `corrupt_record`, `store_error`, `refused`. The spans are
+//! `session_load` and `session_commit`. With the feature `metrics`, the counter `cloakroom_events_total` has them by the label
+//! `event`, and the histogram `cloakroom_store_seconds` has the store's calls by `operation`. A record id may stand in them; a
+//! token, its secret or session data never does.
+//!
+//! # What it does not do
+//!
+//! It checks no passwords and protects from no CSRF: `SameSite` is a second line there, and an Origin check the first. It
+//! does not encrypt data in the store, and trusts who can write to it. It needs a Tokio runtime, for the timeouts of store
+//! calls.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod change;
@@ -43,3 +121,8 @@ pub use store::{Replaced, SessionStore, UserIndex};
 pub use token::{InvalidRecordId, Keys, RecordId, SigningKey};
 pub use transport::Transport;
 pub use users::{SessionInfo, Sessions};
+
+/// The README's example is compiled like the others.
+#[cfg(all(doctest, feature = "axum", feature = "memory"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
