@@ -51,7 +51,6 @@ impl<St: SessionStore> SessionLayer<St> {
     }
 
     /// A layer with settings of its own.
-    #[must_use]
     pub fn builder(store: St, keys: impl Into<Keys>) -> SessionLayerBuilder<St> {
         SessionLayerBuilder {
             store: Arc::new(store),

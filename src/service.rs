@@ -261,7 +261,7 @@ fn tell<B>(session: &Session, response: &mut Response<B>, token: TokenChange) {
         TokenChange::Issue { token, max_age } => {
             engine
                 .carrier
-                .issue(headers, &engine.signer.sign(&token), max_age)
+                .issue(headers, &engine.signer.sign(&token), max_age);
         }
         TokenChange::Withdraw => engine.carrier.withdraw(headers),
     }

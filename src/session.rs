@@ -64,20 +64,15 @@ struct State {
 }
 
 /// How far a session is in its request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Phase {
     /// The layer is lazy, and nobody has asked for the session yet.
     Unloaded(Presented),
     /// The handler runs.
+    #[default]
     Open,
     /// The response is on its way, or was never made.
     Sealed,
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Open
-    }
 }
 
 impl State {
@@ -306,7 +301,7 @@ impl Session {
         }
         let key: Arc<str> = key.into();
         state.change_data(self.0.engine.data_limit, |data| {
-            data.insert(key.clone(), value.clone())
+            data.insert(key.clone(), value.clone());
         })?;
         state.changes.insert(key, value);
         Ok(())
@@ -354,7 +349,7 @@ impl Session {
             }
             if old.is_none_or(|old| old.get() != new.get()) {
                 state.change_data(self.0.engine.data_limit, |data| {
-                    data.insert(key.clone(), new.clone())
+                    data.insert(key.clone(), new.clone());
                 })?;
                 state.changes.update(key.clone(), compute);
             }

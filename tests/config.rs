@@ -1,6 +1,6 @@
 //! What `build()` and the keys refuse, and what their errors say.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

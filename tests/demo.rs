@@ -720,7 +720,7 @@ fn what_the_files_hold_is_no_session_token_and_no_password() {
 #[test]
 fn an_unknown_argument_is_refused_with_the_usage() {
     let run = |args: &[&str]| {
-        Command::new(demo_server::binary())
+        Command::new(demo_server::binary("login"))
             .args(args)
             .output()
             .unwrap()

@@ -111,7 +111,7 @@ async fn a_request_sees_its_own_login_and_logout() {
         assert_eq!(session.user()?.unwrap().as_str(), "43");
         session.log_out()?;
         assert_eq!(session.user()?, None);
-        session.log_in(&String::from("ada"))
+        session.log_in(String::from("ada"))
     }
     let app = routes()
         .route("/handler", get(handler))

@@ -160,7 +160,7 @@ pub async fn parallel_touches_and_replaces_lose_no_data(store: Arc<dyn SessionSt
                 assert!(store.touch(id, now() + HOUR * 2).await.unwrap());
             } else {
                 change(&*store, id, |values| {
-                    drop(values.insert(format!("task {task}"), "was here".into()))
+                    drop(values.insert(format!("task {task}"), "was here".into()));
                 })
                 .await;
             }

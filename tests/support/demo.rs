@@ -7,10 +7,10 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 use url::Url;
@@ -83,7 +83,7 @@ fn database(dir: &Path) -> PathBuf {
 
 /// The demo's process, once it has said where it listens.
 fn spawn(dir: &Path, args: &[&str]) -> (Child, Url) {
-    let mut process = Command::new(binary())
+    let mut process = Command::new(binary("login"))
         .args(["--listen", "127.0.0.1:0", "--database"])
         .arg(database(dir))
         .args(args)
@@ -107,41 +107,27 @@ fn spawn(dir: &Path, args: &[&str]) -> (Child, Url) {
     (process, url)
 }
 
-/// The demo's program, built by the cargo that runs the tests, with its profile. Not every test run builds the examples.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // This is target/<profile>/deps/<test>.
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.ancestors().nth(2).unwrap();
-        let profile = match profile_dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap()
-        {
-            "debug" => "dev",
-            name => name,
-        };
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--example",
-                "login",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
-            .arg(profile_dir.parent().unwrap())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        let binary = profile_dir
-            .join("examples")
-            .join(format!("login{}", std::env::consts::EXE_SUFFIX));
-        assert!(
-            built.is_ok_and(|status| status.success()) && binary.exists(),
-            "the demo cannot be built; see what `cargo build --example login` says"
-        );
-        binary
-    })
+/// An example's program, built by the cargo that runs the tests, with its profile. Not every test run builds the examples.
+pub fn binary(example: &str) -> PathBuf {
+    // This is target/<profile>/deps/<test>.
+    let test = std::env::current_exe().unwrap();
+    let profile_dir = test.ancestors().nth(2).unwrap();
+    let profile = match profile_dir.file_name().and_then(OsStr::to_str).unwrap() {
+        "debug" => "dev",
+        name => name,
+    };
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--all-features"])
+        .args(["--example", example, "--profile", profile, "--target-dir"])
+        .arg(profile_dir.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    let binary = profile_dir
+        .join("examples")
+        .join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        built.is_ok_and(|status| status.success()) && binary.exists(),
+        "the example cannot be built; see what `cargo build --example {example}` says"
+    );
+    binary
 }

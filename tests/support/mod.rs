@@ -5,7 +5,7 @@
     unreachable_pub,
     reason = "every test file uses a part of it"
 )]
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fmt;
 use std::future::Future;
