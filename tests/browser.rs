@@ -97,8 +97,11 @@ impl Driver {
         let profile = self.profiles.path().join(browsers.len().to_string());
         let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", profile.display()));
-        let Value::Object(capabilities) = json!({ "goog:chromeOptions": { "args": arguments } })
-        else {
+        let Value::Object(capabilities) = json!({
+            "goog:chromeOptions": { "args": arguments },
+            // An element that the page is still loading is waited for.
+            "timeouts": { "implicit": 3000 },
+        }) else {
             unreachable!()
         };
         let client = ClientBuilder::new(HttpConnector::new())
