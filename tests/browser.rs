@@ -14,9 +14,11 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use demo_server::Demo;
 use fantoccini::cookies::Cookie;
+use fantoccini::elements::Element;
 use fantoccini::error::CmdError;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -191,7 +193,23 @@ impl Browser {
     }
 
     async fn click(&self, selector: &str) -> Result<(), CmdError> {
-        self.0.find(Locator::Css(selector)).await?.click().await
+        let element = self.0.find(Locator::Css(selector)).await?;
+        self.leave_by(element).await
+    }
+
+    /// Clicks what leads to another page, and waits until the browser is there.
+    async fn leave_by(&self, element: Element) -> Result<(), CmdError> {
+        let page = self.0.find(Locator::Css("html")).await?;
+        element.click().await?;
+        for _ in 0..400 {
+            // An element of a page that was left is an error.
+            if page.tag_name().await.is_err() {
+                self.0.find(Locator::Css("body")).await?;
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("the page did not go away");
     }
 
     /// Fills in the fields of the page's form and sends it with its button, as a user does.
@@ -207,7 +225,8 @@ impl Browser {
             field.clear().await?;
             field.send_keys(value).await?;
         }
-        form.find(Locator::Css("button")).await?.click().await
+        let button = form.find(Locator::Css("button")).await?;
+        self.leave_by(button).await
     }
 
     async fn log_in(&self, demo: &Demo, name: &str, password: &str) -> Result<(), CmdError> {
