@@ -74,7 +74,8 @@ pub(crate) fn store_error(operation: &'static str, error: &StoreError) {
 
 /// The layer answers in the handler's place.
 pub(crate) fn refused(error: &SessionError) {
-    if error.kind() != ErrorKind::Store {
+    // A failure of the store was told when it came, and a 4xx is the client's affair.
+    if error.status().is_server_error() && error.kind() != ErrorKind::Store {
         let cause = error.source().map(tracing::field::display);
         event!(error, "refused", error = %error, cause, "the session could not be saved; the response is an error");
     }
