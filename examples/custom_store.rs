@@ -77,12 +77,14 @@ impl SessionStore for MyStore {
         }
     }
 
-    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
-        Ok(self
-            .rows()
-            .get_mut(&id)
-            .map(|row| row.expires_at = expires_at)
-            .is_some())
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        let row = rows.get_mut(&id);
+        let Some(row) = row.filter(|row| row.version == record.version()) else {
+            return Ok(false);
+        };
+        row.expires_at = record.expires_at();
+        Ok(true)
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {

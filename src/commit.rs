@@ -252,12 +252,14 @@ async fn touch(engine: &Engine, mut base: Base, activity: Activity) -> Committed
     let Some(expires_at) = renewal else {
         return unchanged(Some(base));
     };
-    // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported.
-    let Ok(true) = engine.touch(base.token.id, expires_at).await else {
+    let ended_at = engine.lifetimes.ends_at(&base.record);
+    let touched = base.record.clone().with_expires_at(expires_at);
+    // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported. Where
+    // another request has written meanwhile, it has moved the expiry as well.
+    let Ok(true) = engine.touch(base.token.id, &touched).await else {
         return unchanged(Some(base));
     };
-    let ended_at = engine.lifetimes.ends_at(&base.record);
-    base.record.expires_at = expires_at;
+    base.record = touched;
     if base.record.remember && engine.lifetimes.ends_at(&base.record) != ended_at {
         issued(engine, base)
     } else {

@@ -139,13 +139,8 @@ impl Engine {
             .await
     }
 
-    pub(crate) async fn touch(
-        &self,
-        id: RecordId,
-        expires_at: Timestamp,
-    ) -> Result<bool, SessionError> {
-        self.bounded("touch", self.store.touch(id, expires_at))
-            .await
+    pub(crate) async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
+        self.bounded("touch", self.store.touch(id, record)).await
     }
 
     pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {

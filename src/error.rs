@@ -88,7 +88,7 @@ pub enum ErrorKind {
     Unserializable,
     /// The session's data would exceed the layer's limit. Answered with 500.
     TooLarge,
-    /// A user id is empty or longer than 255 bytes. Answered with 500.
+    /// A user id is empty, longer than 255 bytes, or has a NUL in it. Answered with 500.
     InvalidUserId,
     /// Nobody is logged in. Answered with 401.
     NotLoggedIn,
@@ -125,7 +125,7 @@ impl ErrorKind {
             Self::TooLarge => {
                 "the session's data would be too large; keep large data elsewhere, or raise the data limit"
             }
-            Self::InvalidUserId => "a user id must have 1 to 255 bytes",
+            Self::InvalidUserId => "a user id must have 1 to 255 bytes, none of them NUL",
             Self::NotLoggedIn => "nobody is logged in",
             Self::LoginTooOld => "the login is too long ago; ask for the password again",
             Self::TooManySessions => "the user has as many sessions as allowed; end one first",

@@ -115,8 +115,12 @@ pub use service::{ResponseFuture, SessionService};
 pub use session::{DetachedSession, Session};
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;
+#[cfg(feature = "mysql")]
+pub use store::sql::mysql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
-pub use store::sqlite::SqliteStore;
+pub use store::sql::sqlite::SqliteStore;
 pub use store::{Replaced, SessionStore, UserIndex};
 pub use token::{InvalidRecordId, Keys, RecordId, SigningKey};
 pub use transport::Transport;

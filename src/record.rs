@@ -41,7 +41,7 @@ impl Version {
     }
 }
 
-/// Who a session belongs to: the application's own id of a user, as text of 1 to 255 bytes.
+/// Who a session belongs to: the application's own id of a user, as text of 1 to 255 bytes, none of them NUL.
 ///
 /// ```
 /// use cloakroom::UserId;
@@ -62,8 +62,9 @@ impl UserId {
     }
 
     pub(crate) fn check(&self) -> Result<(), SessionError> {
+        // PostgreSQL has no NUL in a text.
         match self.0.len() {
-            1..=Self::MAX_LEN => Ok(()),
+            1..=Self::MAX_LEN if !self.0.contains('\0') => Ok(()),
             _ => Err(ErrorKind::InvalidUserId.into()),
         }
     }

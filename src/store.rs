@@ -12,8 +12,8 @@ use crate::token::RecordId;
 
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
-#[cfg(feature = "sqlite")]
-pub(crate) mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) mod sql;
 
 /// What became of a [`replace`](SessionStore::replace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         record: &Record,
     ) -> Result<Replaced, StoreError>;
 
-    /// Moves the expiry, never the data or the version. `false` if the record is missing.
-    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError>;
+    /// Moves the expiry to this record's, and nothing else, only if the stored record has the same version. `false` if it has
+    /// another, or is missing.
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError>;
 
     /// Removes the record, which stays missing. `false` if it was missing already.
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError>;
@@ -98,8 +99,8 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).replace(id, expected, record).await
     }
 
-    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
-        (**self).touch(id, expires_at).await
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        (**self).touch(id, record).await
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {

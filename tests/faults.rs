@@ -297,9 +297,9 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         async fn touch(
             &self,
             id: cloakroom::RecordId,
-            at: cloakroom::Timestamp,
+            record: &cloakroom::Record,
         ) -> Result<bool, cloakroom::StoreError> {
-            slowly(self.0.touch(id, at)).await
+            slowly(self.0.touch(id, record)).await
         }
         async fn remove(&self, id: cloakroom::RecordId) -> Result<bool, cloakroom::StoreError> {
             slowly(self.0.remove(id)).await

@@ -307,7 +307,7 @@ async fn requests_that_cannot_get_their_turn_in_time_are_answered_503() {
         async fn touch(
             &self,
             _: cloakroom::RecordId,
-            _: cloakroom::Timestamp,
+            _: &cloakroom::Record,
         ) -> Result<bool, cloakroom::StoreError> {
             Ok(true)
         }

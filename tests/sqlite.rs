@@ -181,8 +181,11 @@ async fn the_applications_own_pool_works_once_it_is_migrated() {
 
     store.migrate().await.unwrap();
     store.migrate().await.unwrap();
-    for statement in SqliteStore::MIGRATION {
-        sqlx::query(*statement).execute(&pool).await.unwrap();
+    for statement in store.migration() {
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(&pool)
+            .await
+            .unwrap();
     }
     browser.get("/insert/theme/dark").await.assert(200, "done");
     browser.get("/get/theme").await.assert(200, "dark");

@@ -460,9 +460,9 @@ async fn a_store_without_a_user_index_can_revoke_and_purge() {
         async fn touch(
             &self,
             id: RecordId,
-            expires_at: cloakroom::Timestamp,
+            record: &cloakroom::Record,
         ) -> Result<bool, cloakroom::StoreError> {
-            self.0.touch(id, expires_at).await
+            self.0.touch(id, record).await
         }
         async fn remove(&self, id: RecordId) -> Result<bool, cloakroom::StoreError> {
             self.0.remove(id).await

@@ -93,8 +93,8 @@ pub async fn a_touch_moves_the_expiry_and_nothing_else(store: Arc<dyn SessionSto
     let record = new_record_of("ada");
     let id = insert(&*store, &record).await;
     for expires_at in [record.expires_at + HOUR, now() + HOUR / 2] {
-        assert!(store.touch(id, expires_at).await.unwrap());
         let touched = record.clone().with_expires_at(expires_at);
+        assert!(store.touch(id, &touched).await.unwrap());
         assert_same(store.load(id).await.unwrap().as_ref(), &touched);
     }
     let new = next(&record, data([]));
@@ -105,10 +105,24 @@ pub async fn a_touch_moves_the_expiry_and_nothing_else(store: Arc<dyn SessionSto
     assert_same(store.load(id).await.unwrap().as_ref(), &new);
 }
 
+/// `touch` compares the version: a late one must not undo what a write did to the expiry.
+pub async fn a_touch_of_another_version_changes_nothing(store: Arc<dyn SessionStore>) {
+    let first = new_record();
+    let id = insert(&*store, &first).await;
+    let second = next(&first, first.data.clone()).with_expires_at(now() + HOUR * 3);
+    assert_eq!(
+        store.replace(id, first.version, &second).await.unwrap(),
+        Replaced::Done
+    );
+    let late = first.with_expires_at(now() + HOUR / 2);
+    assert!(!store.touch(id, &late).await.unwrap());
+    assert_same(store.load(id).await.unwrap().as_ref(), &second);
+}
+
 /// `touch` never creates.
 pub async fn a_touch_of_a_missing_record_creates_nothing(store: Arc<dyn SessionStore>) {
     let id = new_id();
-    assert!(!store.touch(id, now() + HOUR).await.unwrap());
+    assert!(!store.touch(id, &new_record()).await.unwrap());
     assert!(store.load(id).await.unwrap().is_none());
 }
 
@@ -121,7 +135,7 @@ pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
         !store.remove(id).await.unwrap(),
         "the second remove found something"
     );
-    assert!(!store.touch(id, now() + HOUR).await.unwrap());
+    assert!(!store.touch(id, &record).await.unwrap());
     assert_eq!(
         store
             .replace(id, record.version, &next(&record, record.data.clone()))
@@ -155,8 +169,10 @@ pub async fn a_purge_removes_what_has_expired_and_nothing_else(store: Arc<dyn Se
 /// `purge_expired` goes by the newest expiry.
 pub async fn a_purge_keeps_what_was_touched_in_time(store: Arc<dyn SessionStore>) {
     let soon = now() + HOUR;
-    let touched_id = insert(&*store, &new_record().with_expires_at(soon)).await;
-    assert!(store.touch(touched_id, soon + HOUR).await.unwrap());
+    let touched = new_record().with_expires_at(soon);
+    let touched_id = insert(&*store, &touched).await;
+    let touched = touched.with_expires_at(soon + HOUR);
+    assert!(store.touch(touched_id, &touched).await.unwrap());
     let old = new_record().with_expires_at(soon);
     let replaced_id = insert(&*store, &old).await;
     let new = next(&old, old.data.clone()).with_expires_at(soon + HOUR);
@@ -230,7 +246,9 @@ pub async fn an_expiry_in_400_days_is_kept(store: Arc<dyn SessionStore>) {
     let record = new_record().with_expires_at(now() + HOUR * 24 * 400);
     let id = insert(&*store, &record).await;
     assert_same(store.load(id).await.unwrap().as_ref(), &record);
-    assert!(store.touch(id, now() + HOUR).await.unwrap());
-    assert!(store.touch(id, record.expires_at).await.unwrap());
+    for expires_at in [now() + HOUR, record.expires_at] {
+        let touched = record.clone().with_expires_at(expires_at);
+        assert!(store.touch(id, &touched).await.unwrap());
+    }
     assert_same(store.load(id).await.unwrap().as_ref(), &record);
 }

@@ -77,7 +77,12 @@ pub async fn a_removed_session_is_not_listed(store: Arc<dyn UserIndex>) {
 pub async fn a_touched_session_is_still_listed(store: Arc<dyn UserIndex>) {
     let record = new_record_of("ada");
     let id = insert(&*store, &record).await;
-    assert!(store.touch(id, now() + HOUR * 2).await.unwrap());
+    assert!(
+        store
+            .touch(id, &record.clone().with_expires_at(now() + HOUR * 2))
+            .await
+            .unwrap()
+    );
     assert_eq!(
         store
             .replace(id, record.version, &next(&record, data([])))

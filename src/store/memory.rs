@@ -260,13 +260,15 @@ impl SessionStore for MemoryStore {
         Ok(Replaced::Done)
     }
 
-    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let expires_at = record.expires_at;
         let mut shard = self.0.write(id);
-        let Some(record) = shard.records.get_mut(&id) else {
+        let stored = shard.records.get_mut(&id);
+        let Some(stored) = stored.filter(|stored| stored.version == record.version) else {
             return Ok(false);
         };
-        let is_earlier = expires_at < record.expires_at;
-        record.expires_at = expires_at;
+        let is_earlier = expires_at < stored.expires_at;
+        stored.expires_at = expires_at;
         if is_earlier {
             shard.expiries.push(Reverse((expires_at, id)));
         }

@@ -427,8 +427,8 @@ impl<S: SessionStore> SessionStore for Spy<S> {
             .await
     }
 
-    async fn touch(&self, id: RecordId, expires_at: Timestamp) -> Result<bool, StoreError> {
-        self.call("touch", self.store.touch(id, expires_at)).await
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        self.call("touch", self.store.touch(id, record)).await
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {

@@ -1,0 +1,387 @@
+//! What the SQL stores share: one table, the statements on it, its rows, and errors.
+//!
+//! Each store's own file has how its database is opened, how its table is made, and how a purge takes turns.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+/// How many records one statement of a purge removes, so that no write waits long for it.
+const PURGED_AT_ONCE: i64 = 500;
+
+/// Connections that a store opens by itself: as many as PostgreSQL's default limit lets a handful of nodes have.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const CONNECTIONS: u32 = 16;
+
+/// A connection that idled for longer is tried before it is used, which is a round trip.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const TRUSTED_IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How a database writes what the others write differently.
+#[derive(Debug)]
+struct Dialect {
+    engine: &'static str,
+    store: &'static str,
+    /// What quotes an identifier, and is doubled inside it.
+    quote: char,
+    /// Are parameters numbered (`$1`), or is each a `?`.
+    numbered: bool,
+    /// What says that there is no table: the error's code, or a part of its message.
+    no_table: &'static str,
+    /// Removes some expired records. Parameters: now, how many at most.
+    purge: &'static str,
+}
+
+impl Dialect {
+    fn quote(&self, identifier: &str) -> String {
+        let quote = self.quote;
+        let inner = identifier.replace(quote, &format!("{quote}{quote}"));
+        format!("{quote}{inner}{quote}")
+    }
+
+    /// A statement in which each `?` is a parameter and `{table}` is the table.
+    fn statement(&self, table: &Table, text: &str) -> Arc<str> {
+        let mut statement = String::new();
+        let mut parameters = 0;
+        for part in text.split_inclusive('?') {
+            match part.strip_suffix('?') {
+                Some(before) if self.numbered => {
+                    parameters += 1;
+                    statement += &format!("{before}${parameters}");
+                }
+                _ => statement += part,
+            }
+        }
+        statement.replace("{table}", &table.quoted(self)).into()
+    }
+}
+
+/// The table's name, and the schema where it is not the connection's own.
+#[derive(Clone, Debug)]
+struct Table {
+    schema: Option<String>,
+    name: String,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            schema: None,
+            name: "cloakroom_sessions".into(),
+        }
+    }
+}
+
+impl Table {
+    fn quoted(&self, dialect: &Dialect) -> String {
+        let name = dialect.quote(&self.name);
+        match &self.schema {
+            Some(schema) => format!("{}.{name}", dialect.quote(schema)),
+            None => name,
+        }
+    }
+
+    /// The name of an index of the table, which lies in the table's schema.
+    fn index(&self, dialect: &Dialect, column: &str) -> String {
+        dialect.quote(&format!("{}_{column}", self.name))
+    }
+}
+
+/// The statements of a store, rendered once.
+#[derive(Debug)]
+struct Statements {
+    dialect: &'static Dialect,
+    table: Table,
+    load: Arc<str>,
+    insert: Arc<str>,
+    replace: Arc<str>,
+    exists: Arc<str>,
+    touch: Arc<str>,
+    remove: Arc<str>,
+    purge: Arc<str>,
+    sessions_of: Arc<str>,
+    remove_all_of: Arc<str>,
+}
+
+impl Statements {
+    fn new(dialect: &'static Dialect, table: Table) -> Arc<Self> {
+        let statement = |text| dialect.statement(&table, text);
+        Arc::new(Self {
+            load: statement("SELECT expires_at, record FROM {table} WHERE id = ?"),
+            // No upsert: an id that is taken is an error, which is seen as such.
+            insert: statement(
+                "INSERT INTO {table} (id, version, user_id, expires_at, record) VALUES (?, ?, ?, ?, ?)",
+            ),
+            replace: statement(
+                "UPDATE {table} SET version = ?, user_id = ?, expires_at = ?, record = ? WHERE id = ? AND version = ?",
+            ),
+            exists: statement("SELECT 1 FROM {table} WHERE id = ?"),
+            touch: statement("UPDATE {table} SET expires_at = ? WHERE id = ? AND version = ?"),
+            remove: statement("DELETE FROM {table} WHERE id = ?"),
+            purge: statement(dialect.purge),
+            sessions_of: statement("SELECT id, expires_at, record FROM {table} WHERE user_id = ?"),
+            remove_all_of: statement("DELETE FROM {table} WHERE user_id = ? AND id <> ?"),
+            dialect,
+            table,
+        })
+    }
+
+    /// What a database's error means for the store.
+    fn failed(&self, what: &str, error: sqlx::Error) -> StoreError {
+        let Dialect { engine, store, .. } = self.dialect;
+        if self.lacks_table(&error) {
+            let table = self.table.quoted(self.dialect);
+            return StoreError::new(
+                format!(
+                    "could not {what} in {engine}: there is no table {table}; call `{store}::migrate` first, or run the \
+                     statements of `{store}::migration`"
+                ),
+                error,
+            );
+        }
+        StoreError::new(format!("could not {what} in {engine}"), error)
+    }
+
+    fn lacks_table(&self, error: &sqlx::Error) -> bool {
+        let Some(error) = error.as_database_error() else {
+            return false;
+        };
+        let mark = self.dialect.no_table;
+        error.code().is_some_and(|code| code == mark) || error.message().contains(mark)
+    }
+}
+
+/// Did a statement lose against another, so that it had no effect and can be run again: a deadlock (40P01, or MySQL's 40001)
+/// or a serialization failure (40001).
+fn lost_a_race(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("40001" | "40P01"))
+}
+
+/// Runs batches of a purge until one is not full, and counts what they removed.
+async fn in_batches<F>(mut batch: impl FnMut() -> F) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    let mut purged = 0;
+    loop {
+        let removed = batch().await?;
+        purged += removed;
+        if removed < PURGED_AT_ONCE.unsigned_abs() {
+            return Ok(purged);
+        }
+    }
+}
+
+fn to_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn to_timestamp(integer: i64) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(integer).unwrap_or(0))
+}
+
+/// A statement's result, or the store's error. The statement is run again where it lost a race.
+macro_rules! run {
+    ($store:ident, $what:literal, $statement:expr) => {
+        loop {
+            match $statement.await {
+                Err(error) if $crate::store::sql::lost_a_race(&error) => {}
+                result => break result.map_err(|error| $store.statements.failed($what, error))?,
+            }
+        }
+    };
+}
+use run;
+
+/// The contract on a store with the fields `reader`, `writer` and `statements`, and a method `purge`.
+macro_rules! implement_store {
+    ($Store:ident, $Row:ident) => {
+        impl $Store {
+            /// Another table's name, up to 50 bytes; `cloakroom_sessions` if this is not called.
+            #[must_use]
+            pub fn with_table(self, name: impl Into<String>) -> Self {
+                let schema = self.statements.table.schema.clone();
+                let name = name.into();
+                self.on(Table { schema, name })
+            }
+
+            fn on(self, table: Table) -> Self {
+                let statements = Statements::new(self.statements.dialect, table);
+                Self { statements, ..self }
+            }
+
+            fn sql(statement: &std::sync::Arc<str>) -> AssertSqlSafe<std::sync::Arc<str>> {
+                // The only dynamic part is the quoted name of the table.
+                AssertSqlSafe(statement.clone())
+            }
+
+            /// The record of a row with the columns `expires_at` and `record`. Columns of other types are a corrupt record
+            /// too.
+            fn to_record(id: RecordId, row: &$Row) -> Option<Record> {
+                let expires_at = row.try_get("expires_at").unwrap_or(0);
+                let bytes: &[u8] = row.try_get("record").unwrap_or_default();
+                Some(Record::decode(id, bytes)?.with_expires_at(to_timestamp(expires_at)))
+            }
+        }
+
+        #[async_trait]
+        impl SessionStore for $Store {
+            async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+                let row = run!(
+                    self,
+                    "read a session",
+                    sqlx::query(Self::sql(&self.statements.load))
+                        .bind(&id.as_bytes()[..])
+                        .fetch_optional(&self.reader)
+                );
+                Ok(row.and_then(|row| Self::to_record(id, &row)))
+            }
+
+            async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+                let bytes = record.encode()?;
+                let inserted = loop {
+                    let inserted = sqlx::query(Self::sql(&self.statements.insert))
+                        .bind(&id.as_bytes()[..])
+                        .bind(to_integer(record.version().number()))
+                        .bind(record.user().map(UserId::as_str))
+                        .bind(to_integer(record.expires_at().as_millis()))
+                        .bind(&*bytes)
+                        .execute(&self.writer)
+                        .await;
+                    match inserted {
+                        Err(error) if $crate::store::sql::lost_a_race(&error) => {}
+                        inserted => break inserted,
+                    }
+                };
+                match inserted {
+                    Ok(_) => Ok(true),
+                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+                    Err(error) => Err(self.statements.failed("write a new session", error)),
+                }
+            }
+
+            async fn replace(
+                &self,
+                id: RecordId,
+                expected: Version,
+                record: &Record,
+            ) -> Result<Replaced, StoreError> {
+                let bytes = record.encode()?;
+                let done = run!(
+                    self,
+                    "write a session",
+                    sqlx::query(Self::sql(&self.statements.replace))
+                        .bind(to_integer(record.version().number()))
+                        .bind(record.user().map(UserId::as_str))
+                        .bind(to_integer(record.expires_at().as_millis()))
+                        .bind(&*bytes)
+                        .bind(&id.as_bytes()[..])
+                        .bind(to_integer(expected.number()))
+                        .execute(&self.writer)
+                );
+                if done.rows_affected() == 1 {
+                    return Ok(Replaced::Done);
+                }
+                let row = run!(
+                    self,
+                    "read a session",
+                    sqlx::query(Self::sql(&self.statements.exists))
+                        .bind(&id.as_bytes()[..])
+                        .fetch_optional(&self.reader)
+                );
+                Ok(match row {
+                    Some(_) => Replaced::Conflict,
+                    None => Replaced::Missing,
+                })
+            }
+
+            async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+                let done = run!(
+                    self,
+                    "touch a session",
+                    sqlx::query(Self::sql(&self.statements.touch))
+                        .bind(to_integer(record.expires_at().as_millis()))
+                        .bind(&id.as_bytes()[..])
+                        .bind(to_integer(record.version().number()))
+                        .execute(&self.writer)
+                );
+                Ok(done.rows_affected() == 1)
+            }
+
+            async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+                let done = run!(
+                    self,
+                    "remove a session",
+                    sqlx::query(Self::sql(&self.statements.remove))
+                        .bind(&id.as_bytes()[..])
+                        .execute(&self.writer)
+                );
+                Ok(done.rows_affected() == 1)
+            }
+
+            async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+                self.purge(now).await
+            }
+        }
+
+        #[async_trait]
+        impl UserIndex for $Store {
+            async fn sessions_of(
+                &self,
+                user: &UserId,
+            ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+                let rows = run!(
+                    self,
+                    "list a user's sessions",
+                    sqlx::query(Self::sql(&self.statements.sessions_of))
+                        .bind(user.as_str())
+                        .fetch_all(&self.reader)
+                );
+                let session = |row: &$Row| {
+                    let id =
+                        RecordId::from_bytes(row.try_get::<&[u8], _>("id").ok()?.try_into().ok()?);
+                    Some((id, Self::to_record(id, row)?))
+                };
+                Ok(rows.iter().filter_map(session).collect())
+            }
+
+            async fn remove_all_of(
+                &self,
+                user: &UserId,
+                except: Option<RecordId>,
+            ) -> Result<u64, StoreError> {
+                // No id is empty.
+                let except = except.as_ref().map_or(&[][..], |id| id.as_bytes());
+                let done = run!(
+                    self,
+                    "remove a user's sessions",
+                    sqlx::query(Self::sql(&self.statements.remove_all_of))
+                        .bind(user.as_str())
+                        .bind(except)
+                        .execute(&self.writer)
+                );
+                Ok(done.rows_affected())
+            }
+        }
+
+        impl fmt::Debug for $Store {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Store))
+                    .field("table", &self.statements.table)
+                    .field("connections", &self.writer.size())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+use implement_store;

@@ -1,0 +1,183 @@
+//! [`MySqlStore`]: sessions in a MySQL or MariaDB table.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+
+use super::{
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store,
+    in_batches, run, to_integer, to_timestamp,
+};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::record::{Record, UserId, Version};
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::RecordId;
+
+static DIALECT: Dialect = Dialect {
+    engine: "MySQL",
+    store: "MySqlStore",
+    quote: '`',
+    numbered: false,
+    no_table: "42S02",
+    purge: "DELETE FROM {table} WHERE expires_at <= ? LIMIT ?",
+};
+
+/// Sessions in a table of MySQL 8 or MariaDB 10.11 and later, for any number of machines.
+///
+/// Every write is one statement, and committed when it is answered: with `innodb_flush_log_at_trx_commit` at 1, the default, a
+/// logout survives a crash of the server. Reads must see the newest write, so give it the primary and no replica. MySQL's
+/// default login, `caching_sha2_password`, needs TLS, the feature `tls`.
+///
+/// Something has to purge expired sessions from time to time: [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones
+/// share one pool of connections.
+///
+/// ```no_run
+/// use cloakroom::{MySqlStore, SessionLayer, SigningKey};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MySqlStore::open("mysql://app:secret@db.example/app").await?;
+/// store.migrate().await?;
+/// let layer = SessionLayer::new(store, SigningKey::generate()?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MySqlStore {
+    reader: MySqlPool,
+    writer: MySqlPool,
+    statements: Arc<Statements>,
+}
+
+impl MySqlStore {
+    /// Connects to the database of a URL, `mysql://user:password@host:port/database`, with a pool of its own. Call
+    /// [`migrate`](Self::migrate) once.
+    ///
+    /// # Errors
+    ///
+    /// The URL is wrong, the server cannot be reached, or it refuses the user or the database.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = MySqlConnectOptions::from_str(url)
+            .map_err(|error| StoreError::new("the MySQL URL is wrong", error))?;
+        let what = format!(
+            "could not connect to MySQL at {}:{}, database {:?}, as {:?}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default(),
+            options.get_username(),
+        );
+        // A pool would try again until its timeout, and then not say why.
+        let connection = options
+            .connect()
+            .await
+            .map_err(|error| StoreError::new(what, error))?;
+        // It is only a goodbye.
+        drop(connection.close().await);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self::new(pool))
+    }
+
+    /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
+    ///
+    /// A pool with `test_before_acquire`, sqlx's default, takes a second round trip for each call; [`open`](Self::open) tests
+    /// only connections that idled for some seconds.
+    #[must_use]
+    pub fn new(pool: MySqlPool) -> Self {
+        Self {
+            reader: pool.clone(),
+            writer: pool,
+            statements: Statements::new(&DIALECT, Table::default()),
+        }
+    }
+
+    /// The schema (database) of the table, which must exist; the connection's own if this is not called.
+    #[must_use]
+    pub fn with_schema(self, schema: impl Into<String>) -> Self {
+        let name = self.statements.table.name.clone();
+        let schema = Some(schema.into());
+        self.on(Table { schema, name })
+    }
+
+    /// The statement of [`migrate`](Self::migrate), for those who run migrations themselves. It can run again.
+    #[must_use]
+    pub fn migration(&self) -> Vec<String> {
+        let table = self.statements.table.quoted(&DIALECT);
+        // Binary columns, since a collation would take different ids for one.
+        vec![format!(
+            "CREATE TABLE IF NOT EXISTS {table} (\n    \
+                 id BINARY(16) NOT NULL PRIMARY KEY,\n    \
+                 version BIGINT NOT NULL,\n    \
+                 user_id VARBINARY(255),\n    \
+                 expires_at BIGINT NOT NULL,\n    \
+                 record MEDIUMBLOB NOT NULL,\n    \
+                 KEY expires_at (expires_at),\n    \
+                 KEY user_id (user_id)\n\
+             ) ENGINE = InnoDB"
+        )]
+    }
+
+    /// Makes the table and its indexes, where they are missing. Several nodes may do so at once.
+    ///
+    /// When the future is dropped, it can be called again.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or the user may not make tables.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        for statement in self.migration() {
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&self.writer)
+                .await
+                .map_err(|error| self.statements.failed("make the session table", error))?;
+        }
+        Ok(())
+    }
+
+    /// A named lock lets one node purge at a time. The others find nothing to do.
+    async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let failed = |error| {
+            self.statements
+                .failed("take turns in purging expired sessions", error)
+        };
+        let mut connection = self.writer.acquire().await.map_err(failed)?;
+        // The lock is the connection's, and ends with it, whatever happens here.
+        connection.close_on_drop();
+        let (mine,): (Option<i64>,) =
+            sqlx::query_as("SELECT GET_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(DATABASE(), ?))), 0)")
+                .bind(self.statements.table.quoted(&DIALECT))
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?;
+        if mine != Some(1) {
+            return Ok(0);
+        }
+        in_batches(async || {
+            let done = run!(
+                self,
+                "purge expired sessions",
+                sqlx::query(Self::sql(&self.statements.purge))
+                    .bind(to_integer(now.as_millis()))
+                    .bind(PURGED_AT_ONCE)
+                    .execute(&self.writer)
+            );
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}
+
+implement_store! { MySqlStore, MySqlRow }

@@ -1,0 +1,184 @@
+//! [`PostgresStore`]: sessions in a PostgreSQL table.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+
+use super::{
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store,
+    in_batches, run, to_integer, to_timestamp,
+};
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::record::{Record, UserId, Version};
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::RecordId;
+
+static DIALECT: Dialect = Dialect {
+    engine: "PostgreSQL",
+    store: "PostgresStore",
+    quote: '"',
+    numbered: true,
+    no_table: "42P01",
+    // The lock makes the inner query look at the row again, should it have been touched meanwhile. It ends with the
+    // statement, so that it is safe with a pooler between.
+    purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext('{table}'), 0) AS mine)
+            DELETE FROM {table} WHERE (SELECT mine FROM turn) AND id IN
+            (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ? FOR UPDATE SKIP LOCKED)",
+};
+
+/// Sessions in a PostgreSQL table, for any number of machines.
+///
+/// Every write is one statement, and committed when it is answered: with `synchronous_commit` on, the default, a logout
+/// survives a crash of the server. Reads must see the newest write, so give it the primary and no replica. Behind PgBouncer in
+/// transaction mode, turn off prepared statements (`?statement-cache-capacity=0`) or let PgBouncer follow them.
+///
+/// Something has to purge expired sessions from time to time: [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones
+/// share one pool of connections.
+///
+/// ```no_run
+/// use cloakroom::{PostgresStore, SessionLayer, SigningKey};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PostgresStore::open("postgres://app:secret@db.example/app").await?;
+/// store.migrate().await?;
+/// let layer = SessionLayer::new(store, SigningKey::generate()?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PostgresStore {
+    reader: PgPool,
+    writer: PgPool,
+    statements: Arc<Statements>,
+}
+
+impl PostgresStore {
+    /// Connects to the database of a URL, `postgres://user:password@host:port/database`, with a pool of its own. Call
+    /// [`migrate`](Self::migrate) once.
+    ///
+    /// # Errors
+    ///
+    /// The URL is wrong, the server cannot be reached, or it refuses the user or the database.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| StoreError::new("the PostgreSQL URL is wrong", error))?;
+        let what = format!(
+            "could not connect to PostgreSQL at {}:{}, database {:?}, as {:?}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or(options.get_username()),
+            options.get_username(),
+        );
+        // A pool would try again until its timeout, and then not say why.
+        let connection = options
+            .connect()
+            .await
+            .map_err(|error| StoreError::new(what, error))?;
+        // It is only a goodbye.
+        drop(connection.close().await);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self::new(pool))
+    }
+
+    /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
+    ///
+    /// A pool with `test_before_acquire`, sqlx's default, takes a second round trip for each call; [`open`](Self::open) tests
+    /// only connections that idled for some seconds.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            reader: pool.clone(),
+            writer: pool,
+            statements: Statements::new(&DIALECT, Table::default()),
+        }
+    }
+
+    /// The schema of the table, which must exist; the connection's `search_path` if this is not called.
+    #[must_use]
+    pub fn with_schema(self, schema: impl Into<String>) -> Self {
+        let name = self.statements.table.name.clone();
+        let schema = Some(schema.into());
+        self.on(Table { schema, name })
+    }
+
+    /// The statements of [`migrate`](Self::migrate), for those who run migrations themselves. Each can run again.
+    #[must_use]
+    pub fn migration(&self) -> Vec<String> {
+        let table = &self.statements.table;
+        let quoted = table.quoted(&DIALECT);
+        let expiry = table.index(&DIALECT, "expires_at");
+        let user = table.index(&DIALECT, "user_id");
+        vec![
+            format!(
+                "CREATE TABLE IF NOT EXISTS {quoted} (\n    \
+                     id BYTEA NOT NULL PRIMARY KEY,\n    \
+                     version BIGINT NOT NULL,\n    \
+                     user_id TEXT COLLATE \"C\",\n    \
+                     expires_at BIGINT NOT NULL,\n    \
+                     record BYTEA NOT NULL\n\
+                 )"
+            ),
+            format!("CREATE INDEX IF NOT EXISTS {expiry} ON {quoted} (expires_at)"),
+            format!(
+                "CREATE INDEX IF NOT EXISTS {user} ON {quoted} (user_id) WHERE user_id IS NOT NULL"
+            ),
+        ]
+    }
+
+    /// Makes the table and its indexes, where they are missing. Several nodes may do so at once.
+    ///
+    /// It is one transaction: when the future is dropped, nothing has happened.
+    ///
+    /// # Errors
+    ///
+    /// The database failed, or the user may not make tables.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let failed = |error| self.statements.failed("make the session table", error);
+        let mut transaction = self.writer.begin().await.map_err(failed)?;
+        // IF NOT EXISTS alone fails where two do it at once.
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('cloakroom'), 1)")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        for statement in self.migration() {
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// The statement takes a lock, so that one node purges at a time. The others find nothing to do.
+    async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
+        in_batches(async || {
+            let done = run!(
+                self,
+                "purge expired sessions",
+                sqlx::query(Self::sql(&self.statements.purge))
+                    .bind(to_integer(now.as_millis()))
+                    .bind(PURGED_AT_ONCE)
+                    .execute(&self.writer)
+            );
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+}
+
+implement_store! { PostgresStore, PgRow }
