@@ -107,6 +107,8 @@ async fn start(
         remember: false,
         client: None,
         data: Arc::new(data),
+        #[cfg(feature = "memcached")]
+        loaded_cas: None,
     };
     changes.stamp(&mut record);
     record.expires_at = engine.lifetimes.expiry(record.remember, now);

@@ -113,8 +113,13 @@ pub use layer::{SessionLayer, SessionLayerBuilder};
 pub use record::{Client, Record, UserId, Version};
 pub use service::{ResponseFuture, SessionService};
 pub use session::{DetachedSession, Session};
+pub use store::any::AnyStore;
+#[cfg(feature = "memcached")]
+pub use store::memcached::MemcachedStore;
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisStore;
 #[cfg(feature = "mysql")]
 pub use store::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]
@@ -124,7 +129,7 @@ pub use store::sql::sqlite::SqliteStore;
 pub use store::{Replaced, SessionStore, UserIndex};
 pub use token::{InvalidRecordId, Keys, RecordId, SigningKey};
 pub use transport::Transport;
-pub use users::{SessionInfo, Sessions};
+pub use users::{PurgeTask, SessionInfo, Sessions};
 
 /// The README's example is compiled like the others.
 #[cfg(all(doctest, feature = "axum", feature = "memory"))]

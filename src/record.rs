@@ -207,6 +207,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) data: Arc<Data>,
+    /// What Memcached calls the version that was loaded. It spares a write the question.
+    #[cfg(feature = "memcached")]
+    #[serde(skip)]
+    pub(crate) loaded_cas: Option<(Version, u64)>,
 }
 
 impl Record {

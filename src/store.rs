@@ -10,8 +10,13 @@ use crate::error::StoreError;
 use crate::record::{Record, UserId, Version};
 use crate::token::RecordId;
 
+pub(crate) mod any;
+#[cfg(feature = "memcached")]
+pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) mod sql;
 

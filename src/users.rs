@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -111,6 +114,37 @@ impl<St: SessionStore> Sessions<St> {
         self.engine.purge_expired().await
     }
 
+    /// Purges now, and then again after each interval (of a second at least), until the task is stopped. It ends with the
+    /// runtime, too; dropping the handle does not stop it.
+    ///
+    /// An error is reported, and the next purge is tried in its time. The SQL stores let one node purge at a time, so that
+    /// all nodes can have such a task.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{MemoryStore, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) {
+    /// let purge = sessions.spawn_purge(Duration::from_secs(300));
+    /// // … and when the application shuts down:
+    /// purge.stop().await;
+    /// # }
+    /// ```
+    pub fn spawn_purge(&self, interval: Duration) -> PurgeTask {
+        let engine = self.engine.clone();
+        let interval = interval.max(Duration::from_secs(1));
+        PurgeTask(tokio::spawn(async move {
+            loop {
+                // The engine has reported an error.
+                let _ = engine.purge_expired().await;
+                tokio::time::sleep(interval).await;
+            }
+        }))
+    }
+
     fn describe(&self, id: RecordId, record: &Record) -> SessionInfo {
         let lifetimes = &self.engine.lifetimes;
         SessionInfo {
@@ -182,6 +216,22 @@ impl<St: UserIndex> Sessions<St> {
         self.engine
             .remove_all_of(&*self.store, &user.into(), Some(keep))
             .await
+    }
+}
+
+/// A purge that runs from time to time: see [`Sessions::spawn_purge`].
+#[derive(Debug)]
+pub struct PurgeTask(JoinHandle<()>);
+
+impl PurgeTask {
+    /// Stops it, in the midst of a purge if need be: the statement under way takes effect or not, and what is left waits for
+    /// the next purge, here or elsewhere.
+    ///
+    /// When the future is dropped, the task ends all the same.
+    pub async fn stop(self) {
+        self.0.abort();
+        // The answer is that it was stopped.
+        let _ = self.0.await;
     }
 }
 

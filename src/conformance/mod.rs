@@ -155,6 +155,8 @@ fn new_record() -> Record {
                 .with_address("192.0.2.1"),
         )),
         data: data([("theme", "dark"), ("name", "Ada")]),
+        #[cfg(feature = "memcached")]
+        loaded_cas: None,
     }
 }
 

@@ -37,7 +37,7 @@ struct Dialect {
     numbered: bool,
     /// What says that there is no table: the error's code, or a part of its message.
     no_table: &'static str,
-    /// Removes some expired records. Parameters: now, how many at most.
+    /// Removes some expired records. The last parameters are: now, how many at most.
     purge: &'static str,
 }
 

@@ -26,7 +26,7 @@ static DIALECT: Dialect = Dialect {
     no_table: "42P01",
     // The lock makes the inner query look at the row again, should it have been touched meanwhile. It ends with the
     // statement, so that it is safe with a pooler between.
-    purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext('{table}'), 0) AS mine)
+    purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext(?), 0) AS mine)
             DELETE FROM {table} WHERE (SELECT mine FROM turn) AND id IN
             (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ? FOR UPDATE SKIP LOCKED)",
 };
@@ -166,11 +166,13 @@ impl PostgresStore {
 
     /// The statement takes a lock, so that one node purges at a time. The others find nothing to do.
     async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let turn = self.statements.table.quoted(&DIALECT);
         in_batches(async || {
             let done = run!(
                 self,
                 "purge expired sessions",
                 sqlx::query(Self::sql(&self.statements.purge))
+                    .bind(&turn)
                     .bind(to_integer(now.as_millis()))
                     .bind(PURGED_AT_ONCE)
                     .execute(&self.writer)

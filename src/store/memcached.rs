@@ -1,0 +1,406 @@
+//! [`MemcachedStore`]: sessions in Memcached servers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_memcached::{Client, Error, ErrorKind, MetaProtocol, MetaValue, Status};
+use async_trait::async_trait;
+use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use sha2::{Digest, Sha256};
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::error::{BoxError, StoreError};
+use crate::record::{Record, Version};
+use crate::store::{Replaced, SessionStore};
+use crate::token::RecordId;
+
+const DEFAULT_PORT: u16 = 11211;
+
+/// Connections to one server. Each carries one call at a time.
+const CONNECTIONS: usize = 16;
+
+/// Memcached takes a longer relative expiry for an absolute one.
+const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
+
+/// Less than Memcached's own limit, 1 MiB with what it adds to a value.
+const LARGEST_VALUE: usize = 1_000_000;
+
+/// Sessions in one or several Memcached servers, version 1.6 and later, for any number of machines.
+///
+/// It is a cache: a session ends early where a server restarts or runs out of memory, and no user is found by their id, so that
+/// there is no [`UserIndex`](crate::UserIndex). What has ended does not come back, and no write is lost while the session
+/// lives: each is a compare-and-swap. A session belongs to one server, chosen by its id: while that is down, its requests are
+/// answered with 503. When the list of servers changes, sessions that belong elsewhere from then on are gone; flush the
+/// servers when an old list comes back, or sessions of then come back with it. Clones share the connections, which know IPv4
+/// and no login.
+///
+/// ```no_run
+/// use cloakroom::{MemcachedStore, SessionLayer, SigningKey};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemcachedStore::open("memcache://cache-1.example:11211,cache-2.example:11211").await?;
+/// let layer = SessionLayer::new(store, SigningKey::generate()?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MemcachedStore {
+    servers: Arc<[Server]>,
+    prefix: Arc<str>,
+}
+
+struct Server {
+    address: String,
+    pool: Pool<Connector>,
+}
+
+impl MemcachedStore {
+    /// Connects to the servers of a URL: `memcache://host:port,host:port`.
+    ///
+    /// # Errors
+    ///
+    /// The URL is wrong, or one of the servers cannot be reached.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let hosts = url
+            .split_once("://")
+            .filter(|(scheme, _)| matches!(*scheme, "memcache" | "memcached"))
+            .map(|(_, hosts)| hosts.trim_end_matches('/'))
+            .filter(|hosts| hosts.split(',').all(is_host))
+            .ok_or_else(|| {
+                StoreError::message(
+                    "the Memcached URL must look like memcache://host:port,host:port",
+                )
+            })?;
+        let mut servers = Vec::new();
+        for host in hosts.split(',') {
+            let server = Server::new(host)?;
+            server.version().await.map_err(|error| {
+                StoreError::new(
+                    format!("could not connect to Memcached at {}", server.address),
+                    error,
+                )
+            })?;
+            servers.push(server);
+        }
+        Ok(Self {
+            servers: servers.into(),
+            prefix: "cloakroom:".into(),
+        })
+    }
+
+    /// What all keys begin with, up to 200 bytes without white space; `cloakroom:` if this is not called.
+    #[must_use]
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        Self {
+            prefix: prefix.into(),
+            ..self
+        }
+    }
+
+    fn key(&self, id: RecordId) -> String {
+        format!("{}{id}", self.prefix)
+    }
+
+    /// The server that a session belongs to: the one with the highest hash, so that another server more or less moves no
+    /// session between the others.
+    fn server_of(&self, id: RecordId) -> Result<&Server, Failure> {
+        let hash = |server: &&Server| -> [u8; 32] {
+            Sha256::new_with_prefix(&server.address)
+                .chain_update(id.as_bytes())
+                .finalize()
+                .into()
+        };
+        match &*self.servers {
+            [server] => Ok(server),
+            servers => servers
+                .iter()
+                .max_by_key(hash)
+                .ok_or_else(|| Failure::from("there is no server".to_owned())),
+        }
+    }
+
+    /// The value under a key, and its CAS number.
+    async fn get(&self, id: RecordId) -> Result<Option<(Vec<u8>, u64)>, Failure> {
+        let server = self.server_of(id)?;
+        let key = self.key(id);
+        let flags = Some(&["v", "c"][..]);
+        let mut connection = server.connection().await?;
+        let value = match connection.meta_get(&key, false, None, flags).await {
+            // The server closed the connection while it was idle. A read can be asked again.
+            Err(error) if server.is_broken(&error) => {
+                drop(connection);
+                let mut connection = server.connection().await?;
+                connection.meta_get(&key, false, None, flags).await
+            }
+            value => value,
+        };
+        Ok(match value {
+            Ok(Some(MetaValue {
+                data,
+                cas: Some(cas),
+                ..
+            })) => Some((data.unwrap_or_default(), cas)),
+            Ok(_) | Err(Error::Protocol(Status::NotFound)) => None,
+            Err(error) => return Err(error.into()),
+        })
+    }
+
+    /// Writes a value under a condition: that there is none, or that it has this CAS number.
+    async fn set(
+        &self,
+        id: RecordId,
+        record: &Record,
+        bytes: &[u8],
+        condition: &str,
+    ) -> Result<Status, Failure> {
+        if bytes.len() > LARGEST_VALUE {
+            return Err(Failure::from(format!(
+                "the session has {} bytes, and Memcached keeps values of up to {LARGEST_VALUE}; lower the layer's data limit",
+                bytes.len()
+            )));
+        }
+        let server = self.server_of(id)?;
+        let expiry = format!("T{}", expiry(record.expires_at()));
+        let flags = Some(&[condition, &*expiry][..]);
+        let mut connection = server.connection().await?;
+        match connection
+            .meta_set(self.key(id), bytes, false, None, flags)
+            .await
+        {
+            Ok(_) => Ok(Status::Stored),
+            Err(Error::Protocol(
+                status @ (Status::NotStored | Status::Exists | Status::NotFound),
+            )) => Ok(status),
+            Err(error) => {
+                server.is_broken(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Replaces a record that has the expected version: with the CAS number that came with the record when it was loaded, or
+    /// else with the one that the record has now.
+    async fn swap(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, Failure> {
+        let bytes = record.encode()?;
+        let mut known = record
+            .loaded_cas
+            .filter(|(version, _)| *version == expected)
+            .map(|(_, cas)| cas);
+        loop {
+            let cas = match known.take() {
+                Some(cas) => cas,
+                None => {
+                    let Some((stored, cas)) = self.get(id).await? else {
+                        return Ok(Replaced::Missing);
+                    };
+                    match Record::decode(id, &stored) {
+                        None => return Ok(Replaced::Missing),
+                        Some(stored) if stored.version() != expected => {
+                            return Ok(Replaced::Conflict);
+                        }
+                        Some(_) => cas,
+                    }
+                }
+            };
+            match self.set(id, record, &bytes, &format!("C{cas}")).await? {
+                Status::Stored => return Ok(Replaced::Done),
+                Status::NotFound => return Ok(Replaced::Missing),
+                // Another version, or a touch.
+                _ => {}
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemcachedStore {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        let value = self.get(id).await.map_err(failed("read a session"))?;
+        Ok(value.and_then(|(bytes, cas)| {
+            let mut record = Record::decode(id, &bytes)?;
+            record.loaded_cas = Some((record.version(), cas));
+            Some(record)
+        }))
+    }
+
+    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let bytes = record.encode()?;
+        let status = self
+            .set(id, record, &bytes, "ME")
+            .await
+            .map_err(failed("write a new session"))?;
+        Ok(status == Status::Stored)
+    }
+
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
+        self.swap(id, expected, record)
+            .await
+            .map_err(failed("write a session"))
+    }
+
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let replaced = self
+            .swap(id, record.version(), record)
+            .await
+            .map_err(failed("touch a session"))?;
+        Ok(replaced == Replaced::Done)
+    }
+
+    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+        let failed = failed("remove a session");
+        let server = self.server_of(id).map_err(&failed)?;
+        let mut connection = server.connection().await.map_err(&failed)?;
+        match connection
+            .meta_delete(self.key(id), false, None, None)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Error::Protocol(Status::NotFound)) => Ok(false),
+            Err(error) => {
+                server.is_broken(&error);
+                Err(failed(error.into()))
+            }
+        }
+    }
+
+    /// Memcached does so by itself.
+    async fn purge_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+impl Server {
+    fn new(host: &str) -> Result<Self, StoreError> {
+        let address = match host.rsplit_once(':') {
+            Some(_) => host.to_owned(),
+            None => format!("{host}:{DEFAULT_PORT}"),
+        };
+        let connector = Connector {
+            address: address.clone(),
+        };
+        let pool = Pool::builder(connector)
+            .max_size(CONNECTIONS)
+            .build()
+            .map_err(|error| StoreError::new("could not make a pool of connections", error))?;
+        Ok(Self { address, pool })
+    }
+
+    async fn connection(&self) -> Result<Object<Connector>, Failure> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error.into(),
+            error => Failure(Box::new(error)),
+        })
+    }
+
+    async fn version(&self) -> Result<(), Failure> {
+        self.connection().await?.version().await?;
+        Ok(())
+    }
+
+    /// Did the connection break? Then those that are idle did so, too, and are dropped.
+    fn is_broken(&self, error: &Error) -> bool {
+        let is_broken = matches!(error, Error::Io(_) | Error::ConnectionClosed);
+        if is_broken {
+            self.pool.retain(|_, _| false);
+        }
+        is_broken
+    }
+}
+
+/// Makes the connections of a pool.
+struct Connector {
+    address: String,
+}
+
+impl managed::Manager for Connector {
+    type Type = Client;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Client, Error> {
+        Client::new(format!("tcp://{}", self.address)).await
+    }
+
+    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<Error> {
+        // One whose call was dropped midway has closed itself.
+        match client.is_closed() {
+            true => Err(RecycleError::message("the connection is closed")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Why a call failed.
+struct Failure(BoxError);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if let Error::Protocol(Status::Error(ErrorKind::Server(message))) = &error
+            && message.contains("too large")
+        {
+            return Self::from(format!(
+                "{message}: the session is larger than the server's limit of a value; raise it with `-I`, or lower the \
+                 layer's data limit"
+            ));
+        }
+        Self(Box::new(error))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self(message.into())
+    }
+}
+
+impl From<Failure> for BoxError {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(Failure) -> StoreError {
+    move |failure| StoreError::new(format!("could not {what} in Memcached"), failure)
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty() && !host.contains(['@', '/', '?', ' '])
+}
+
+/// Seconds from now, or since 1970 where that is far; -1 for what is over.
+fn expiry(expires_at: Timestamp) -> i64 {
+    let now = SystemClock.now().as_millis();
+    let Some(left) = expires_at.as_millis().checked_sub(now + 1) else {
+        return -1;
+    };
+    let seconds = left / 1000 + 1;
+    let expiry = match seconds {
+        ..=LONGEST_RELATIVE_EXPIRY => seconds,
+        _ => expires_at.as_millis().div_ceil(1000),
+    };
+    i64::try_from(expiry).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for MemcachedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self.servers.iter().map(|server| &server.address).collect();
+        f.debug_struct("MemcachedStore")
+            .field("servers", &servers)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
