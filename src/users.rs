@@ -133,6 +133,7 @@ impl<St: SessionStore> Sessions<St> {
     /// purge.stop().await;
     /// # }
     /// ```
+    #[expect(clippy::must_use_candidate, reason = "it runs on without its handle")]
     pub fn spawn_purge(&self, interval: Duration) -> PurgeTask {
         let engine = self.engine.clone();
         let interval = interval.max(Duration::from_secs(1));

@@ -6,13 +6,11 @@ mod support;
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use cloakroom::{SessionLayer, SessionStore, SqliteStore, TestClock};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use support::{Browser, app, builder, key};
-use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn sessions_survive_a_restart() {
@@ -31,76 +29,6 @@ async fn sessions_survive_a_restart() {
         let reply = browser.get("/update/visits").await;
         reply.assert(200, &visits.to_string());
         tokens.get_or_insert(reply);
-    }
-}
-
-/// What tells a process that it is a child of the test below, and of what file.
-const CHILD: &str = "CLOAKROOM_TEST_CHILD";
-
-/// The test starts itself twice, and each child counts on the session that the parent made.
-#[tokio::test]
-async fn two_processes_on_one_file_lose_nothing() {
-    if let Ok(name) = std::env::var(CHILD) {
-        let variable = |name| std::env::var(name).unwrap();
-        count_as_child(
-            &name,
-            &variable("CLOAKROOM_TEST_FILE"),
-            &variable("CLOAKROOM_TEST_COOKIE"),
-        )
-        .await;
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("sessions.sqlite3");
-    let app = app(SessionLayer::new(
-        SqliteStore::open(&path).await.unwrap(),
-        key(),
-    ));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/theme/dark").await;
-    let start = |name| {
-        Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "two_processes_on_one_file_lose_nothing",
-                "--nocapture",
-            ])
-            .env(CHILD, name)
-            .env("CLOAKROOM_TEST_FILE", &path)
-            .env("CLOAKROOM_TEST_COOKIE", &browser.cookies()[0])
-            .spawn()
-            .unwrap()
-    };
-    for mut child in ["a", "b"].map(start) {
-        assert!(child.wait().unwrap().success());
-    }
-    browser.get("/get/counter").await.assert(200, "64");
-    let keys = browser.get("/keys").await.body;
-    assert_eq!(
-        keys.split(',')
-            .filter(|key| key.starts_with("a-") || key.starts_with("b-"))
-            .count(),
-        64
-    );
-}
-
-async fn count_as_child(name: &str, path: &str, cookie: &str) {
-    let app = app(SessionLayer::new(
-        SqliteStore::open(path).await.unwrap(),
-        key(),
-    ));
-    let browser = Browser::new(&app);
-    let mut requests = JoinSet::new();
-    for n in 0..32 {
-        for path in [
-            "/update/counter".to_owned(),
-            format!("/insert/{name}-{n}/x"),
-        ] {
-            requests.spawn(browser.send(&path, &[("cookie", cookie)]));
-        }
-    }
-    for reply in requests.join_all().await {
-        assert_eq!(reply.status, 200, "{reply:?}");
     }
 }
 

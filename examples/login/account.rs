@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cloakroom::{Client, Session};
 use serde::Deserialize;
 
-use crate::app::App;
+use crate::app::{App, Devices};
 use crate::error::Error;
 use crate::member::{self, Member, ThisClient};
 use crate::pages::{self, FLASH, Flash, Frame, THEME, page};
@@ -238,15 +238,18 @@ pub(crate) async fn change_password(
     }
     // The password first. The other way round, somebody with the old one could log in between the two.
     app.users.set_password(&user, &form.new).await?;
-    if let Some(own) = session.id()? {
-        app.sessions.revoke_others(user.id, own).await?;
-    }
+    let told = match (session.id()?, &app.devices) {
+        (Some(own), Devices::Listed(sessions)) => {
+            sessions.revoke_others(user.id, own).await?;
+            "Your password is changed, and all your other sessions are ended."
+        }
+        _ => {
+            "Your password is changed. Log out on your other devices; this site cannot do so for you."
+        }
+    };
     // Whoever may have a copy of this session's token is out as well.
     session.regenerate()?;
-    session.insert(
-        FLASH,
-        Flash::done("Your password is changed, and all your other sessions are ended."),
-    )?;
+    session.insert(FLASH, Flash::done(told))?;
     Ok(Redirect::to("/").into_response())
 }
 

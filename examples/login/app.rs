@@ -1,5 +1,6 @@
 //! The routes, and the layers around them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
-use cloakroom::{SessionLayer, Sessions, SqliteStore};
+use cloakroom::{SessionLayer, SessionStore, Sessions, UserIndex};
 use tower_http::csrf::CsrfLayer;
 
 use crate::error::Error;
@@ -22,21 +23,29 @@ const MAX_BODY: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) users: Users,
-    pub(crate) sessions: Sessions<SqliteStore>,
+    pub(crate) devices: Devices,
     pub(crate) fresh_for: Duration,
 }
 
+/// The sessions of a user.
+#[derive(Clone, Debug)]
+pub(crate) enum Devices {
+    Listed(Sessions<Arc<dyn UserIndex>>),
+    /// The store does not find sessions by user.
+    Unknown,
+}
+
 impl App {
-    pub(crate) fn new(users: Users, sessions: Sessions<SqliteStore>, fresh_for: Duration) -> Self {
+    pub(crate) fn new(users: Users, devices: Devices, fresh_for: Duration) -> Self {
         Self {
             users,
-            sessions,
+            devices,
             fresh_for,
         }
     }
 }
 
-pub(crate) fn router(app: App, sessions: SessionLayer<SqliteStore>) -> Router {
+pub(crate) fn router<S: SessionStore>(app: App, sessions: SessionLayer<S>) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/theme", post(home::set_theme))

@@ -9,7 +9,7 @@ use axum::response::{Redirect, Response};
 use cloakroom::{CurrentUser, RecordId, Session, SessionInfo, Timestamp};
 use serde::Deserialize;
 
-use crate::app::App;
+use crate::app::{App, Devices};
 use crate::error::Error;
 use crate::member::Member;
 use crate::pages::{self, FLASH, Flash, Frame, page};
@@ -34,14 +34,17 @@ pub(crate) async fn list(
 ) -> Result<Response, Error> {
     let now = Timestamp::from(SystemTime::now());
     let own = session.id()?;
-    let sessions = app.sessions.list(user.id).await?;
+    let frame = Frame::new(&session, Some(&user), "/devices")?;
+    let Devices::Listed(sessions) = &app.devices else {
+        return page(StatusCode::OK, &pages::NoDevices { frame });
+    };
+    let sessions = sessions.list(user.id).await?;
     let mut devices: Vec<_> = sessions
         .iter()
         .map(|info| describe(info, own, now))
         .collect();
     // This one first, and the others as they come: the last used first.
     devices.sort_by_key(|device| !device.is_this);
-    let frame = Frame::new(&session, Some(&user), "/devices")?;
     page(StatusCode::OK, &pages::Devices { frame, devices })
 }
 
@@ -118,7 +121,10 @@ pub(crate) async fn revoke(
             session.log_out()?;
             true
         }
-        Ok(id) => app.sessions.revoke_of(&*user, id).await?,
+        Ok(id) => match &app.devices {
+            Devices::Listed(sessions) => sessions.revoke_of(&*user, id).await?,
+            Devices::Unknown => false,
+        },
         Err(_) => false,
     };
     let flash = match is_ended {
@@ -135,9 +141,9 @@ pub(crate) async fn revoke_others(
     user: CurrentUser,
     session: Session,
 ) -> Result<Redirect, Error> {
-    let count = match session.id()? {
-        Some(own) => app.sessions.revoke_others(&*user, own).await?,
-        None => 0,
+    let count = match (session.id()?, &app.devices) {
+        (Some(own), Devices::Listed(sessions)) => sessions.revoke_others(&*user, own).await?,
+        _ => 0,
     };
     let flash = match count {
         0 => "There were no other sessions to end.".to_owned(),

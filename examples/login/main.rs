@@ -1,7 +1,7 @@
 //! Run with `cargo run --example login`, then open <http://127.0.0.1:3000>.
 //!
 //! A small site with accounts: register, log in, stay logged in over a restart, see and end one's other sessions, change the
-//! password. Users and sessions are kept in one SQLite file. It works without JavaScript.
+//! password. Users and sessions are kept in one SQLite file, unless `--store` says where else sessions are to be. It works without JavaScript.
 //!
 //! The parts, in the order in which they are worth reading:
 //!
@@ -30,14 +30,18 @@ use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::{Keys, SessionLayer, Sessions, SqliteStore, WhenFull};
+use cloakroom::{
+    AnyStore, Keys, SessionLayer, SessionLayerBuilder, SessionStore, SqliteStore, UserIndex,
+    WhenFull,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-use app::App;
+use app::{App, Devices};
 use options::{Command, Options, USAGE};
 use users::Users;
 
@@ -89,11 +93,50 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     // The file holds password hashes, so it is nobody else's to read.
     secret_file::create(&options.database, "")?;
     let users = Users::open(&options.database).await?;
-    let store = SqliteStore::open(&options.database).await?;
-    let layer = session_layer(store, &options)?;
+    let store = match &options.store {
+        Some(url) => AnyStore::open(url).await?,
+        None => AnyStore::WithIndex(Arc::new(SqliteStore::open(&options.database).await?)),
+    };
+    // Kept beside the database: after a restart with another key, nobody would be logged in any more.
+    let key_file = options.key_file();
+    secret_file::create_key(&key_file)?;
+    let keys = Keys::from_file(&key_file)?;
+    match store {
+        AnyStore::WithIndex(store) => {
+            let layer = SessionLayer::builder(store, keys)
+                .max_sessions_per_user(MAX_SESSIONS, WhenFull::EndOldest);
+            let layer = finish(layer, &options)?;
+            let devices = Devices::Listed(layer.sessions());
+            run(options, users, layer, devices).await
+        }
+        AnyStore::WithoutIndex(store) => {
+            let layer = finish(SessionLayer::builder(store, keys), &options)?;
+            run(options, users, layer, Devices::Unknown).await
+        }
+    }
+}
 
-    tokio::spawn(purge_for_ever(layer.sessions()));
+fn finish<S: SessionStore>(
+    builder: SessionLayerBuilder<S>,
+    options: &Options,
+) -> Result<SessionLayer<S>, Box<dyn Error>> {
+    Ok(match options.behind_tls {
+        // The crate's default: `__Host-session`, which browsers keep only if it came over HTTPS.
+        true => builder.build()?,
+        // The demo speaks plain HTTP on this machine. Not every browser takes a `Secure` cookie from there, and a `__Host-`
+        // name needs one. Never do this where others can listen.
+        false => builder.cookie_name("session").secure(false).build()?,
+    })
+}
 
+async fn run<S: SessionStore>(
+    options: Options,
+    users: Users,
+    layer: SessionLayer<S>,
+    devices: Devices,
+) -> Result<(), Box<dyn Error>> {
+    // The layer does not accept expired sessions in any case; this removes them.
+    let purge = layer.sessions().spawn_purge(PURGE_INTERVAL);
     let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
@@ -111,7 +154,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     writeln!(out, "cloakroom demo on http://{address}")?;
     out.flush()?;
 
-    let app = app::router(App::new(users, layer.sessions(), options.fresh_for), layer);
+    let app = app::router(App::new(users, devices, options.fresh_for), layer);
     let (stop, stopping) = oneshot::channel();
     let server = axum::serve(
         listener,
@@ -129,42 +172,8 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         ended = server.into_future() => ended?,
         () = too_late => tracing::warn!("some requests took too long and were dropped"),
     }
+    purge.stop().await;
     Ok(())
-}
-
-fn session_layer(
-    store: SqliteStore,
-    options: &Options,
-) -> Result<SessionLayer<SqliteStore>, Box<dyn Error>> {
-    // Kept beside the database: after a restart with another key, nobody would be logged in any more.
-    let key_file = options.key_file();
-    secret_file::create_key(&key_file)?;
-    let keys = Keys::from_file(&key_file)?;
-
-    let builder =
-        SessionLayer::builder(store, keys).max_sessions_per_user(MAX_SESSIONS, WhenFull::EndOldest);
-    let layer = match options.behind_tls {
-        // The crate's default: `__Host-session`, which browsers keep only if it came over HTTPS.
-        true => builder.build()?,
-        // The demo speaks plain HTTP on this machine. Not every browser takes a `Secure` cookie from there, and a `__Host-`
-        // name needs one. Never do this where others can listen.
-        false => builder.cookie_name("session").secure(false).build()?,
-    };
-    Ok(layer)
-}
-
-/// Removes expired sessions from the file, now and then. The layer does not accept them in any case.
-async fn purge_for_ever(sessions: Sessions<SqliteStore>) {
-    let mut ticks = tokio::time::interval(PURGE_INTERVAL);
-    loop {
-        ticks.tick().await;
-        // A locked database today is no reason to let it grow from now on.
-        match sessions.purge_expired().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "purged expired sessions"),
-            Err(error) => tracing::warn!(%error, "could not purge expired sessions"),
-        }
-    }
 }
 
 /// Waits for Ctrl-C, or for the SIGTERM of a service manager.

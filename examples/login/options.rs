@@ -11,6 +11,8 @@ Options:
   --listen ADDR       where to serve [default: 127.0.0.1:3000, or 127.0.0.1 and the port in the variable PORT]
   --database PATH     the SQLite file of users and sessions [default: cloakroom-demo.sqlite3];
                       the key that signs sessions is kept beside it, in the same path with the extension .key
+  --store URL         keep sessions elsewhere: memory:, sqlite:PATH, postgres://…, mysql://…, redis://…, redis+cluster://…,
+                      redis+sentinel://… or memcache://… [default: the database]
   --fresh-for SECONDS how long after a login the password may be changed without confirming it [default: 300]
   --behind-tls        a proxy serves this over HTTPS: use the `__Host-session` cookie, which plain HTTP cannot have
   --help              print this
@@ -20,6 +22,7 @@ Options:
 pub(crate) struct Options {
     pub(crate) listen: String,
     pub(crate) database: PathBuf,
+    pub(crate) store: Option<String>,
     pub(crate) fresh_for: Duration,
     pub(crate) behind_tls: bool,
 }
@@ -43,6 +46,7 @@ pub(crate) fn parse(
     let mut options = Options {
         listen: format!("127.0.0.1:{}", port.unwrap_or("3000")),
         database: PathBuf::from("cloakroom-demo.sqlite3"),
+        store: None,
         fresh_for: Duration::from_secs(5 * 60),
         behind_tls: false,
     };
@@ -52,6 +56,7 @@ pub(crate) fn parse(
         match &*arg {
             "--listen" => options.listen = value()?.to_string_lossy().into_owned(),
             "--database" => options.database = value()?.into(),
+            "--store" => options.store = Some(value()?.to_string_lossy().into_owned()),
             "--fresh-for" => {
                 let seconds = value()?
                     .to_string_lossy()

@@ -145,6 +145,12 @@ pub(crate) struct Devices {
 }
 
 #[derive(Template)]
+#[template(path = "no_devices.html", config = "examples/login/askama.toml")]
+pub(crate) struct NoDevices {
+    pub(crate) frame: Frame,
+}
+
+#[derive(Template)]
 #[template(path = "error.html", config = "examples/login/askama.toml")]
 struct ErrorPage {
     theme: Option<Theme>,

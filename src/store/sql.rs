@@ -91,6 +91,7 @@ impl Table {
     }
 
     /// The name of an index of the table, which lies in the table's schema.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     fn index(&self, dialect: &Dialect, column: &str) -> String {
         dialect.quote(&format!("{}_{column}", self.name))
     }

@@ -7,6 +7,9 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod servers;
+pub mod stores;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -206,6 +209,7 @@ pub fn routes() -> Router {
         .route("/get/{key}", get(read))
         .route("/insert/{key}/{value}", get(insert))
         .route("/update/{key}", get(update))
+        .route("/visit/{key}", get(visit))
         .route("/remove/{key}", get(remove))
         .route("/clear", get(|session: Session| async move { done(session.clear()) }))
         .route("/regenerate", get(|session: Session| async move { done(session.regenerate()) }))
@@ -238,6 +242,13 @@ async fn insert(session: Session, Path((key, value)): Path<(String, String)>) ->
 async fn update(session: Session, Path(key): Path<String>) -> Answer {
     let value = session.update(key, |n: Option<u64>| n.unwrap_or(0) + 1)?;
     Ok(value.to_string())
+}
+
+/// Counts up, and inserts a key of its own.
+async fn visit(session: Session, Path(key): Path<String>) -> Answer {
+    let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    session.insert(key, "was here")?;
+    Ok(visits.to_string())
 }
 
 async fn remove(session: Session, Path(key): Path<String>) -> Answer {

@@ -1,0 +1,123 @@
+//! Every kind of store with servers of its own, reached by a URL as an application would.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test file uses a part of it"
+)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use cloakroom::AnyStore;
+use tempfile::TempDir;
+
+use super::servers::{Proxy, RedisCluster, RedisSentinel, Server};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+    MySql,
+    /// It keeps nothing on disk.
+    Redis,
+    /// It answers when a write is on the disk.
+    DurableRedis,
+    RedisCluster,
+    RedisSentinel,
+    /// Two servers.
+    Memcached,
+}
+
+/// A store's servers, which end when this is dropped.
+pub struct Backend {
+    kind: Kind,
+    servers: Servers,
+    /// One in front of each server that has a fixed address.
+    proxies: Vec<Proxy>,
+}
+
+enum Servers {
+    File(TempDir),
+    Single(Vec<Server>),
+    Cluster(RedisCluster),
+    Sentinel(RedisSentinel),
+}
+
+impl Backend {
+    pub fn start(kind: Kind) -> Self {
+        let servers = match kind {
+            Kind::Sqlite => Servers::File(tempfile::tempdir().unwrap()),
+            Kind::Postgres => Servers::Single(vec![Server::postgres()]),
+            Kind::MySql => Servers::Single(vec![Server::mariadb()]),
+            Kind::Redis => Servers::Single(vec![Server::redis(&[])]),
+            Kind::DurableRedis => {
+                let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+                Servers::Single(vec![Server::redis(&durable)])
+            }
+            Kind::RedisCluster => Servers::Cluster(RedisCluster::start()),
+            Kind::RedisSentinel => Servers::Sentinel(RedisSentinel::start()),
+            Kind::Memcached => {
+                Servers::Single(vec![Server::memcached(&[]), Server::memcached(&[])])
+            }
+        };
+        let proxies = match &servers {
+            Servers::Single(servers) => servers
+                .iter()
+                .map(|server| Proxy::to(&server.address()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            kind,
+            servers,
+            proxies,
+        }
+    }
+
+    /// The store's URL, by way of the proxies.
+    pub fn url(&self) -> String {
+        let addresses = match &self.servers {
+            Servers::File(dir) => {
+                return format!("sqlite:{}", dir.path().join("sessions.sqlite3").display());
+            }
+            Servers::Single(_) => self.proxies.iter().map(Proxy::address).collect(),
+            Servers::Cluster(cluster) => cluster.addresses(),
+            Servers::Sentinel(sentinel) => sentinel.sentinels(),
+        };
+        let addresses = addresses.join(",");
+        match self.kind {
+            Kind::Sqlite => panic!("a file has no address"),
+            Kind::Postgres => format!("postgres://cloakroom:secret@{addresses}/cloakroom"),
+            Kind::MySql => format!("mysql://cloakroom:secret@{addresses}/cloakroom"),
+            Kind::Redis | Kind::DurableRedis => format!("redis://{addresses}"),
+            Kind::RedisCluster => format!("redis+cluster://{addresses}"),
+            Kind::RedisSentinel => format!("redis+sentinel://{addresses}/cloakroom"),
+            Kind::Memcached => format!("memcache://{addresses}"),
+        }
+    }
+
+    pub async fn store(&self) -> AnyStore {
+        AnyStore::open(&self.url()).await.unwrap()
+    }
+
+    /// The servers that hold sessions and take writes.
+    pub fn servers(&mut self) -> Vec<&mut Server> {
+        match &mut self.servers {
+            Servers::File(_) => Vec::new(),
+            Servers::Single(servers) => servers.iter_mut().collect(),
+            Servers::Cluster(cluster) => vec![cluster.master_with_replica()],
+            Servers::Sentinel(sentinel) => vec![sentinel.master()],
+        }
+    }
+
+    /// Closes every connection; new ones work.
+    pub fn cut(&self) {
+        for proxy in &self.proxies {
+            proxy.cut();
+        }
+    }
+
+    /// How often a client has asked and waited for an answer.
+    pub fn round_trips(&self) -> u64 {
+        self.proxies.iter().map(Proxy::round_trips).sum()
+    }
+}
