@@ -19,6 +19,10 @@ use crate::transport::Carrier;
 /// More than the cores of a large machine, so that two busy sessions seldom share one.
 const QUEUES: usize = 64;
 
+/// How long a replaced token may be that of a request which was under way at the time. Afterwards it is that of a client that
+/// never received the new one, which must not be locked out.
+const OVERTAKEN: Duration = Duration::from_secs(60);
+
 /// The settings of a layer.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -73,9 +77,9 @@ impl Queues {
         Self(std::array::from_fn(|_| Mutex::new(())))
     }
 
-    pub(crate) fn of(&self, id: RecordId) -> Option<&Mutex<()>> {
-        let [first, ..] = id.as_bytes();
-        self.0.get(usize::from(*first) % QUEUES)
+    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
+    pub(crate) fn of(&self, id: RecordId) -> &Mutex<()> {
+        &self.0[usize::from(id.as_bytes()[0]) % QUEUES]
     }
 }
 
@@ -90,7 +94,10 @@ pub(crate) struct Base {
 pub(crate) enum Loaded {
     Live(Record),
     /// The session is there, and has another token now.
-    Superseded,
+    Superseded {
+        /// Since so short a time that the request may have crossed the one that replaced it.
+        is_recent: bool,
+    },
     /// There is no such session, or it is over.
     Gone,
 }
@@ -98,6 +105,11 @@ pub(crate) enum Loaded {
 impl Engine {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether the session has expired by now.
+    pub(crate) fn is_over(&self, record: &Record) -> bool {
+        self.lifetimes.is_over(record, self.now())
     }
 
     /// The session that the request presents a good token of.
@@ -113,13 +125,17 @@ impl Engine {
             report::rejected_for(token.id, "no such session");
             return Ok(Loaded::Gone);
         };
-        if !record.secret_hash.matches(&token.secret_hash()) {
-            report::rejected_for(token.id, "the token was replaced");
-            return Ok(Loaded::Superseded);
-        }
-        if self.lifetimes.is_over(&record, self.now()) {
+        let now = self.now();
+        if self.lifetimes.is_over(&record, now) {
             report::expired(token.id);
             return Ok(Loaded::Gone);
+        }
+        if !record.secret_hash.matches(&token.secret_hash()) {
+            report::rejected_for(token.id, "the token was replaced");
+            let is_recent = |at| now.since(at) < OVERTAKEN;
+            return Ok(Loaded::Superseded {
+                is_recent: record.token_replaced_at.is_some_and(is_recent),
+            });
         }
         report::loaded(token.id);
         Ok(Loaded::Live(record))

@@ -238,7 +238,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
         self
     }
 
-    /// Loads a session when an extractor first asks for it, so that routes without one cost no store call.
+    /// Loads a session when an extractor first asks for it, so that routes without one cost no store call. A request to such a
+    /// route is no use of the session, and does not extend its idle timeout.
     pub fn lazy(mut self) -> Self {
         self.loading = Loading::Lazy;
         self
@@ -252,8 +253,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
 
     /// How many sessions a user may have, and what a login beyond that does.
     ///
-    /// Parallel logins may exceed it for a moment. With [`WhenFull::Refuse`], a login that loses such a race loses the session
-    /// that it was made in.
+    /// Parallel logins may exceed it for a moment, and may then end or refuse each other. With [`WhenFull::Refuse`], a login
+    /// that loses such a race loses the session that it was made in.
     pub fn max_sessions_per_user(mut self, max: usize, when_full: WhenFull) -> Self
     where
         St: UserIndex,

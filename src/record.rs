@@ -202,6 +202,9 @@ pub struct Record {
     pub(crate) login: Option<Login>,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// When the token was last replaced by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token_replaced_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) remember: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]

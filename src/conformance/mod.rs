@@ -148,6 +148,7 @@ fn new_record() -> Record {
         login: None,
         created_at: now(),
         expires_at: now() + HOUR,
+        token_replaced_at: Some(now()),
         remember: true,
         client: Some(Arc::new(
             Client::new()
