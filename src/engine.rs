@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
@@ -61,6 +60,7 @@ pub(crate) struct UserLimit {
 
 /// What a login does that would exceed the number of sessions a user may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WhenFull {
     /// It ends the user's oldest session.
     EndOldest,
@@ -168,8 +168,8 @@ impl Engine {
     }
 
     pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
-        // The removal of many records is not an answer that a request waits for.
-        Ok(self.store.purge_expired(self.now()).await?)
+        // The removal of many records is not an answer that a request waits for, and may take longer than one.
+        told("purge_expired", self.store.purge_expired(self.now())).await
     }
 
     /// The user's sessions that are not over.
@@ -190,8 +190,13 @@ impl Engine {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, SessionError> {
-        self.bounded("remove_all_of", index.remove_all_of(user, except))
-            .await
+        let removed = self
+            .bounded("remove_all_of", index.remove_all_of(user, except))
+            .await?;
+        if removed > 0 {
+            report::destroyed_all(removed);
+        }
+        Ok(removed)
     }
 
     /// A store's answer, or an error after the store timeout.
@@ -200,14 +205,25 @@ impl Engine {
         operation: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, SessionError> {
-        let started = Instant::now();
-        let answer = tokio::time::timeout(self.store_timeout, call)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)));
-        report::store_latency(operation, started.elapsed());
-        answer.map_err(|error| {
-            report::store_error(operation, &error);
-            error.into()
-        })
+        let call = async {
+            tokio::time::timeout(self.store_timeout, call)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)))
+        };
+        told(operation, call).await
     }
+}
+
+/// A store's answer, timed, and logged where it is an error.
+async fn told<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, SessionError> {
+    let stopwatch = report::Stopwatch::start();
+    let answer = call.await;
+    stopwatch.stop(operation);
+    answer.map_err(|error| {
+        report::store_error(operation, &error);
+        error.into()
+    })
 }

@@ -18,6 +18,9 @@ use crate::token::{Keys, Mint, Signer};
 use crate::transport::{Carrier, Transport};
 use crate::users::Sessions;
 
+/// More than any client waits, and little enough to be added to the time now.
+const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Gives every request a [`Session`](crate::Session).
 ///
 /// ```
@@ -322,7 +325,7 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             clock: self.clock,
             lifetimes: self.lifetimes,
             store_timeout: self.store_timeout,
-            commit_timeout: self.commit_timeout,
+            commit_timeout: self.commit_timeout.min(LONGEST_COMMIT),
             data_limit: self.data_limit,
             loading: self.loading,
             clear_site_data: self.clear_site_data,
