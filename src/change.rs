@@ -45,20 +45,39 @@ pub(crate) struct ChangeSet {
 }
 
 impl ChangeSet {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.data.is_empty()
-            && matches!(self.identity, Identity::Keep)
-            && self.remember.is_none()
-            && self.client.is_none()
+    /// Whether there is nothing to write to this record, or to a new one.
+    pub(crate) fn is_empty(&self, base: Option<&Record>) -> bool {
+        matches!(self.identity, Identity::Keep) && self.only_regenerates(base)
     }
 
     /// Whether nothing is lost when a parallel request has replaced the token already.
-    pub(crate) fn only_regenerates(&self) -> bool {
-        self.data.is_empty() && self.remember.is_none() && self.client.is_none()
+    pub(crate) fn only_regenerates(&self, base: Option<&Record>) -> bool {
+        let sets_client = self
+            .client
+            .as_ref()
+            .is_some_and(|client| base.is_none_or(|base| base.client.as_ref() != Some(client)));
+        self.data.is_empty() && !self.sets_remember(base) && !sets_client
     }
 
-    pub(crate) fn replaces_token(&self) -> bool {
-        !matches!(self.identity, Identity::Keep)
+    /// Whether the record gets a new token. With another `remember` it does, since a cookie's Max-Age is sent with a new token
+    /// only.
+    pub(crate) fn replaces_token(&self, base: &Record) -> bool {
+        !matches!(self.identity, Identity::Keep) || self.sets_remember(Some(base))
+    }
+
+    fn sets_remember(&self, base: Option<&Record>) -> bool {
+        self.remember
+            .is_some_and(|remember| base.is_none_or(|base| base.remember != remember))
+    }
+
+    /// Whether a key has a change of its own.
+    pub(crate) fn changes_key(&self, key: &str) -> bool {
+        self.data.iter().any(|change| match change {
+            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => {
+                **other == *key
+            }
+            Change::Clear => false,
+        })
     }
 
     pub(crate) fn login(&self) -> Option<&Login> {
@@ -98,8 +117,10 @@ impl ChangeSet {
     }
 
     /// The data of a record after these changes.
-    pub(crate) fn apply(&self, data: &Data, limit: usize) -> Result<Data, SessionError> {
-        let mut data = data.clone();
+    ///
+    /// The limit holds for data that grows: where it was lowered, a larger session can still be used, and be made smaller.
+    pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Data, SessionError> {
+        let mut data = old.clone();
         for change in &self.data {
             match change {
                 Change::Insert(key, value) => data.insert(key.clone(), value.clone()),
@@ -111,7 +132,7 @@ impl ChangeSet {
                 }
             }
         }
-        check_size(&data, limit)?;
+        check_size(&data, limit.max(old.size()))?;
         Ok(data)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A point in time: milliseconds since the Unix epoch.
 ///
@@ -23,8 +23,12 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(noon.since(later), Duration::ZERO);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(from = "u64")]
-pub struct Timestamp(u64);
+pub struct Timestamp(#[serde(deserialize_with = "at_most_max")] u64);
+
+/// What was stored keeps to the limit as well.
+fn at_most_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Timestamp::from_millis(u64::deserialize(deserializer)?).0)
+}
 
 impl Timestamp {
     const MAX: u64 = i64::MAX as u64;
@@ -65,12 +69,6 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-impl From<u64> for Timestamp {
-    fn from(millis: u64) -> Self {
-        Self::from_millis(millis)
-    }
-}
-
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         Self(0) + time.duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -97,6 +95,13 @@ fn millis(duration: Duration) -> u64 {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+}
+
+/// A shared clock is a clock.
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
 }
 
 /// The operating system's clock, the default.

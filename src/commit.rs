@@ -15,14 +15,26 @@ use crate::token::{RecordId, SessionToken};
 /// What a request leaves behind to be written.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// The session that the request came with and has ended.
-    pub(crate) ended: Option<RecordId>,
+    pub(crate) ended: Option<Ended>,
     /// The session that the request goes on with, if it came with one.
     pub(crate) base: Option<Base>,
+    /// The session whose token a parallel request replaced just before this one could load it.
+    pub(crate) superseded: Option<RecordId>,
     pub(crate) changes: ChangeSet,
     /// The base's data after the changes, as the handler saw it.
     pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
+}
+
+/// How a request left the session that it came with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    /// It asked for the end.
+    Explicitly(RecordId),
+    /// It logged in another user, who gets a session of their own.
+    BySwitch(RecordId),
+    /// It asked for the end with a token that was replaced just before, and so ends nothing.
+    InVain,
 }
 
 /// Whether a request counts as use of the session.
@@ -59,20 +71,37 @@ pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committe
     let Pending {
         ended,
         base,
+        superseded,
         changes,
         data,
         activity,
     } = pending;
+    // A session of its own would take the place of the other's in the browser.
+    if let Some(id) = superseded
+        && changes.login().is_none()
+    {
+        report::dropped_write(id, "the token was replaced");
+        return Err(ErrorKind::Superseded.into());
+    }
     // Only the request that ended the session takes the cookie away: another's may be a new one by now.
     let withdraws = match ended {
-        Some(id) => engine.remove(id).await?,
-        None => false,
+        Some(Ended::Explicitly(id)) => engine.remove(id).await?,
+        Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
     let mut committed = match base {
         None => start(engine, &changes, data).await?,
-        Some(base) if changes.is_empty() => touch(engine, base, activity).await,
+        Some(base) if changes.is_empty(Some(&base.record)) => touch(engine, base, activity).await,
         Some(base) => change(engine, base, &changes, data, activity).await?,
     };
+    // The last user's session is there until the next one's is, so that a login that fails takes nothing away.
+    if let Some(Ended::BySwitch(id)) = ended
+        && let Err(error) = engine.remove(id).await
+    {
+        if let Some(new) = committed.base {
+            let _ = engine.remove(new.token.id).await;
+        }
+        return Err(error);
+    }
     if withdraws && matches!(committed.token, TokenChange::Keep) {
         committed.token = TokenChange::Withdraw;
     }
@@ -104,6 +133,7 @@ async fn start(
         login: None,
         created_at: now,
         expires_at: now,
+        token_replaced_at: None,
         remember: false,
         client: None,
         data: Arc::new(data),
@@ -118,7 +148,7 @@ async fn start(
     }
     report::created(token.id);
     if let Some(login) = changes.login() {
-        settle(engine, login, token.id).await?;
+        settle(engine, login, token.id, true).await?;
     }
     Ok(issued(engine, Base { token, record }))
 }
@@ -136,12 +166,22 @@ async fn change(
     if let Some(login) = changes.login() {
         admit(engine, login, Some(id)).await?;
     }
-    let new_token = match changes.replaces_token() {
-        true => Some(engine.mint.renew(id)?),
-        false => None,
-    };
+    // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
+    let mut is_stale = engine.is_over(&base.record);
     let mut turn = None;
     loop {
+        if is_stale {
+            data = None;
+            match engine.load(&base.token).await? {
+                Loaded::Live(record) => base.record = record,
+                Loaded::Superseded { .. } => return superseded(engine, &base, changes).await,
+                Loaded::Gone => return gone(engine, id, changes).await,
+            }
+        }
+        let new_token = match changes.replaces_token(&base.record) {
+            true => Some(engine.mint.renew(id)?),
+            false => None,
+        };
         let data = match data.take() {
             Some(data) => data,
             None => changes.apply(&base.record.data, engine.data_limit)?,
@@ -155,20 +195,14 @@ async fn change(
             Replaced::Missing => return gone(engine, id, changes).await,
             Replaced::Conflict => report::conflict(id),
         }
+        is_stale = true;
         // Conflicting commits of this process wait for each other from here on, instead of spoiling each other's next try.
         if Instant::now() >= deadline {
             return Err(ErrorKind::Contended.into());
         }
-        if turn.is_none()
-            && let Some(queue) = engine.queues.of(id)
-        {
-            let waited = timeout_at(deadline, queue.lock()).await;
+        if turn.is_none() {
+            let waited = timeout_at(deadline, engine.queues.of(id).lock()).await;
             turn = Some(waited.map_err(|_| SessionError::from(ErrorKind::Contended))?);
-        }
-        match engine.load(&base.token).await? {
-            Loaded::Live(record) => base.record = record,
-            Loaded::Superseded => return superseded(engine, id, changes).await,
-            Loaded::Gone => return gone(engine, id, changes).await,
         }
     }
 }
@@ -203,6 +237,7 @@ fn next_record(
     }
     if let Some(token) = new_token {
         record.secret_hash = token.secret_hash();
+        record.token_replaced_at = Some(now);
     }
     // Other timeouts hold for a session that is remembered from now on, and a login is activity in any case.
     if record.remember != old.remember || changes.login().is_some() {
@@ -224,29 +259,25 @@ async fn done(
 ) -> Result<Committed, SessionError> {
     let id = base.token.id;
     if let Some(login) = changes.login() {
-        settle(engine, login, id).await?;
+        settle(engine, login, id, base.record.login.is_none()).await?;
     }
-    let is_new = new_token.is_some();
-    if is_new {
-        report::regenerated(id);
-    }
-    let moved = is_new
-        || record.remember != base.record.remember
-        || (record.remember
-            && engine.lifetimes.ends_at(&record) != engine.lifetimes.ends_at(&base.record));
-    let base = Base {
-        token: new_token.unwrap_or(base.token),
-        record,
-    };
-    Ok(if moved {
-        issued(engine, base)
-    } else {
-        unchanged(Some(base))
+    // A token that the client has already is never sent again: it could overwrite the newer one of a parallel request.
+    Ok(match new_token {
+        Some(token) => {
+            report::regenerated(id);
+            issued(engine, Base { token, record })
+        }
+        None => unchanged(Some(Base { record, ..base })),
     })
 }
 
 /// Records that the session was used, where that is due.
-async fn touch(engine: &Engine, mut base: Base, activity: Activity) -> Committed {
+async fn touch(engine: &Engine, base: Base, activity: Activity) -> Committed {
+    // A slow handler may have outlived the session, and must not bring it back.
+    if engine.is_over(&base.record) {
+        report::expired(base.token.id);
+        return unchanged(None);
+    }
     let renewal = match activity {
         Activity::Active => engine.lifetimes.renewal(&base.record, engine.now()),
         Activity::Passive => None,
@@ -254,19 +285,14 @@ async fn touch(engine: &Engine, mut base: Base, activity: Activity) -> Committed
     let Some(expires_at) = renewal else {
         return unchanged(Some(base));
     };
-    let ended_at = engine.lifetimes.ends_at(&base.record);
     let touched = base.record.clone().with_expires_at(expires_at);
     // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported. Where
     // another request has written meanwhile, it has moved the expiry as well.
-    let Ok(true) = engine.touch(base.token.id, &touched).await else {
-        return unchanged(Some(base));
+    let record = match engine.touch(base.token.id, &touched).await {
+        Ok(true) => touched,
+        Ok(false) | Err(_) => base.record,
     };
-    base.record = touched;
-    if base.record.remember && engine.lifetimes.ends_at(&base.record) != ended_at {
-        issued(engine, base)
-    } else {
-        unchanged(Some(base))
-    }
+    unchanged(Some(Base { record, ..base }))
 }
 
 /// The session was ended while the request ran. A login proves the user by itself; anything else has nowhere to go.
@@ -285,16 +311,16 @@ async fn gone(
 /// The session has another token now: of a parallel login, say, whose session this request has no business in.
 async fn superseded(
     engine: &Engine,
-    id: RecordId,
+    base: &Base,
     changes: &ChangeSet,
 ) -> Result<Committed, SessionError> {
     if changes.login().is_some() {
         return start(engine, changes, None).await;
     }
-    if changes.only_regenerates() {
+    if changes.only_regenerates(Some(&base.record)) {
         return Ok(unchanged(None));
     }
-    report::dropped_write(id, "the token was replaced");
+    report::dropped_write(base.token.id, "the token was replaced");
     Err(ErrorKind::Superseded.into())
 }
 
@@ -317,29 +343,35 @@ async fn admit(engine: &Engine, login: &Login, own: Option<RecordId>) -> Result<
     Ok(())
 }
 
-/// Ends what parallel logins have brought beyond the limit. Each looks after its own write, and all of them agree on the
-/// order, so that the last one sees all and none ends what another keeps.
+/// Ends what a login has brought beyond the limit. Each looks after its own write, so that the last of parallel ones sees
+/// all.
 ///
 /// The login is written by now and its token is the only good one, so that a store that fails here must not spoil the
 /// response that carries it: the failure is reported, and the user's next login ends the surplus.
-async fn settle(engine: &Engine, login: &Login, own: RecordId) -> Result<(), SessionError> {
+async fn settle(
+    engine: &Engine,
+    login: &Login,
+    own: RecordId,
+    is_one_more: bool,
+) -> Result<(), SessionError> {
     let Some(limit) = &engine.user_limit else {
         return Ok(());
     };
     let Ok(mut sessions) = engine.sessions_of(&*limit.index, &login.user).await else {
         return Ok(());
     };
-    sessions.sort_by_key(|(id, record)| (record.created_at, *id));
+    let surplus = sessions.len().saturating_sub(limit.max);
     match limit.when_full {
         WhenFull::EndOldest => {
-            let surplus = sessions.len().saturating_sub(limit.max);
+            // Its own is the newest, whatever other nodes' clocks say: what is sent to the client must not be dead already.
+            sessions.retain(|(id, _)| *id != own);
+            sessions.sort_by_key(|(id, record)| (record.created_at, *id));
             for (id, _) in sessions.into_iter().take(surplus) {
                 let _ = engine.remove(id).await;
             }
         }
         WhenFull::Refuse => {
-            let is_surplus = sessions.iter().skip(limit.max).any(|(id, _)| *id == own);
-            if is_surplus && engine.remove(own).await.is_ok() {
+            if is_one_more && surplus > 0 && engine.remove(own).await.is_ok() {
                 return Err(ErrorKind::TooManySessions.into());
             }
         }

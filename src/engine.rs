@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
@@ -18,6 +17,10 @@ use crate::transport::Carrier;
 
 /// More than the cores of a large machine, so that two busy sessions seldom share one.
 const QUEUES: usize = 64;
+
+/// How long a replaced token may be that of a request which was under way at the time. Afterwards it is that of a client that
+/// never received the new one, which must not be locked out.
+const OVERTAKEN: Duration = Duration::from_secs(60);
 
 /// The settings of a layer.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub(crate) struct UserLimit {
 
 /// What a login does that would exceed the number of sessions a user may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WhenFull {
     /// It ends the user's oldest session.
     EndOldest,
@@ -73,9 +77,9 @@ impl Queues {
         Self(std::array::from_fn(|_| Mutex::new(())))
     }
 
-    pub(crate) fn of(&self, id: RecordId) -> Option<&Mutex<()>> {
-        let [first, ..] = id.as_bytes();
-        self.0.get(usize::from(*first) % QUEUES)
+    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
+    pub(crate) fn of(&self, id: RecordId) -> &Mutex<()> {
+        &self.0[usize::from(id.as_bytes()[0]) % QUEUES]
     }
 }
 
@@ -90,7 +94,10 @@ pub(crate) struct Base {
 pub(crate) enum Loaded {
     Live(Record),
     /// The session is there, and has another token now.
-    Superseded,
+    Superseded {
+        /// Since so short a time that the request may have crossed the one that replaced it.
+        is_recent: bool,
+    },
     /// There is no such session, or it is over.
     Gone,
 }
@@ -98,6 +105,11 @@ pub(crate) enum Loaded {
 impl Engine {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether the session has expired by now.
+    pub(crate) fn is_over(&self, record: &Record) -> bool {
+        self.lifetimes.is_over(record, self.now())
     }
 
     /// The session that the request presents a good token of.
@@ -113,13 +125,17 @@ impl Engine {
             report::rejected_for(token.id, "no such session");
             return Ok(Loaded::Gone);
         };
-        if !record.secret_hash.matches(&token.secret_hash()) {
-            report::rejected_for(token.id, "the token was replaced");
-            return Ok(Loaded::Superseded);
-        }
-        if self.lifetimes.is_over(&record, self.now()) {
+        let now = self.now();
+        if self.lifetimes.is_over(&record, now) {
             report::expired(token.id);
             return Ok(Loaded::Gone);
+        }
+        if !record.secret_hash.matches(&token.secret_hash()) {
+            report::rejected_for(token.id, "the token was replaced");
+            let is_recent = |at| now.since(at) < OVERTAKEN;
+            return Ok(Loaded::Superseded {
+                is_recent: record.token_replaced_at.is_some_and(is_recent),
+            });
         }
         report::loaded(token.id);
         Ok(Loaded::Live(record))
@@ -152,8 +168,8 @@ impl Engine {
     }
 
     pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
-        // The removal of many records is not an answer that a request waits for.
-        Ok(self.store.purge_expired(self.now()).await?)
+        // The removal of many records is not an answer that a request waits for, and may take longer than one.
+        told("purge_expired", self.store.purge_expired(self.now())).await
     }
 
     /// The user's sessions that are not over.
@@ -174,8 +190,13 @@ impl Engine {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, SessionError> {
-        self.bounded("remove_all_of", index.remove_all_of(user, except))
-            .await
+        let removed = self
+            .bounded("remove_all_of", index.remove_all_of(user, except))
+            .await?;
+        if removed > 0 {
+            report::destroyed_all(removed);
+        }
+        Ok(removed)
     }
 
     /// A store's answer, or an error after the store timeout.
@@ -184,14 +205,25 @@ impl Engine {
         operation: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, SessionError> {
-        let started = Instant::now();
-        let answer = tokio::time::timeout(self.store_timeout, call)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)));
-        report::store_latency(operation, started.elapsed());
-        answer.map_err(|error| {
-            report::store_error(operation, &error);
-            error.into()
-        })
+        let call = async {
+            tokio::time::timeout(self.store_timeout, call)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)))
+        };
+        told(operation, call).await
     }
+}
+
+/// A store's answer, timed, and logged where it is an error.
+async fn told<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, SessionError> {
+    let stopwatch = report::Stopwatch::start();
+    let answer = call.await;
+    stopwatch.stop(operation);
+    answer.map_err(|error| {
+        report::store_error(operation, &error);
+        error.into()
+    })
 }

@@ -190,7 +190,8 @@ impl SessionError {
         }
     }
 
-    /// The answer to a request that fails with this error: status, `Retry-After` for a 503, and no body.
+    /// The answer to a request that fails with this error: status, `Retry-After` for a 503, and no body. Its extensions have
+    /// the [`ErrorKind`], by which a layer further out can make a page of it.
     ///
     /// ```
     /// # use cloakroom::SessionError;
@@ -202,6 +203,7 @@ impl SessionError {
     pub fn to_response<B: Default>(&self) -> http::Response<B> {
         let mut response = http::Response::new(B::default());
         *response.status_mut() = self.status();
+        response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(
             http::header::CACHE_CONTROL,

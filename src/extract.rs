@@ -16,8 +16,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = SessionError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, SessionError> {
-        let session =
-            Self::from_extensions(&parts.extensions).inspect_err(|_| report::missing_layer())?;
+        let session = Self::from_extensions(&parts.extensions)?;
         session.load().await?;
         Ok(session)
     }
@@ -90,8 +89,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for CurrentUser {
     }
 }
 
+/// What is the server's fault is logged, since the response does not tell.
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
+        report::refused(&self);
         self.to_response()
     }
 }

@@ -18,6 +18,9 @@ use crate::token::{Keys, Mint, Signer};
 use crate::transport::{Carrier, Transport};
 use crate::users::Sessions;
 
+/// More than any client waits, and little enough to be added to the time now.
+const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Gives every request a [`Session`](crate::Session).
 ///
 /// ```
@@ -238,7 +241,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
         self
     }
 
-    /// Loads a session when an extractor first asks for it, so that routes without one cost no store call.
+    /// Loads a session when an extractor first asks for it, so that routes without one cost no store call. A request to such a
+    /// route is no use of the session, and does not extend its idle timeout.
     pub fn lazy(mut self) -> Self {
         self.loading = Loading::Lazy;
         self
@@ -252,8 +256,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
 
     /// How many sessions a user may have, and what a login beyond that does.
     ///
-    /// Parallel logins may exceed it for a moment. With [`WhenFull::Refuse`], a login that loses such a race loses the session
-    /// that it was made in.
+    /// Parallel logins may exceed it for a moment, and may then end or refuse each other. With [`WhenFull::Refuse`], a login
+    /// that loses such a race loses the session that it was made in.
     pub fn max_sessions_per_user(mut self, max: usize, when_full: WhenFull) -> Self
     where
         St: UserIndex,
@@ -321,7 +325,7 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             clock: self.clock,
             lifetimes: self.lifetimes,
             store_timeout: self.store_timeout,
-            commit_timeout: self.commit_timeout,
+            commit_timeout: self.commit_timeout.min(LONGEST_COMMIT),
             data_limit: self.data_limit,
             loading: self.loading,
             clear_site_data: self.clear_site_data,

@@ -34,7 +34,7 @@
 //!   │     conflict: load again, apply the changes to the newer record, try again
 //!   │     missing:  somebody ended the session, and it stays so
 //!   ▼
-//! Set-Cookie, only where the token is new, ended, or its Max-Age moved
+//! Set-Cookie, only where the token is new or ended
 //! ```
 //!
 //! A token is a *record id* and a *secret*, signed. The record id is the store's key: the same for the session's life, and

@@ -113,8 +113,12 @@ impl Lifetimes {
 
     /// When the session ends if nothing happens any more.
     pub(crate) fn ends_at(&self, record: &Record) -> Timestamp {
-        let absolute = record.created_at + self.timeouts(record.remember).absolute;
-        record.expires_at.min(absolute)
+        record.expires_at.min(self.absolute_end(record))
+    }
+
+    /// When the session ends in any case.
+    fn absolute_end(&self, record: &Record) -> Timestamp {
+        record.created_at + self.timeouts(record.remember).absolute
     }
 
     pub(crate) fn is_over(&self, record: &Record, now: Timestamp) -> bool {
@@ -140,9 +144,12 @@ impl Lifetimes {
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.
+    ///
+    /// It reaches to the absolute end, though the session may be idle for too long before: a cookie that had to be sent again
+    /// while a token is in use could overwrite the newer token of a parallel request.
     pub(crate) fn max_age(&self, record: &Record, now: Timestamp) -> Option<u64> {
         record.remember.then(|| {
-            self.ends_at(record)
+            self.absolute_end(record)
                 .since(now)
                 .min(MAX_COOKIE_AGE)
                 .as_secs()

@@ -124,11 +124,9 @@ impl From<&UserId> for UserId {
 /// Where a session is used from, as the application saw it: for a "your devices" page.
 ///
 /// Nothing is recorded unless the application does so with [`Session::set_client`](crate::Session::set_client).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     user_agent: Option<Box<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<Box<str>>,
 }
 
@@ -187,6 +185,8 @@ pub(crate) struct Login {
 /// A store treats it as one value, which it writes whole and reads back whole; what it has to know (version, expiry, user)
 /// has a method here. A clone copies no data.
 ///
+/// [`encode`](Self::encode) and [`decode`](Self::decode) are the only way to its bytes and back:
+///
 /// ```
 /// use cloakroom::{Record, RecordId};
 ///
@@ -194,23 +194,56 @@ pub(crate) struct Login {
 ///     Record::decode(id, bytes) // None, and a warning in the log, where the bytes are no record
 /// }
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+///
+/// ```compile_fail,E0277
+/// fn leak(record: &impl serde::Serialize) {}
+/// fn records_are_not_serialized(record: &cloakroom::Record) {
+///     leak(record);
+/// }
+/// ```
+#[derive(Clone)]
 pub struct Record {
     pub(crate) version: Version,
     pub(crate) secret_hash: SecretHash,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) login: Option<Login>,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// When the token was last replaced by another.
+    pub(crate) token_replaced_at: Option<Timestamp>,
     pub(crate) remember: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) data: Arc<Data>,
     /// What Memcached calls the version that was loaded. It spares a write the question.
     #[cfg(feature = "memcached")]
     #[serde(skip)]
     pub(crate) loaded_cas: Option<(Version, u64)>,
+}
+
+/// A record's JSON. It is written from borrowed parts and read into owned ones, and nobody else can do either: the checksum
+/// would be missing, and the hash of a secret is not for others.
+#[derive(Serialize, Deserialize)]
+struct Encoded<L, T, D> {
+    version: Version,
+    secret_hash: SecretHash,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<L>,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_replaced_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    remember: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<EncodedClient<T>>,
+    data: D,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EncodedClient<T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<T>,
 }
 
 impl Record {
@@ -250,8 +283,23 @@ impl Record {
     ///
     /// None is expected: what a record holds is JSON already.
     pub fn encode(&self) -> Result<Vec<u8>, crate::StoreError> {
+        let client = self.client.as_deref().map(|client| EncodedClient {
+            user_agent: client.user_agent(),
+            address: client.address(),
+        });
+        let encoded = Encoded {
+            version: self.version,
+            secret_hash: self.secret_hash,
+            login: self.login.as_ref(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            token_replaced_at: self.token_replaced_at,
+            remember: self.remember,
+            client,
+            data: &*self.data,
+        };
         let mut bytes = vec![0; 1 + Self::CHECKSUM_LEN];
-        serde_json::to_writer(&mut bytes, self)
+        serde_json::to_writer(&mut bytes, &encoded)
             .map_err(|error| crate::StoreError::new("could not encode a session record", error))?;
         if let Some((format, rest)) = bytes.split_first_mut()
             && let Some((checksum, json)) = rest.split_first_chunk_mut()
@@ -292,8 +340,24 @@ impl Record {
             return Err("its checksum is wrong".into());
         }
         // The error's position is told, not its text: that may quote the data.
-        serde_json::from_slice(json)
-            .map_err(|error| format!("its JSON is wrong at column {}", error.column()))
+        let encoded: Encoded<Login, Box<str>, Data> = serde_json::from_slice(json)
+            .map_err(|error| format!("its JSON is wrong at column {}", error.column()))?;
+        Ok(Self {
+            version: encoded.version,
+            secret_hash: encoded.secret_hash,
+            login: encoded.login,
+            created_at: encoded.created_at,
+            expires_at: encoded.expires_at,
+            token_replaced_at: encoded.token_replaced_at,
+            remember: encoded.remember,
+            client: encoded.client.map(|client| {
+                Arc::new(Client {
+                    user_agent: client.user_agent,
+                    address: client.address,
+                })
+            }),
+            data: Arc::new(encoded.data),
+        })
     }
 
     /// Against bit rot and half-written values, not against an adversary.

@@ -2,15 +2,17 @@
 //! count. A record id may stand there; a secret, a token or session data never.
 
 use std::error::Error as _;
-use std::time::Duration;
 
 use crate::error::{ErrorKind, SessionError, StoreError};
 use crate::token::{RecordId, Rejected};
 
 macro_rules! event {
-    ($level:ident, $name:literal, $($rest:tt)*) => {{
+    ($level:ident, $name:literal, $($rest:tt)*) => {
+        event!($level, $name; 1, $($rest)*)
+    };
+    ($level:ident, $name:literal; $count:expr, $($rest:tt)*) => {{
         #[cfg(feature = "metrics")]
-        metrics::counter!("cloakroom_events_total", "event" => $name).increment(1);
+        metrics::counter!("cloakroom_events_total", "event" => $name).increment($count);
         tracing::$level!(target: "cloakroom", event = $name, $($rest)*);
     }};
 }
@@ -29,6 +31,11 @@ pub(crate) fn regenerated(id: RecordId) {
 
 pub(crate) fn destroyed(id: RecordId) {
     event!(debug, "destroyed", record = %id, "session ended");
+}
+
+/// All sessions of a user, or all but one.
+pub(crate) fn destroyed_all(count: u64) {
+    event!(debug, "destroyed"; count, count, "sessions of a user ended");
 }
 
 pub(crate) fn expired(id: RecordId) {
@@ -72,25 +79,33 @@ pub(crate) fn store_error(operation: &'static str, error: &StoreError) {
     event!(error, "store_error", operation, error = %error, cause, "the session store failed");
 }
 
-/// The layer answers in the handler's place.
+/// The error is the response: the layer's in the handler's place, or the handler's own.
 pub(crate) fn refused(error: &SessionError) {
     // A failure of the store was told when it came, and a 4xx is the client's affair.
     if error.status().is_server_error() && error.kind() != ErrorKind::Store {
         let cause = error.source().map(tracing::field::display);
-        event!(error, "refused", error = %error, cause, "the session could not be saved; the response is an error");
+        event!(error, "refused", error = %error, cause, "a session error is the response");
     }
 }
 
-#[cfg(feature = "axum")]
-pub(crate) fn missing_layer() {
-    tracing::error!(target: "cloakroom", "{}", SessionError::from(ErrorKind::MissingLayer));
+/// How long a call of the store takes. Without metrics nobody asks, and the clock is not read.
+pub(crate) struct Stopwatch {
+    #[cfg(feature = "metrics")]
+    started: std::time::Instant,
 }
 
-/// How long a call of the store took.
-#[cfg(feature = "metrics")]
-pub(crate) fn store_latency(operation: &'static str, took: Duration) {
-    metrics::histogram!("cloakroom_store_seconds", "operation" => operation).record(took);
-}
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: std::time::Instant::now(),
+        }
+    }
 
-#[cfg(not(feature = "metrics"))]
-pub(crate) fn store_latency(_operation: &'static str, _took: Duration) {}
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    pub(crate) fn stop(self, operation: &'static str) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!("cloakroom_store_seconds", "operation" => operation)
+            .record(self.started.elapsed());
+    }
+}

@@ -91,13 +91,17 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pin_project! {
     /// The response future of [`SessionService`].
     ///
-    /// When it is dropped, what the request did is not written, or has been written whole.
+    /// When it is dropped while the handler runs, nothing of what the request did is written: a client that leaves then keeps
+    /// its session, even where the handler has logged it out. When it is dropped later, each step is written whole or not at
+    /// all; only an end with a new session after it, as when another user logs in, has two steps.
+    ///
+    /// An error of the inner service is handled as a 5xx response is: nothing is written but an end that was asked for.
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
     {
         #[pin]
-        step: Step<S, B, S::Future, S::Response>,
+        step: Step<S, B, S::Future, Result<S::Response, S::Error>>,
         session: Option<Sealing>,
     }
 }
@@ -120,7 +124,7 @@ pin_project! {
         Committing {
             commit: BoxFuture<Result<Committed, SessionError>>,
             // Taken when the changes are written.
-            response: Option<R>,
+            answer: Option<R>,
         },
     }
 }
@@ -185,44 +189,47 @@ where
                     },
                 },
                 StepProjection::Handling { handler } => {
-                    let mut response = ready!(handler.poll(cx))?;
+                    let answer = ready!(handler.poll(cx));
                     let Some(Sealing(session)) = &*this.session else {
-                        return Poll::Ready(Ok(response));
+                        return Poll::Ready(answer);
                     };
-                    let handler = match response.status().is_server_error() {
-                        true => Handler::Failed,
-                        false => Handler::Succeeded,
+                    let handler = match &answer {
+                        Ok(response) if !response.status().is_server_error() => Handler::Succeeded,
+                        Ok(_) | Err(_) => Handler::Failed,
                     };
                     match session.seal(handler) {
                         Some(pending) => Step::Committing {
                             commit: write(session.clone(), pending),
-                            response: Some(response),
+                            answer: Some(answer),
                         },
                         None => {
-                            tell(session, &mut response, TokenChange::Keep);
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(answer.map(|mut response| {
+                                tell(session, &mut response, TokenChange::Keep);
+                                response
+                            }));
                         }
                     }
                 }
-                StepProjection::Committing { commit, response } => {
+                StepProjection::Committing { commit, answer } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let (Some(mut response), Some(Sealing(session))) =
-                        (response.take(), &*this.session)
+                    let (Some(answer), Some(Sealing(session))) = (answer.take(), &*this.session)
                     else {
                         return Poll::Pending;
                     };
-                    match committed {
+                    return Poll::Ready(match committed {
                         Ok(committed) => {
                             session.settle(committed.base);
-                            tell(session, &mut response, committed.token);
+                            answer.map(|mut response| {
+                                tell(session, &mut response, committed.token);
+                                response
+                            })
                         }
-                        // What the handler answered is not true if its changes are lost.
                         Err(error) => {
                             report::refused(&error);
-                            response = error.to_response();
+                            // What the handler answered is not true if its changes are lost.
+                            answer.map(|_| error.to_response())
                         }
-                    }
-                    return Poll::Ready(Ok(response));
+                    });
                 }
             };
             this.step.set(next);

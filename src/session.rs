@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 use crate::change::{self, ChangeSet, Compute, Identity};
 use crate::clock::Timestamp;
-use crate::commit::{Activity, Pending, commit};
+use crate::commit::{Activity, Ended, Pending, commit};
 use crate::engine::{Base, Engine, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
-use crate::record::{Client, Data, Login, UserId};
-use crate::token::{Presented, RecordId};
+use crate::record::{Client, Data, Login, Record, UserId};
+use crate::token::{Presented, RecordId, SessionToken};
 
 /// The session of a request.
 ///
@@ -50,8 +50,9 @@ struct State {
     phase: Phase,
     /// The session that the request came with, as it was loaded.
     base: Option<Base>,
-    /// The session that the request came with and has ended.
-    ended: Option<RecordId>,
+    /// The session whose token a parallel request replaced just before this one could load it.
+    superseded: Option<RecordId>,
+    ended: Option<Ended>,
     changes: ChangeSet,
     /// The base's data after the changes, once there are any.
     data: Option<Data>,
@@ -73,6 +74,8 @@ enum Phase {
     Open,
     /// The response is on its way, or was never made.
     Sealed,
+    /// The same, and nobody has asked for the session before: what is in it is not known.
+    SealedUnloaded,
 }
 
 impl State {
@@ -109,36 +112,52 @@ impl State {
     }
 
     /// Whether there is anything to write.
-    fn is_changed(&self, engine: &Engine) -> bool {
-        let is_touch_due = |base: &Base| {
-            self.activity == Activity::Active
-                && engine
-                    .lifetimes
-                    .renewal(&base.record, engine.now())
-                    .is_some()
+    fn is_changed(&self, engine: &Engine, now: Timestamp) -> bool {
+        let base = self.base.as_ref().map(|base| &base.record);
+        let is_touch_due = |base| {
+            self.activity == Activity::Active && engine.lifetimes.renewal(base, now).is_some()
         };
-        self.ended.is_some()
-            || !self.changes.is_empty()
-            || self.base.as_ref().is_some_and(is_touch_due)
+        self.ended.is_some() || !self.changes.is_empty(base) || base.is_some_and(is_touch_due)
     }
 
     fn pending(&self) -> Pending {
         Pending {
             ended: self.ended,
             base: self.base.clone(),
+            superseded: self.superseded,
             changes: self.changes.clone(),
             data: self.data.clone(),
             activity: self.activity,
         }
     }
 
-    fn end(&mut self) {
+    /// Goes on with nothing, and drops what was changed so far.
+    fn leave(&mut self, how: impl FnOnce(RecordId) -> Ended) {
         if let Some(base) = self.base.take() {
-            self.ended = Some(base.token.id);
+            self.ended = Some(how(base.token.id));
         }
         self.changes = ChangeSet::default();
         self.data = None;
         self.revision += 1;
+    }
+
+    fn end(&mut self) {
+        self.leave(Ended::Explicitly);
+        self.ended = match self.ended {
+            Some(Ended::BySwitch(id)) => Some(Ended::Explicitly(id)),
+            None if self.superseded.is_some() => Some(Ended::InVain),
+            ended => ended,
+        };
+    }
+
+    /// Leaves the last user's session to the next one. What is known of the browser holds for both.
+    fn switch_user(&mut self) {
+        let ChangeSet {
+            remember, client, ..
+        } = std::mem::take(&mut self.changes);
+        self.leave(Ended::BySwitch);
+        self.changes.remember = remember;
+        self.changes.client = client;
     }
 }
 
@@ -169,8 +188,10 @@ impl Session {
     /// The state for a read.
     fn read(&self) -> Result<MutexGuard<'_, State>, SessionError> {
         let mut state = self.state();
-        if let Phase::Unloaded(_) = state.phase {
-            return Err(ErrorKind::NotLoaded.into());
+        match state.phase {
+            Phase::Unloaded(_) => return Err(ErrorKind::NotLoaded.into()),
+            Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
+            Phase::Open | Phase::Sealed => {}
         }
         state.looked_at = true;
         Ok(state)
@@ -231,25 +252,32 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] where the store fails.
+    /// [`ErrorKind::Store`] where the store fails. [`ErrorKind::Sealed`] after the response, where nobody asked before.
     pub async fn load(&self) -> Result<(), SessionError> {
         let presented = match &self.state().phase {
             Phase::Unloaded(presented) => presented.clone(),
             Phase::Open | Phase::Sealed => return Ok(()),
+            Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
         };
-        let base = match self.0.engine.verify(&presented) {
-            None => None,
-            Some(token) => match self.0.engine.load(&token).await? {
-                Loaded::Live(record) => Some(Base { token, record }),
-                Loaded::Superseded | Loaded::Gone => None,
-            },
-        };
-        let mut state = self.state();
-        if let Phase::Unloaded(_) = state.phase {
-            state.base = base;
-            state.phase = Phase::Open;
+        let (mut base, mut superseded) = (None, None);
+        if let Some(token) = self.0.engine.verify(&presented) {
+            match self.0.engine.load(&token).await? {
+                Loaded::Live(record) => base = Some(Base { token, record }),
+                Loaded::Superseded { is_recent: true } => superseded = Some(token.id),
+                Loaded::Superseded { is_recent: false } | Loaded::Gone => {}
+            }
         }
-        Ok(())
+        let mut state = self.state();
+        match state.phase {
+            Phase::Unloaded(_) => {
+                state.base = base;
+                state.superseded = superseded;
+                state.phase = Phase::Open;
+                Ok(())
+            }
+            Phase::Open | Phase::Sealed => Ok(()),
+            Phase::SealedUnloaded => Err(ErrorKind::Sealed.into()),
+        }
     }
 
     /// The value under a key, or `None` where there is none.
@@ -268,9 +296,11 @@ impl Session {
         &self,
         key: impl SessionKey<T>,
     ) -> Result<Option<T>, SessionError> {
-        let value = self.read()?.value(key.name());
+        // The key may be the application's code, which runs under no lock.
+        let key = key.name();
+        let value = self.read()?.value(key);
         value
-            .map(|value| change::from_json(key.name(), &value))
+            .map(|value| change::from_json(key, &value))
             .transpose()
     }
 
@@ -296,13 +326,17 @@ impl Session {
         let key = key.name();
         let value = change::to_json(key, &value)?;
         let mut state = self.write()?;
-        if state.value(key).is_some_and(|old| old.get() == value.get()) {
+        let is_equal = state.value(key).is_some_and(|old| old.get() == value.get());
+        // After an `update` of this request it is a change, even so: a parallel write would have that computed anew.
+        if is_equal && !state.changes.changes_key(key) {
             return Ok(());
         }
         let key: Arc<str> = key.into();
-        state.change_data(self.0.engine.data_limit, |data| {
-            data.insert(key.clone(), value.clone());
-        })?;
+        if !is_equal {
+            state.change_data(self.0.engine.data_limit, |data| {
+                data.insert(key.clone(), value.clone());
+            })?;
+        }
         state.changes.insert(key, value);
         Ok(())
     }
@@ -333,7 +367,10 @@ impl Session {
             let key = key.clone();
             Arc::new(move |old| {
                 let old = old.map(|old| change::from_json(&key, old)).transpose()?;
-                change::to_json(&key, &compute(old))
+                let new = change::to_json(&key, &compute(old))?;
+                // What cannot be read back, as a NaN, is not written.
+                change::from_json::<T>(&key, &new)?;
+                Ok(new)
             })
         };
         loop {
@@ -375,14 +412,23 @@ impl Session {
         key: impl SessionKey<T>,
     ) -> Result<Option<T>, SessionError> {
         let key = key.name();
-        let Some(old) = self.write()?.value(key) else {
-            return Ok(None);
-        };
-        let value = change::from_json(key, &old)?;
-        let mut state = self.write()?;
-        state.change_data(usize::MAX, |data| data.remove(key))?;
-        state.changes.remove(key.into());
-        Ok(Some(value))
+        loop {
+            let (old, revision) = {
+                let state = self.write()?;
+                (state.value(key), state.revision)
+            };
+            let Some(old) = old else {
+                return Ok(None);
+            };
+            let value = change::from_json(key, &old)?;
+            let mut state = self.write()?;
+            // Another task of the request may have taken it meanwhile.
+            if state.revision == revision {
+                state.change_data(usize::MAX, |data| data.remove(key))?;
+                state.changes.remove(key.into());
+                return Ok(Some(value));
+            }
+        }
     }
 
     /// Removes all values. The session goes on, and so does its login.
@@ -422,7 +468,7 @@ impl Session {
     /// [`ErrorKind::Sealed`] after the response.
     pub fn regenerate(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
-        if state.base.is_some() && !state.changes.replaces_token() {
+        if state.base.is_some() && matches!(state.changes.identity, Identity::Keep) {
             state.changes.identity = Identity::Regenerate;
         }
         Ok(())
@@ -430,8 +476,8 @@ impl Session {
 
     /// Logs a user in: the session gets a new token, belongs to the user, and its absolute timeout starts anew.
     ///
-    /// What is in the session stays, unless it belonged to another user: that one's session is ended, and this one starts
-    /// empty.
+    /// What is in the session stays, unless it belonged to another user: then this one starts empty, and that one's is ended
+    /// once this one is stored. These are two steps, and a request that is dropped between them leaves the other's as it was.
     ///
     /// # Errors
     ///
@@ -451,13 +497,16 @@ impl Session {
         let now = self.0.engine.now();
         let mut state = self.write()?;
         if state.login().is_some_and(|login| login.user != user) {
-            state.end();
+            state.switch_user();
         }
         state.changes.identity = Identity::LogIn(Login { user, at: now });
         Ok(())
     }
 
     /// Logs the user out: [`destroy`](Self::destroy), and `Clear-Site-Data` where the layer is set to send it.
+    ///
+    /// It happens after the handler, as all changes do: a client that leaves before the handler is done keeps its session. What
+    /// has to end in any case is ended by [`Sessions::revoke`](crate::Sessions::revoke).
     ///
     /// # Errors
     ///
@@ -481,16 +530,13 @@ impl Session {
 
     /// Whether the session outlives the browser: `true` gives it a persistent cookie and the layer's remember timeouts.
     ///
+    /// Where the session was made otherwise, it gets a new token, as with [`regenerate`](Self::regenerate).
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
     pub fn remember(&self, remember: bool) -> Result<(), SessionError> {
-        let mut state = self.write()?;
-        let is_so = state
-            .base
-            .as_ref()
-            .is_some_and(|base| base.record.remember == remember);
-        state.changes.remember = if is_so { None } else { Some(remember) };
+        self.write()?.changes.remember = Some(remember);
         Ok(())
     }
 
@@ -510,16 +556,7 @@ impl Session {
     ///
     /// [`ErrorKind::Sealed`] after the response.
     pub fn set_client(&self, client: Client) -> Result<(), SessionError> {
-        let mut state = self.write()?;
-        let is_known = state
-            .base
-            .as_ref()
-            .is_some_and(|base| base.record.client.as_deref() == Some(&client));
-        state.changes.client = if is_known {
-            None
-        } else {
-            Some(Arc::new(client))
-        };
+        self.write()?.changes.client = Some(Arc::new(client));
         Ok(())
     }
 
@@ -608,19 +645,27 @@ impl Session {
     /// end where the handler failed.
     pub(crate) fn seal(&self, handler: Handler) -> Option<Pending> {
         let engine = &self.0.engine;
+        let now = (handler == Handler::Succeeded).then(|| engine.now());
         let mut state = self.state();
-        let Phase::Open = std::mem::replace(&mut state.phase, Phase::Sealed) else {
-            return None;
-        };
-        match handler {
-            Handler::Succeeded if state.is_changed(engine) => Some(state.pending()),
-            Handler::Failed if state.ended.is_some() => Some(Pending {
+        match state.phase {
+            Phase::Open => state.phase = Phase::Sealed,
+            Phase::Unloaded(_) => {
+                state.phase = Phase::SealedUnloaded;
+                return None;
+            }
+            Phase::Sealed | Phase::SealedUnloaded => return None,
+        }
+        match (now, state.ended) {
+            (Some(now), _) => state.is_changed(engine, now).then(|| state.pending()),
+            (None, ended @ Some(Ended::Explicitly(_))) => Some(Pending {
+                ended,
                 base: None,
+                superseded: None,
                 changes: ChangeSet::default(),
                 data: None,
-                ..state.pending()
+                activity: state.activity,
             }),
-            _ => None,
+            (None, _) => None,
         }
     }
 
@@ -628,6 +673,7 @@ impl Session {
     pub(crate) fn settle(&self, base: Option<Base>) {
         let mut state = self.state();
         state.base = base;
+        state.superseded = None;
         state.ended = None;
         state.changes = ChangeSet::default();
         state.data = None;
@@ -648,7 +694,7 @@ impl Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
     Succeeded,
-    /// It answered with a 5xx status, or never.
+    /// It answered with a 5xx status or an error, or never.
     Failed,
 }
 
@@ -773,7 +819,11 @@ impl DetachedSession {
     /// [`ErrorKind::Ended`] where the session has been ended or was never stored, [`ErrorKind::Superseded`] where it has
     /// another token by now, [`ErrorKind::Store`] and [`ErrorKind::Contended`] as for a request.
     pub async fn save(&mut self) -> Result<(), SessionError> {
-        let base = self.base()?;
+        let mut base = self.base()?;
+        if self.work.state().changes.is_empty(Some(&base.record)) {
+            // Nothing may be due to be written, and then nothing else asks whether the session is still there.
+            base.record = self.record(&base.token).await?;
+        }
         let pending = {
             let state = self.work.state();
             let is_current = state
@@ -806,27 +856,40 @@ impl DetachedSession {
     /// As [`save`](Self::save).
     pub async fn reload(&mut self) -> Result<(), SessionError> {
         let token = self.base()?.token;
-        let engine = self.work.engine();
-        let record = match engine.load(&token).await? {
-            Loaded::Live(record) => record,
-            Loaded::Superseded => return Err(ErrorKind::Superseded.into()),
-            Loaded::Gone => return Err(ErrorKind::Ended.into()),
-        };
+        let record = self.record(&token).await?;
+        let changes = self.work.state().changes.clone();
+        // Closures of the application run here, so no lock is held.
+        let data = changes.apply(&record.data, self.work.engine().data_limit)?;
         let mut state = self.work.state();
-        let data = state.changes.apply(&record.data, engine.data_limit)?;
         state.data = Some(data);
         state.base = Some(Base { token, record });
+        state.revision += 1;
         Ok(())
     }
 
-    /// The newest state that is known here of the session, with the token that it has since the request's commit.
+    /// What the store has of the session now.
+    async fn record(&self, token: &SessionToken) -> Result<Record, SessionError> {
+        match self.work.engine().load(token).await? {
+            Loaded::Live(record) => Ok(record),
+            Loaded::Superseded { .. } => Err(ErrorKind::Superseded.into()),
+            Loaded::Gone => Err(ErrorKind::Ended.into()),
+        }
+    }
+
+    /// The newest state that is known here of the session, with the token that it has since the request's commit. A handle of
+    /// one user's session never goes on with that of another, to which the request may have switched.
     fn base(&self) -> Result<Base, SessionError> {
         let origin = self.origin.state().base.clone();
         let own = self.work.state().base.clone();
-        [origin, own]
-            .into_iter()
-            .flatten()
-            .max_by_key(|base| base.record.version)
-            .ok_or_else(|| ErrorKind::Ended.into())
+        match (origin, own) {
+            (Some(origin), Some(own))
+                if origin.token.id == own.token.id
+                    && origin.record.version > own.record.version =>
+            {
+                Ok(origin)
+            }
+            (_, Some(own)) | (Some(own), None) => Ok(own),
+            (None, None) => Err(ErrorKind::Ended.into()),
+        }
     }
 }

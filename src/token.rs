@@ -3,6 +3,7 @@
 //! A token is 16 bytes of record id, 16 bytes of secret, and a MAC of 32 bytes over a context and both, in base64url:
 //! 86 characters. The store keeps the record under the id, with a hash of the secret.
 
+use std::env::VarError;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -71,7 +72,7 @@ impl fmt::Debug for RecordId {
 
 /// A text that is no [`RecordId`]: it must be 22 characters of base64url.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRecordId;
+pub struct InvalidRecordId(());
 
 impl fmt::Display for InvalidRecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,7 +89,7 @@ impl FromStr for RecordId {
         let mut bytes = [0; ID_LEN];
         match BASE64.decode_slice(text, &mut bytes) {
             Ok(ID_LEN) => Ok(Self(bytes)),
-            _ => Err(InvalidRecordId),
+            _ => Err(InvalidRecordId(())),
         }
     }
 }
@@ -355,7 +356,12 @@ impl Keys {
     pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
         match std::env::var(variable) {
             Ok(text) => Self::parse(&text, &format!("the environment variable {variable}")),
-            Err(error) => Err(ConfigError::new(
+            // The error as a source would show the value, which may be a key with one wrong byte.
+            Err(VarError::NotUnicode(_)) => Err(ConfigError::new(
+                "keys",
+                format!("the environment variable {variable} is not text; {HOW_TO_MAKE_A_KEY}"),
+            )),
+            Err(error @ VarError::NotPresent) => Err(ConfigError::new(
                 "keys",
                 format!("the environment variable {variable} holds no key; {HOW_TO_MAKE_A_KEY}"),
             )

@@ -108,12 +108,24 @@ impl Carrier {
         self.keep_out_of_caches(headers);
     }
 
-    /// A token in a cache would be handed to others (CVE-2023-30861). What the handler says of caching goes before.
+    /// A token in a cache would be handed to others (CVE-2023-30861). What the handler says of caching stands where it keeps
+    /// shared caches away.
     fn keep_out_of_caches(&self, headers: &mut HeaderMap) {
         self.vary(headers);
-        headers
-            .entry(CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static("no-store"));
+        let is_private = headers.get_all(CACHE_CONTROL).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|&byte| byte == b',')
+                .any(|directive| {
+                    // `private="…"` is about single header fields (RFC 9111, section 5.2.2.7), and is not enough.
+                    let directive = directive.trim_ascii();
+                    directive.eq_ignore_ascii_case(b"private")
+                        || directive.eq_ignore_ascii_case(b"no-store")
+                })
+        });
+        if !is_private {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
     }
 
     /// Tells caches that the response depends on the session.

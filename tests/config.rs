@@ -5,10 +5,12 @@
 mod support;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::{
-    Keys, MemoryStore, SameSite, SessionLayer, SessionLayerBuilder, SigningKey, WhenFull,
+    Clock, Keys, MemoryStore, SameSite, SessionLayer, SessionLayerBuilder, SigningKey, TestClock,
+    WhenFull,
 };
 use support::builder;
 
@@ -289,4 +291,56 @@ async fn keys_come_from_a_file_the_first_signs_and_the_others_retire() {
         .get_with("/get/theme", &[("cookie", &browser.cookies()[0])])
         .await
         .assert(200, "dark");
+}
+
+#[tokio::test]
+async fn timeouts_without_end_are_no_overflow() {
+    let layer = builder(MemoryStore::new())
+        .idle_timeout(Duration::MAX)
+        .absolute_timeout(Duration::MAX)
+        .store_timeout(Duration::MAX)
+        .commit_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let mut browser = support::Browser::new(&support::app(layer));
+    browser.get("/insert/theme/dark").await.assert(200, "done");
+    browser.get("/insert/theme/light").await.assert(200, "done");
+    browser.get("/get/theme").await.assert(200, "light");
+}
+
+/// Runs itself again, since a variable of this process cannot be set safely.
+#[cfg(unix)]
+#[test]
+fn a_key_that_is_not_text_is_not_shown() {
+    use std::os::unix::ffi::OsStrExt;
+
+    const VARIABLE: &str = "CLOAKROOM_TEST_KEY";
+    if std::env::var_os(VARIABLE).is_some() {
+        let error = Keys::from_env(VARIABLE).unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", error.source());
+        assert!(
+            error.to_string().contains("not text") && !shown.contains("abcdef"),
+            "{shown}"
+        );
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_key_that_is_not_text_is_not_shown"])
+        .env(VARIABLE, std::ffi::OsStr::from_bytes(b"abcdef\xff"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.contains("1 passed"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_can_be_shared() {
+    let clock: Arc<dyn Clock> = Arc::new(TestClock::new());
+    let layer = builder(MemoryStore::new()).clock(clock.clone()).build();
+    let app = support::app(layer.unwrap());
+    let reply = support::Browser::new(&app).get("/insert/theme/dark").await;
+    reply.assert(200, "done");
 }

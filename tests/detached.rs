@@ -43,6 +43,10 @@ fn setup() -> Setup {
         )
         .route("/detach_and_regenerate", detach(Session::regenerate))
         .route("/detach_and_destroy", detach(Session::destroy))
+        .route(
+            "/detach_and_log_in",
+            detach(|session| session.log_in("grace")),
+        )
         .layer(builder(spy.clone()).clock(clock.clone()).build().unwrap());
     Setup {
         browser: Browser::new(&app),
@@ -181,15 +185,29 @@ async fn a_handle_does_not_revive_a_session_that_has_ended() {
         let mut later = setup.detached("/detach").await;
         match end {
             "idle" => setup.clock.advance(Duration::from_secs(30 * 60)),
-            path => drop(setup.browser.get(path).await),
+            path => drop(setup.browser.send(path, &[]).await),
         }
+        let old = setup.browser.clone();
+        // As little without a change as with one.
+        assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Ended);
         later.insert("later", 1).unwrap();
-        if end == "/log_out" {
-            assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Ended);
-            assert_eq!(setup.spy.store.len(), 0);
-        }
+        assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Ended);
         assert_eq!(later.reload().await.unwrap_err().kind(), ErrorKind::Ended);
+        old.clone().get("/keys").await.assert(200, "");
     }
+}
+
+#[tokio::test]
+async fn a_handle_of_one_user_never_writes_into_the_session_of_the_next() {
+    let mut setup = setup();
+    setup.browser.get("/log_in/ada").await;
+    let mut adas = setup.detached("/detach_and_log_in").await;
+    setup.browser.get("/user").await.assert(200, "grace");
+    adas.insert("diary", "ada's").unwrap();
+    assert_eq!(adas.save().await.unwrap_err().kind(), ErrorKind::Ended);
+    assert_eq!(adas.reload().await.unwrap_err().kind(), ErrorKind::Ended);
+    assert_eq!(adas.user().unwrap().unwrap().as_str(), "ada");
+    setup.browser.get("/keys").await.assert(200, "");
 }
 
 #[tokio::test]

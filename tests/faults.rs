@@ -10,11 +10,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
 use cloakroom::{
     MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore, TestClock,
 };
+use http::Request;
+use http::header::COOKIE;
 use support::{Browser, Spy, app, builder, key, routes};
+use tower::{Layer, ServiceExt};
 
 fn setup() -> (Spy<MemoryStore>, Browser) {
     let spy = Spy::new(MemoryStore::new());
@@ -130,7 +134,9 @@ async fn a_failed_touch_spoils_no_answer() {
     reply.assert(200, "ada");
     reply.assert_no_cookie();
     spy.is_well();
-    assert_eq!(browser.get("/user").await.cookies().len(), 1);
+    spy.calls();
+    browser.get("/user").await.assert(200, "ada");
+    assert_eq!(spy.calls(), ["load", "touch"]);
 }
 
 #[tokio::test]
@@ -387,4 +393,40 @@ async fn a_handler_that_panics_commits_nothing_and_blocks_nobody() {
     browser.get("/get/theme").await.assert(200, "dark");
     browser.get("/user").await.assert(401, "");
     browser.get("/update/visits").await.assert(200, "1");
+}
+
+/// As with a timeout between the layer and the handler.
+#[tokio::test]
+async fn an_error_of_the_inner_service_writes_nothing_but_an_end_and_is_passed_on() {
+    let spy = Spy::new(MemoryStore::new());
+    let layer = SessionLayer::new(spy.clone(), key());
+    let app = app(layer.clone());
+    let service = layer.layer(tower::service_fn(|request: Request<Body>| async move {
+        let session = Session::from_extensions(request.extensions()).unwrap();
+        match request.uri().path() {
+            "/insert" => session.insert("theme", "late").unwrap(),
+            "/log_in" => session.log_in("grace").unwrap(),
+            _ => session.log_out().unwrap(),
+        }
+        Err::<http::Response<Body>, _>("too late")
+    }));
+    for (path, status) in [("/insert", 200), ("/log_in", 200), ("/log_out", 401)] {
+        let mut browser = Browser::new(&app);
+        browser.get("/log_in/ada").await;
+        let mut request = support::request(path);
+        let cookie = browser.cookies()[0].parse().unwrap();
+        request.headers_mut().insert(COOKIE, cookie);
+        let error = service.clone().oneshot(request).await.unwrap_err();
+        assert_eq!(error, "too late");
+        browser.get("/keys").await.assert(200, "");
+        assert_eq!(browser.get("/user").await.status.as_u16(), status, "{path}");
+    }
+    // The error is passed on as well where the end cannot be written.
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await;
+    spy.fails("remove");
+    let mut request = support::request("/log_out");
+    let cookie = browser.cookies()[0].parse().unwrap();
+    request.headers_mut().insert(COOKIE, cookie);
+    assert_eq!(service.oneshot(request).await.unwrap_err(), "too late");
 }

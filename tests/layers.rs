@@ -8,8 +8,9 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use axum::routing::get;
-use cloakroom::{MemoryStore, Session, SessionError, SessionLayer};
+use cloakroom::{ErrorKind, MemoryStore, Session, SessionError, SessionLayer};
 use http::{Request, Response};
 use http_body_util::Full;
 use support::{Browser, Spy, app, builder, key, routes};
@@ -145,6 +146,24 @@ async fn a_request_without_the_layer_is_an_error_that_says_what_to_do() {
         .get("/optional")
         .await
         .assert(200, "true");
+}
+
+#[tokio::test]
+async fn an_application_can_make_a_page_of_an_error() {
+    async fn page(response: Response<Body>) -> Response<Body> {
+        match response.extensions().get::<ErrorKind>() {
+            Some(kind) => (response.status(), format!("{kind:?}")).into_response(),
+            None => response,
+        }
+    }
+    let app = app(SessionLayer::new(MemoryStore::new(), key()));
+    let app = app.layer(axum::middleware::map_response(page));
+    let mut browser = Browser::new(&app);
+    browser.get("/user").await.assert(401, "NotLoggedIn");
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let late = browser.send("/insert/theme/dark", &[]);
+    browser.get("/regenerate").await;
+    late.await.assert(409, "Superseded");
 }
 
 #[tokio::test]

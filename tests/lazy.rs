@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
@@ -106,4 +108,29 @@ async fn a_bad_cookie_is_anonymous() {
         .await
         .assert(200, "nothing");
     assert_eq!(spy.calls(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_loaded_before_the_response_is_an_error_and_no_visitor() {
+    let kept = Arc::new(Mutex::new(None));
+    let keep = kept.clone();
+    let handler = get(move |request: Request| async move {
+        let session = Session::from_extensions(request.extensions()).unwrap();
+        *keep.lock().unwrap() = Some(session);
+    });
+    let layer = builder(MemoryStore::new()).lazy().build().unwrap();
+    let app = routes().route("/keep", handler).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await;
+    browser.get("/keep").await.assert(200, "");
+    let session: Session = kept.lock().unwrap().take().unwrap();
+    for error in [
+        session.user().unwrap_err(),
+        session.load().await.unwrap_err(),
+        session.get::<String>("theme").unwrap_err(),
+        session.insert("theme", "dark").unwrap_err(),
+        session.detach().unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Sealed);
+    }
 }

@@ -4,11 +4,14 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cloakroom::{MemoryStore, SessionLayer, TestClock};
+use axum::extract::Path;
+use cloakroom::{MemoryStore, Session, SessionLayer, TestClock};
 use support::{Browser, Spy, app, builder};
+use tokio::sync::Notify;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -212,7 +215,7 @@ async fn a_session_that_is_not_remembered_ends_with_the_browser() {
 }
 
 #[tokio::test]
-async fn the_cookies_max_age_follows_the_server() {
+async fn the_cookie_of_a_remembered_session_lasts_to_its_absolute_end_and_is_never_sent_again() {
     let Setup { clock, app, .. } = setup();
     let mut browser = Browser::new(&app);
     let max_age = |reply: &support::Reply| -> Option<u64> {
@@ -224,35 +227,93 @@ async fn the_cookies_max_age_follows_the_server() {
             .parse()
             .ok()
     };
-    let token = {
-        let reply = browser.get("/remember/ada").await;
-        assert_eq!(max_age(&reply), Some(14 * DAY.as_secs()));
-        reply.token().unwrap()
-    };
-    // Within the touch interval it does not move, for a write as little as for a read.
-    clock.advance(DAY);
-    browser.get("/get/theme").await.assert_no_cookie();
-    browser.get("/insert/theme/dark").await.assert_no_cookie();
-    // Then it does, with the same token.
-    clock.advance(DAY);
-    for path in ["/get/theme", "/update/visits"] {
-        let reply = browser.get(path).await;
-        assert_eq!(max_age(&reply), Some(14 * DAY.as_secs()), "{path}");
-        assert_eq!(reply.token().unwrap(), token);
-        assert_eq!(reply.header("cache-control"), Some("no-store"));
-        clock.advance(2 * DAY);
+    let reply = browser.get("/remember/ada").await;
+    assert_eq!(max_age(&reply), Some(90 * DAY.as_secs()));
+    for path in ["/get/theme", "/insert/theme/dark", "/update/visits"] {
+        clock.advance(5 * DAY);
+        browser.get(path).await.assert_no_cookie();
     }
-    // Near the absolute timeout, it ends with that.
-    for _ in 0..7 {
-        clock.advance(11 * DAY);
-        browser.get("/get/theme").await;
-    }
-    clock.advance(5 * DAY);
+    // A new token has what is left.
     let reply = browser.get("/regenerate").await;
-    assert_eq!(max_age(&reply), Some(2 * DAY.as_secs()));
-    // A touch that cannot move the end sends no cookie.
-    clock.advance(DAY + 12 * HOUR);
-    browser.get("/get/theme").await.assert_no_cookie();
+    assert_eq!(max_age(&reply), Some(75 * DAY.as_secs()));
+    // The server ends an idle session all the same.
+    clock.advance(14 * DAY);
+    assert!(!browser.cookies().is_empty());
+    browser.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn a_handler_that_outlives_its_session_does_not_bring_it_back() {
+    for path in ["/slow/read", "/slow/insert", "/slow/regenerate"] {
+        let Setup {
+            clock, layer, spy, ..
+        } = setup();
+        let slow = axum::routing::get(
+            move |session: Session, Path(operation): Path<String>| async move {
+                clock.advance(30 * MINUTE);
+                match &*operation {
+                    "insert" => session.insert("theme", "late"),
+                    "regenerate" => session.regenerate(),
+                    _ => Ok(()),
+                }
+            },
+        );
+        let app = support::routes()
+            .route("/slow/{operation}", slow)
+            .layer(layer);
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        spy.calls();
+        let reply = browser.get(path).await;
+        reply.assert(200, "");
+        reply.assert_no_cookie();
+        assert!(
+            !spy.calls()
+                .iter()
+                .any(|call| ["touch", "replace"].contains(call)),
+            "{path} wrote"
+        );
+        browser.get("/keys").await.assert(200, "");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_write_is_kept_where_another_request_kept_the_session_alive() {
+    let Setup { clock, layer, .. } = setup();
+    let go_on = Arc::new(Notify::new());
+    let signal = go_on.clone();
+    let slow = axum::routing::get(move |session: Session| async move {
+        signal.notified().await;
+        session.insert("slow", "kept")
+    });
+    let app = support::routes().route("/slow", slow).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let slow = tokio::spawn(browser.send("/slow", &[]));
+    tokio::task::yield_now().await;
+    clock.advance(20 * MINUTE);
+    assert!(is_alive(&mut browser).await);
+    clock.advance(20 * MINUTE);
+    go_on.notify_one();
+    slow.await.unwrap().assert(200, "");
+    browser.get("/keys").await.assert(200, "slow,theme");
+}
+
+#[tokio::test]
+async fn a_slow_login_starts_a_session_where_the_old_one_has_expired_meanwhile() {
+    let Setup { clock, layer, .. } = setup();
+    let slow = axum::routing::get(move |session: Session| async move {
+        clock.advance(30 * MINUTE);
+        session.remember(true)?;
+        session.log_in("ada")
+    });
+    let app = support::routes().route("/slow", slow).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let reply = browser.get("/slow").await;
+    assert!(reply.cookies()[0].contains("; Max-Age="), "{reply:?}");
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/keys").await.assert(200, "");
 }
 
 #[tokio::test]
@@ -282,9 +343,9 @@ async fn remember_can_be_turned_on_and_off_for_a_session_that_is_there() {
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
     let token = browser.token();
-    assert!(browser.get("/on").await.cookies()[0].ends_with("Path=/; Max-Age=1209600"));
+    assert!(browser.get("/on").await.cookies()[0].ends_with("Path=/; Max-Age=7776000"));
+    assert_ne!(browser.token(), token, "the old token got another Max-Age");
     browser.get("/on").await.assert_no_cookie();
-    assert_eq!(browser.token(), token, "the token need not change");
     clock.advance(DAY);
     assert!(is_alive(&mut browser).await);
     assert!(browser.get("/off").await.cookies()[0].ends_with("Path=/"));

@@ -255,3 +255,41 @@ async fn the_whole_log_holds_no_token_and_no_data() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_error_that_a_handler_answers_with_is_told_once_if_it_is_the_servers_fault() {
+    let (log, _guard) = Log::start();
+    let app = app(SessionLayer::new(MemoryStore::new(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/user").await.assert(401, "");
+    assert!(!log.take().contains("refused"));
+    browser.get("/insert/visits/many").await;
+    log.take();
+    browser.get("/update/visits").await.assert(500, "");
+    let told = log.assert("ERROR", "refused");
+    assert_eq!(told.matches("refused").count(), 1, "{told}");
+    assert!(told.contains("a value of another type"), "{told}");
+    assert!(!told.contains("many"), "{told}");
+}
+
+#[tokio::test]
+async fn what_happens_outside_of_requests_is_told_as_well() {
+    let (log, _guard) = Log::start();
+    let spy = Spy::new(MemoryStore::new());
+    let layer = SessionLayer::new(spy.clone(), key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    for _ in 0..2 {
+        Browser::new(&app).get("/log_in/ada").await;
+    }
+    log.take();
+    assert_eq!(sessions.revoke_all("grace").await.unwrap(), 0);
+    assert!(!log.take().contains("destroyed"));
+    assert_eq!(sessions.revoke_all("ada").await.unwrap(), 2);
+    let told = log.assert("DEBUG", "destroyed");
+    assert!(told.contains("count=2") && !told.contains("ada"), "{told}");
+    spy.is_down();
+    sessions.purge_expired().await.unwrap_err();
+    let told = log.assert("ERROR", "store_error");
+    assert!(told.contains("operation=\"purge_expired\""), "{told}");
+}

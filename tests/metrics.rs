@@ -13,7 +13,10 @@ async fn events_are_counted_and_store_calls_are_timed() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
-    let mut browser = Browser::new(&app(SessionLayer::new(MemoryStore::new(), key())));
+    let layer = SessionLayer::new(MemoryStore::new(), key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    let mut browser = Browser::new(&app);
     for path in [
         "/insert/theme/dark",
         "/get/theme",
@@ -22,6 +25,11 @@ async fn events_are_counted_and_store_calls_are_timed() {
     ] {
         browser.get(path).await;
     }
+    for _ in 0..2 {
+        Browser::new(&app).get("/log_in/ada").await;
+    }
+    sessions.revoke_all("ada").await.unwrap();
+    sessions.purge_expired().await.unwrap();
     let mut seen = Vec::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let labels: Vec<_> = key
@@ -44,12 +52,14 @@ async fn events_are_counted_and_store_calls_are_timed() {
     assert_eq!(
         seen,
         [
-            "cloakroom_events_total{event=created} 1",
-            "cloakroom_events_total{event=destroyed} 1",
+            "cloakroom_events_total{event=created} 3",
+            "cloakroom_events_total{event=destroyed} 3",
             "cloakroom_events_total{event=loaded} 3",
             "cloakroom_events_total{event=regenerated} 1",
-            "cloakroom_store_seconds{operation=insert} 1",
+            "cloakroom_store_seconds{operation=insert} 3",
             "cloakroom_store_seconds{operation=load} 3",
+            "cloakroom_store_seconds{operation=purge_expired} 1",
+            "cloakroom_store_seconds{operation=remove_all_of} 1",
             "cloakroom_store_seconds{operation=remove} 1",
             "cloakroom_store_seconds{operation=replace} 1",
         ]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
-use cloakroom::{MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore};
+use cloakroom::{
+    MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore, TestClock,
+};
 use support::{Browser, Spy, app, builder, key, routes};
 use tokio::task::JoinSet;
 
@@ -360,4 +362,93 @@ async fn two_stores_on_one_sqlite_file_lose_nothing() {
         assert_eq!(reply.status, 200, "{reply:?}");
     }
     browsers[1].get("/get/visits").await.assert(200, "64");
+}
+
+#[tokio::test]
+async fn a_late_answer_never_puts_an_old_token_over_a_newer_one() {
+    for late in ["/user", "/update/visits"] {
+        for newer in ["/regenerate", "/log_in/ada"] {
+            let clock = TestClock::new();
+            let layer = builder(MemoryStore::new()).clock(clock.clone()).build();
+            let mut browser = Browser::new(&app(layer.unwrap()));
+            browser.get("/remember/ada").await;
+            clock.advance(Duration::from_secs(5 * 24 * 60 * 60));
+            let late = browser.send(late, &[]).await;
+            assert_eq!(late.status, 200);
+            browser.get(newer).await.assert(200, "done");
+            browser.keep(&late);
+            browser.get("/user").await.assert(200, "ada");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_or_an_end_with_a_token_that_was_just_replaced_is_refused_and_leaves_the_new_one() {
+    for newer in ["/regenerate", "/log_in/ada"] {
+        for late in [
+            "/insert/theme/light",
+            "/update/visits",
+            "/log_out",
+            "/destroy",
+        ] {
+            let (spy, mut browser) = setup();
+            browser.get("/insert/theme/dark").await;
+            let late = browser.send(late, &[]);
+            browser.get(newer).await.assert(200, "done");
+            let late = late.await;
+            late.assert(409, "");
+            browser.keep(&late);
+            browser.get("/get/theme").await.assert(200, "dark");
+            assert_eq!(spy.store.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_with_a_token_that_was_just_replaced_is_a_visitors() {
+    let (_, mut browser) = setup();
+    browser.get("/insert/theme/dark").await;
+    for (path, body) in [
+        ("/get/theme", "nothing"),
+        ("/regenerate", "done"),
+        ("/fail/destroy", "failed"),
+    ] {
+        let late = browser.send(path, &[]);
+        browser.get("/regenerate").await;
+        let late = late.await;
+        assert_eq!(late.body, body);
+        late.assert_no_cookie();
+    }
+    browser.get("/get/theme").await.assert(200, "dark");
+}
+
+#[tokio::test]
+async fn a_login_with_a_token_that_was_just_replaced_starts_a_session_of_its_own() {
+    let (spy, mut browser) = setup();
+    browser.get("/insert/theme/dark").await;
+    let late = browser.send("/log_in/ada", &[]);
+    browser.get("/log_in/ada").await;
+    let mut other = browser.clone();
+    let late = late.await;
+    late.assert(200, "done");
+    other.keep(&late);
+    other.get("/user").await.assert(200, "ada");
+    other.get("/get/theme").await.assert(200, "nothing");
+    browser.get("/user").await.assert(200, "ada");
+    assert_eq!(spy.store.len(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_never_received_its_new_token_is_a_visitor_after_a_minute() {
+    let clock = TestClock::new();
+    let layer = builder(MemoryStore::new()).clock(clock.clone()).build();
+    let mut browser = Browser::new(&app(layer.unwrap()));
+    browser.get("/insert/theme/dark").await;
+    drop(browser.send("/regenerate", &[]).await);
+    clock.advance(Duration::from_millis(59_999));
+    browser.get("/insert/theme/light").await.assert(409, "");
+    clock.advance(Duration::from_millis(1));
+    browser.get("/log_out").await.assert(200, "done");
+    browser.get("/insert/theme/light").await.assert(200, "done");
+    browser.get("/get/theme").await.assert(200, "light");
 }

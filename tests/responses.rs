@@ -5,10 +5,11 @@
 mod support;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::HeaderMap;
 use axum::response::AppendHeaders;
 use axum::routing::get;
-use cloakroom::{MemoryStore, SameSite, Session, SessionError, SessionLayer};
+use cloakroom::{MemoryStore, SameSite, Session, SessionError, SessionLayer, TestClock};
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use support::{Browser, Spy, app, builder, key, send};
 
@@ -36,11 +37,15 @@ async fn the_default_cookie_is_host_bound_secure_http_only_lax_and_ends_with_the
 
 #[tokio::test]
 async fn a_remembered_session_has_a_persistent_cookie() {
-    let reply = Browser::new(&default_app()).get("/remember/ada").await;
+    // By a clock that stands still, or a second could begin between login and answer.
+    let layer = builder(MemoryStore::new()).clock(TestClock::new()).build();
+    let reply = Browser::new(&app(layer.unwrap()))
+        .get("/remember/ada")
+        .await;
     let cookies: Vec<_> = reply.cookies().into_iter().map(blotted).collect();
     assert_eq!(
         cookies,
-        ["__Host-session=<token>; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=1209600"]
+        ["__Host-session=<token>; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=7776000"]
     );
 }
 
@@ -186,6 +191,36 @@ async fn what_the_handler_says_of_caching_and_varying_is_kept() {
     let reply = Browser::new(&app).get("/").await;
     assert_eq!(reply.all("vary"), ["accept-encoding, COOKIE"]);
     assert_eq!(reply.all("cache-control"), ["private, max-age=60"]);
+}
+
+#[tokio::test]
+async fn a_new_token_is_kept_out_of_caches_whatever_else_the_handler_says() {
+    async fn handler(
+        session: Session,
+        Path(caching): Path<String>,
+    ) -> Result<AppendHeaders<Vec<(http::HeaderName, String)>>, SessionError> {
+        session.regenerate()?;
+        session.insert("caching", &caching)?;
+        let values = caching.split(';').filter(|value| !value.is_empty());
+        let header = |value: &str| (CACHE_CONTROL, value.to_owned());
+        Ok(AppendHeaders(values.map(header).collect()))
+    }
+    let app = Router::new()
+        .route("/{caching}", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    for (of_handler, sent) in [
+        ("public, max-age=60", &["no-store"][..]),
+        ("public;max-age=60", &["no-store"]),
+        ("private=\"x-name\", max-age=60", &["no-store"]),
+        ("no-cache", &["no-store"]),
+        ("max-age=60, Private", &["max-age=60, Private"]),
+        ("no-store;max-age=0", &["no-store", "max-age=0"]),
+    ] {
+        let path = format!("/{}", of_handler.replace(' ', "%20").replace('"', "%22"));
+        let reply = Browser::new(&app).get(&path).await;
+        assert_eq!(reply.cookies().len(), 1);
+        assert_eq!(reply.all("cache-control"), sent, "{of_handler}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -501,4 +502,121 @@ async fn an_update_may_use_the_session_itself() {
     browser.get("/handler").await.assert(200, "");
     browser.get("/get/n").await.assert(200, "5");
     browser.get("/get/seen").await.assert(200, "true");
+}
+
+#[tokio::test]
+async fn a_value_that_two_tasks_of_a_request_take_is_given_to_one() {
+    thread_local! {
+        /// What reads the value takes it as well, as another task may do at this moment.
+        static OTHER: RefCell<Option<Session>> = const { RefCell::new(None) };
+    }
+
+    struct Taken;
+
+    impl<'de> serde::Deserialize<'de> for Taken {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            String::deserialize(deserializer)?;
+            if let Some(session) = OTHER.take() {
+                let taken = session.remove::<String>("notice").unwrap();
+                assert_eq!(taken.as_deref(), Some("saved"));
+            }
+            Ok(Self)
+        }
+    }
+
+    let app = with_handler(|session| {
+        OTHER.set(Some(session.clone()));
+        assert!(session.remove::<Taken>("notice")?.is_none());
+        Ok(())
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/notice/saved").await;
+    browser.get("/handler").await.assert(200, "");
+    browser.get("/keys").await.assert(200, "");
+}
+
+#[tokio::test]
+async fn an_insert_after_an_update_is_what_is_written_whatever_came_between() {
+    let spy = Spy::new(MemoryStore::new());
+    let handler = axum::routing::get(|session: Session| async move {
+        let n = session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+        session.insert("n", n)
+    });
+    let app = support::routes()
+        .route("/fix", handler)
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/update/n").await;
+    let gate = spy.stop_at("replace");
+    let fix = tokio::spawn(browser.send("/fix", &[]));
+    gate.arrived(1).await;
+    spy.stop_nowhere();
+    browser.get("/update/n").await.assert(200, "2");
+    browser.get("/update/n").await.assert(200, "3");
+    gate.let_through(1);
+    fix.await.unwrap().assert(200, "");
+    browser.get("/get/n").await.assert(200, "2");
+}
+
+#[tokio::test]
+async fn an_update_to_what_cannot_be_read_back_changes_nothing() {
+    let app = with_handler(|session| {
+        let error = session
+            .update("ratio", |_: Option<f64>| f64::NAN)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongType);
+        assert_eq!(session.get::<f64>("ratio")?, None);
+        Ok(())
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.get("/handler").await.assert(200, "");
+    browser.get("/keys").await.assert(200, "theme");
+}
+
+#[tokio::test]
+async fn a_key_that_uses_the_session_blocks_nobody() {
+    struct Chosen(Session);
+
+    impl cloakroom::SessionKey<String> for Chosen {
+        fn name(&self) -> &str {
+            let is_there = self.0.get::<String>("theme").unwrap().is_some();
+            if is_there { "theme" } else { "other" }
+        }
+    }
+
+    let app = with_handler(|session| {
+        let key = || Chosen(session.clone());
+        assert_eq!(session.get(key())?.as_deref(), Some("dark"));
+        session.insert(key(), "light".to_owned())?;
+        assert_eq!(session.remove(key())?.as_deref(), Some("light"));
+        Ok(())
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.get("/handler").await.assert(200, "");
+}
+
+#[tokio::test]
+async fn a_session_over_a_lowered_data_limit_can_be_used_and_made_smaller() {
+    let store = MemoryStore::new();
+    let large = app(SessionLayer::new(store.clone(), key()));
+    let small = app(builder(store).data_limit(16).build().unwrap());
+    let mut of_large = Browser::new(&large);
+    of_large.get("/insert/theme/a-long-name-of-one").await;
+    let reply = of_large.get("/insert/note/x").await;
+    reply.assert_no_cookie();
+    let token = of_large.token();
+    let mut browser = Browser::new(&small);
+    let cookie = format!("__Host-session={token}");
+    let reply = browser
+        .get_with("/log_in/ada", &[("cookie", &cookie)])
+        .await;
+    reply.assert(200, "done");
+    browser.get("/insert/more/data").await.assert(500, "");
+    browser.get("/remove/note").await.assert(200, "x");
+    browser
+        .get("/get/theme")
+        .await
+        .assert(200, "a-long-name-of-one");
 }

@@ -52,6 +52,22 @@ struct Shard {
     expiries: BinaryHeap<Reverse<(Timestamp, RecordId)>>,
 }
 
+impl Shard {
+    /// Looks at the record when it expires.
+    fn watch(&mut self, id: RecordId, expires_at: Timestamp) {
+        self.expiries.push(Reverse((expires_at, id)));
+        self.compact();
+    }
+
+    /// What is left of removed records and of former expiries must not outgrow the live records.
+    fn compact(&mut self) {
+        if self.expiries.len() > 2 * self.records.len() + 64 {
+            let entry = |(id, record): (&RecordId, &Record)| Reverse((record.expires_at(), *id));
+            self.expiries = self.records.iter().map(entry).collect();
+        }
+    }
+}
+
 /// A record id is random, so it is its own hash.
 #[derive(Default)]
 struct IdHasher(u64);
@@ -145,6 +161,12 @@ impl Inner {
         self.users(user).entry(user.clone()).or_default().insert(id);
     }
 
+    /// Copied, since a user's lock is not held while a shard's is taken.
+    fn ids_of(&self, user: &UserId) -> Vec<RecordId> {
+        let users = self.users(user);
+        users.get(user).into_iter().flatten().copied().collect()
+    }
+
     fn unfile(&self, id: RecordId, user: &UserId) {
         if let Entry::Occupied(mut ids) = self.users(user).entry(user.clone()) {
             ids.get_mut().remove(&id);
@@ -162,14 +184,7 @@ impl Inner {
         if let Some(user) = record.user() {
             self.unfile(id, user);
         }
-        // What is left of removed records must not outgrow the live ones.
-        if shard.expiries.len() > 2 * shard.records.len() + 64 {
-            shard.expiries = shard
-                .records
-                .iter()
-                .map(|(id, record)| Reverse((record.expires_at(), *id)))
-                .collect();
-        }
+        shard.compact();
         true
     }
 
@@ -224,8 +239,8 @@ impl SessionStore for MemoryStore {
                 self.0.max
             )));
         }
-        shard.expiries.push(Reverse((record.expires_at(), id)));
         shard.records.insert(id, record.clone());
+        shard.watch(id, record.expires_at());
         if let Some(user) = record.user() {
             self.0.file(id, user);
         }
@@ -247,7 +262,7 @@ impl SessionStore for MemoryStore {
         }
         let old = std::mem::replace(old, record.clone());
         if record.expires_at() < old.expires_at() {
-            shard.expiries.push(Reverse((record.expires_at(), id)));
+            shard.watch(id, record.expires_at());
         }
         if old.user() != record.user() {
             if let Some(user) = old.user() {
@@ -270,7 +285,7 @@ impl SessionStore for MemoryStore {
         let is_earlier = expires_at < stored.expires_at;
         stored.expires_at = expires_at;
         if is_earlier {
-            shard.expiries.push(Reverse((expires_at, id)));
+            shard.watch(id, expires_at);
         }
         Ok(true)
     }
@@ -293,14 +308,7 @@ impl SessionStore for MemoryStore {
 #[async_trait]
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let ids: Vec<RecordId> = self
-            .0
-            .users(user)
-            .get(user)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let ids = self.0.ids_of(user);
         let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
         let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
         Ok(ids
@@ -315,14 +323,7 @@ impl UserIndex for MemoryStore {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, StoreError> {
-        let ids: Vec<RecordId> = self
-            .0
-            .users(user)
-            .get(user)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let ids = self.0.ids_of(user);
         let mut removed = 0;
         for id in ids.into_iter().filter(|id| Some(*id) != except) {
             let mut shard = self.0.write(id);
@@ -350,5 +351,50 @@ impl fmt::Debug for MemoryStore {
             .field("sessions", &self.len())
             .field("max_sessions", &self.0.max)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Mint;
+    use std::time::Duration;
+
+    /// What the store remembers of former expiries cannot be seen from outside.
+    #[tokio::test]
+    async fn expiries_that_move_to_and_fro_do_not_grow_the_store() -> Result<(), StoreError> {
+        let store = MemoryStore::new();
+        let now = SystemClock.now();
+        let (soon, late) = (
+            now + Duration::from_secs(60),
+            now + Duration::from_secs(120),
+        );
+        let id = RecordId::from_bytes([0; 16]);
+        let record = Record {
+            version: Version::FIRST,
+            secret_hash: Mint::default()
+                .renew(id)
+                .map_err(|error| StoreError::new("no token", error))?
+                .secret_hash(),
+            login: None,
+            created_at: now,
+            expires_at: late,
+            token_replaced_at: None,
+            remember: false,
+            client: None,
+            data: Arc::default(),
+        };
+        store.insert(id, &record).await?;
+        for _ in 0..1000 {
+            for expires_at in [soon, late] {
+                let moved = record.clone().with_expires_at(expires_at);
+                store.touch(id, &moved).await?;
+                store.replace(id, Version::FIRST, &moved).await?;
+            }
+            let moved = record.clone().with_expires_at(soon);
+            store.replace(id, Version::FIRST, &moved).await?;
+        }
+        assert!(store.0.read(id).expiries.len() < 100);
+        Ok(())
     }
 }
