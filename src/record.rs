@@ -215,7 +215,6 @@ pub struct Record {
     pub(crate) data: Arc<Data>,
     /// What Memcached calls the version that was loaded. It spares a write the question.
     #[cfg(feature = "memcached")]
-    #[serde(skip)]
     pub(crate) loaded_cas: Option<(Version, u64)>,
 }
 
@@ -357,6 +356,8 @@ impl Record {
                 })
             }),
             data: Arc::new(encoded.data),
+            #[cfg(feature = "memcached")]
+            loaded_cas: None,
         })
     }
 

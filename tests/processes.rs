@@ -1,6 +1,6 @@
 //! Several processes on one store, and a process that dies.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

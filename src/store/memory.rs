@@ -383,6 +383,8 @@ mod tests {
             remember: false,
             client: None,
             data: Arc::default(),
+            #[cfg(feature = "memcached")]
+            loaded_cas: None,
         };
         store.insert(id, &record).await?;
         for _ in 0..1000 {

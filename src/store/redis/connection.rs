@@ -125,7 +125,7 @@ impl Connection {
             .collect::<Vec<_>>();
         let client = SentinelClient::build(
             sentinels,
-            master.to_owned(),
+            String::from(master),
             Some(servers),
             SentinelServerType::Master,
         )
