@@ -34,8 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::{
-    AnyStore, Keys, SessionLayer, SessionLayerBuilder, SessionStore, SqliteStore, UserIndex,
-    WhenFull,
+    AnyStore, Keys, SessionLayer, SessionLayerBuilder, SessionStore, SqliteStore, WhenFull,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;

@@ -833,6 +833,10 @@ impl RedisSentinel {
                 info.contains("status=ok") && info.contains("slaves=1,sentinels=3")
             });
         }
+        // The link counts as up before the master sends what is written: it waits for the replica's first word.
+        wait_for(&replica, &["INFO", "replication"], |info| {
+            !info.contains("slave_repl_offset:0\r")
+        });
         Self {
             master,
             replica,
