@@ -49,7 +49,7 @@
 //! | use it in a handler | [`Session`], [`CurrentUser`], [`Key`], [`SessionError`] |
 //! | go on after the response | [`DetachedSession`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`] |
-//! | choose a store | [`MemoryStore`], [`SqliteStore`] |
+//! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
 //! | test timeouts | [`TestClock`] |
 //!
@@ -60,6 +60,11 @@
 //! | `axum` | yes | the extractors, and errors as responses, through `axum-core` |
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `sqlite` | | [`SqliteStore`] |
+//! | `postgres` | | [`PostgresStore`] |
+//! | `mysql` | | [`MySqlStore`] |
+//! | `redis` | | [`RedisStore`] |
+//! | `memcached` | | [`MemcachedStore`] |
+//! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `metrics` | | the events below as counters, and store latencies |
 //! | `conformance` | | the store contract as tests: [`conformance`] |
 //!

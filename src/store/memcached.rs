@@ -42,6 +42,26 @@ const LARGEST_VALUE: usize = 1_000_000;
 /// let layer = SessionLayer::new(store, SigningKey::generate()?);
 /// # Ok(()) }
 /// ```
+///
+/// What needs to find sessions by user does not compile:
+///
+/// ```compile_fail,E0599
+/// # use cloakroom::{MemcachedStore as Store, SessionError, Sessions};
+/// async fn ban(sessions: Sessions<Store>, user: &str) -> Result<u64, SessionError> {
+///     sessions.revoke_all(user).await
+/// }
+/// ```
+///
+/// while with another store it does:
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # use cloakroom::{MemoryStore as Store, SessionError, Sessions};
+/// # #[cfg(feature = "memory")]
+/// async fn ban(sessions: Sessions<Store>, user: &str) -> Result<u64, SessionError> {
+///     sessions.revoke_all(user).await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct MemcachedStore {
     servers: Arc<[Server]>,

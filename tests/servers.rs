@@ -1,0 +1,477 @@
+//! What is the networked stores' own: round trips, wrong configuration, foreign bytes, purge.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use cloakroom::{
+    AnyStore, MemcachedStore, MySqlStore, PostgresStore, RecordId, RedisStore, SessionLayer,
+    SessionStore, SqliteStore, StoreError, TestClock,
+};
+use sqlx::{MySqlPool, PgPool};
+use support::servers::{Server, run_redis};
+use support::stores::{Backend, Kind};
+use support::{Browser, app, builder, key};
+
+/// Round trips of a visitor, a read, a due touch, a write, and a logout, once the connections and scripts are there.
+async fn round_trips(kind: Kind) -> [u64; 5] {
+    let backend = Backend::start(kind);
+    let clock = TestClock::new();
+    let layer = builder(backend.store().await)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let app = app(layer);
+    for _ in 0..2 {
+        let mut warm = Browser::new(&app);
+        warm.get("/log_in/ada").await.assert(200, "done");
+        warm.get("/insert/theme/dark").await.assert(200, "done");
+        clock.advance(Duration::from_secs(5 * 60));
+        warm.get("/get/theme").await.assert(200, "dark");
+        warm.get("/log_out").await.assert(200, "done");
+    }
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let mut counts = [0; 5];
+    let mut visitor = Browser::new(&app);
+    let before = backend.round_trips();
+    visitor.get("/get/theme").await.assert(200, "nothing");
+    counts[0] = backend.round_trips() - before;
+    for (count, path, moves) in [
+        (1, "/get/theme", 0),
+        (2, "/get/theme", 5 * 60),
+        (3, "/insert/theme/light", 0),
+        (4, "/log_out", 0),
+    ] {
+        clock.advance(Duration::from_secs(moves));
+        let before = backend.round_trips();
+        assert_eq!(browser.get(path).await.status, 200);
+        counts[count] = backend.round_trips() - before;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn redis_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    assert_eq!(round_trips(Kind::Redis).await, [0, 1, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn memcached_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    assert_eq!(round_trips(Kind::Memcached).await, [0, 1, 2, 2, 2]);
+}
+
+/// `a`, caused by `b`, caused by `c`.
+fn whole(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(", caused by {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Opening fails, and the error names what is wrong, but not the password.
+async fn assert_not_opened(url: &str, names: &[&str]) {
+    let error = AnyStore::open(url).await.unwrap_err();
+    let text = whole(&error);
+    for name in names {
+        assert!(text.contains(name), "{text:?} does not name {name:?}");
+    }
+    for secret in ["wrong-password", "secret"] {
+        assert!(!text.contains(secret), "{text}");
+        assert!(!format!("{error:?}").contains(secret), "{error:?}");
+    }
+}
+
+/// An address where nobody listens.
+const NOWHERE: &str = "127.0.0.1:1";
+
+#[tokio::test]
+async fn a_wrong_postgres_password_database_or_host_is_an_error_when_opening() {
+    let server = Server::postgres();
+    let at = server.address();
+    let url = format!("postgres://cloakroom:wrong-password@{at}/cloakroom");
+    assert_not_opened(&url, &[&at, "\"cloakroom\"", "password"]).await;
+    let url = format!("postgres://cloakroom:secret@{at}/missing");
+    assert_not_opened(&url, &[&at, "\"missing\""]).await;
+    let url = format!("postgres://cloakroom:secret@{NOWHERE}/cloakroom");
+    assert_not_opened(&url, &[NOWHERE, "refused"]).await;
+    let url = "postgres://cloakroom:secret@no-such-host.invalid/cloakroom";
+    assert_not_opened(url, &["no-such-host.invalid"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_mysql_password_database_or_host_is_an_error_when_opening() {
+    let server = Server::mariadb();
+    let at = server.address();
+    let url = format!("mysql://cloakroom:wrong-password@{at}/cloakroom");
+    assert_not_opened(&url, &[&at, "\"cloakroom\"", "denied"]).await;
+    let url = format!("mysql://cloakroom:secret@{at}/missing");
+    assert_not_opened(&url, &[&at, "\"missing\""]).await;
+    let url = format!("mysql://cloakroom:secret@{NOWHERE}/cloakroom");
+    assert_not_opened(&url, &[NOWHERE, "refused"]).await;
+    let url = "mysql://cloakroom:secret@no-such-host.invalid/cloakroom";
+    assert_not_opened(url, &["no-such-host.invalid"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_redis_password_database_or_host_is_an_error_when_opening() {
+    let server = Server::redis(&["--requirepass", "secret"]);
+    let at = server.address();
+    let url = format!("redis://:wrong-password@{at}");
+    assert_not_opened(&url, &[&at, "assword"]).await;
+    let url = format!("redis://:secret@{at}/99");
+    assert_not_opened(&url, &[&at, "DB index is out of range"]).await;
+    assert_not_opened(&format!("redis://{NOWHERE}"), &[NOWHERE, "refused"]).await;
+    assert_not_opened("redis://no-such-host.invalid", &["no-such-host.invalid"]).await;
+    assert_not_opened(&format!("redis+cluster://{NOWHERE}"), &[NOWHERE]).await;
+    let url = format!("redis+sentinel://{NOWHERE}/master");
+    assert_not_opened(&url, &[NOWHERE]).await;
+    assert_not_opened(
+        &format!("redis+sentinel://{NOWHERE}"),
+        &["name of the master"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_memcached_host_is_an_error_when_opening() {
+    assert_not_opened(&format!("memcache://{NOWHERE}"), &[NOWHERE, "refused"]).await;
+    assert_not_opened("memcache://no-such-host.invalid", &["no-such-host.invalid"]).await;
+    assert_not_opened("memcache://", &["memcache://host:port"]).await;
+}
+
+#[tokio::test]
+async fn a_url_that_no_store_has_is_an_error_that_names_the_schemes() {
+    assert_not_opened(
+        "mongodb://localhost",
+        &["\"mongodb\"", "postgres:", "memcache:"],
+    )
+    .await;
+    assert_not_opened("sessions.sqlite3", &["no scheme", "sqlite:"]).await;
+    assert_not_opened("sqlite:", &["sqlite:path"]).await;
+    assert_not_opened("memory:1000", &["`memory:`"]).await;
+}
+
+#[tokio::test]
+async fn a_url_opens_the_store_of_its_scheme() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sessions.sqlite3");
+    for url in [
+        "memory:",
+        "sqlite::memory:",
+        &format!("sqlite:{}", file.display()),
+    ] {
+        let mut browser = Browser::new(&app(SessionLayer::new(
+            AnyStore::open(url).await.unwrap(),
+            key(),
+        )));
+        browser.get("/insert/theme/dark").await.assert(200, "done");
+        browser.get("/get/theme").await.assert(200, "dark");
+    }
+    assert!(file.exists());
+}
+
+const SOME_ID: RecordId = RecordId::from_bytes([7; 16]);
+
+#[tokio::test]
+async fn without_a_migration_the_first_use_of_a_sql_store_says_so() {
+    let (postgres, mariadb) = (Server::postgres(), Server::mariadb());
+    let url = format!(
+        "postgres://cloakroom:secret@{}/cloakroom",
+        postgres.address()
+    );
+    let store = PostgresStore::open(&url).await.unwrap();
+    let text = whole(&store.load(SOME_ID).await.unwrap_err());
+    assert!(text.contains("PostgresStore::migrate"), "{text}");
+    store.migrate().await.unwrap();
+    assert!(store.load(SOME_ID).await.unwrap().is_none());
+
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", mariadb.address());
+    let store = MySqlStore::open(&url).await.unwrap();
+    let text = whole(&store.load(SOME_ID).await.unwrap_err());
+    assert!(text.contains("MySqlStore::migrate"), "{text}");
+    store.migrate().await.unwrap();
+    assert!(store.load(SOME_ID).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn tables_and_schemas_can_have_any_name() {
+    let name = "my \"sessions\" `of` today's?";
+    let (postgres, mariadb) = (Server::postgres(), Server::mariadb());
+    let url = format!(
+        "postgres://cloakroom:secret@{}/cloakroom",
+        postgres.address()
+    );
+    let pool = PgPool::connect(&url).await.unwrap();
+    sqlx::query("CREATE SCHEMA \"auth\"")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let store = PostgresStore::new(pool)
+        .with_table(name)
+        .with_schema("auth");
+    store.migrate().await.unwrap();
+    store.migrate().await.unwrap();
+    works_and_purges(store).await;
+
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", mariadb.address());
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    sqlx::query("CREATE SCHEMA auth")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let store = MySqlStore::new(pool).with_table(name).with_schema("auth");
+    store.migrate().await.unwrap();
+    store.migrate().await.unwrap();
+    works_and_purges(store).await;
+
+    let store = SqliteStore::open(":memory:")
+        .await
+        .unwrap()
+        .with_table(name);
+    store.migrate().await.unwrap();
+    works_and_purges(store).await;
+}
+
+async fn works_and_purges<S: SessionStore>(store: S) {
+    let clock = TestClock::new();
+    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let sessions = layer.sessions();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    browser.get("/user").await.assert(200, "ada");
+    clock.advance(Duration::from_secs(31 * 60));
+    assert_eq!(sessions.purge_expired().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn one_node_purges_postgres_at_a_time() {
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let store = PostgresStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let clock = TestClock::new();
+    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let sessions = layer.sessions();
+    Browser::new(&app(layer))
+        .get("/insert/a/b")
+        .await
+        .assert(200, "done");
+    clock.advance(Duration::from_secs(31 * 60));
+
+    let mut other = PgPool::connect(&url)
+        .await
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap();
+    let turn = "hashtext('\"cloakroom_sessions\"'), 0";
+    let take = sqlx::AssertSqlSafe(format!("SELECT pg_advisory_lock({turn})"));
+    sqlx::query(take).execute(&mut *other).await.unwrap();
+    assert_eq!(sessions.purge_expired().await.unwrap(), 0);
+    let give = sqlx::AssertSqlSafe(format!("SELECT pg_advisory_unlock({turn})"));
+    sqlx::query(give).execute(&mut *other).await.unwrap();
+    assert_eq!(sessions.purge_expired().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn one_node_purges_mysql_at_a_time() {
+    let server = Server::mariadb();
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
+    let store = MySqlStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let clock = TestClock::new();
+    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let sessions = layer.sessions();
+    Browser::new(&app(layer))
+        .get("/insert/a/b")
+        .await
+        .assert(200, "done");
+    clock.advance(Duration::from_secs(31 * 60));
+
+    let mut other = MySqlPool::connect(&url)
+        .await
+        .unwrap()
+        .acquire()
+        .await
+        .unwrap();
+    let turn = "CONCAT('cloakroom ', SHA1(CONCAT(DATABASE(), '`cloakroom_sessions`')))";
+    let take = sqlx::AssertSqlSafe(format!("SELECT GET_LOCK({turn}, 0)"));
+    sqlx::query(take).execute(&mut *other).await.unwrap();
+    assert_eq!(sessions.purge_expired().await.unwrap(), 0);
+    let give = sqlx::AssertSqlSafe(format!("SELECT RELEASE_LOCK({turn})"));
+    sqlx::query(give).execute(&mut *other).await.unwrap();
+    assert_eq!(sessions.purge_expired().await.unwrap(), 1);
+}
+
+/// A session whose bytes are spoilt is no session, and the bytes stay.
+async fn assert_spoilt(browser: &mut Browser) {
+    browser.get("/user").await.assert(401, "");
+    browser.get("/insert/theme/light").await.assert(200, "done");
+    browser.get("/get/theme").await.assert(200, "light");
+}
+
+#[tokio::test]
+async fn foreign_bytes_in_redis_are_no_session_and_stay() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::open(&format!("redis://{at}")).await.unwrap();
+    let layer = SessionLayer::new(store, key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    for spoil in ["hash", "text"] {
+        let mut browser = Browser::new(&app);
+        browser.get("/log_in/ada").await.assert(200, "done");
+        let name = run_redis(&at, &["KEYS", "cloakroom:session:*"]);
+        let read = match spoil {
+            "hash" => {
+                run_redis(&at, &["HSET", &name, "record", "spoilt"]);
+                ["HGET", &name, "record"].to_vec()
+            }
+            _ => {
+                run_redis(&at, &["SET", &name, "spoilt"]);
+                ["GET", &name].to_vec()
+            }
+        };
+        assert_spoilt(&mut browser).await;
+        assert_eq!(run_redis(&at, &read), "spoilt");
+        assert!(sessions.list("ada").await.unwrap().is_empty());
+        run_redis(&at, &["FLUSHALL"]);
+    }
+}
+
+#[tokio::test]
+async fn foreign_bytes_in_postgres_and_mysql_are_no_session_and_stay() {
+    let (postgres, mariadb) = (Server::postgres(), Server::mariadb());
+    let url = format!(
+        "postgres://cloakroom:secret@{}/cloakroom",
+        postgres.address()
+    );
+    let mut browser = Browser::new(&app(SessionLayer::new(
+        AnyStore::open(&url).await.unwrap(),
+        key(),
+    )));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let pool = PgPool::connect(&url).await.unwrap();
+    let spoil = "UPDATE cloakroom_sessions SET record = 'spoilt'";
+    sqlx::query(spoil).execute(&pool).await.unwrap();
+    assert_spoilt(&mut browser).await;
+    let count = "SELECT count(*) FROM cloakroom_sessions WHERE record = 'spoilt'";
+    let (count,): (i64,) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
+    assert_eq!(count, 1);
+
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", mariadb.address());
+    let mut browser = Browser::new(&app(SessionLayer::new(
+        AnyStore::open(&url).await.unwrap(),
+        key(),
+    )));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    sqlx::query(spoil).execute(&pool).await.unwrap();
+    assert_spoilt(&mut browser).await;
+    let count = "SELECT count(*) FROM cloakroom_sessions WHERE record = 'spoilt'";
+    let (count,): (i64,) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
+    assert_eq!(count, 1);
+}
+
+/// One line of Memcached's answer to a command.
+fn ask_memcached(address: &str, command: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(command.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+#[tokio::test]
+async fn foreign_bytes_in_memcached_are_no_session_and_stay() {
+    let server = Server::memcached(&[]);
+    let at = server.address();
+    let store = MemcachedStore::open(&format!("memcache://{at}"))
+        .await
+        .unwrap();
+    let mut browser = Browser::new(&app(SessionLayer::new(store, key())));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let id = browser.get("/id").await.body;
+    let id = id
+        .trim_start_matches("Some(RecordId(")
+        .trim_end_matches("))");
+    let set = format!("set cloakroom:{id} 0 0 6\r\nspoilt\r\n");
+    assert_eq!(ask_memcached(&at, &set), "STORED\r\n");
+    assert_spoilt(&mut browser).await;
+    let get = format!("get cloakroom:{id}\r\n");
+    assert_eq!(
+        ask_memcached(&at, &get),
+        format!("VALUE cloakroom:{id} 0 6\r\n")
+    );
+}
+
+#[tokio::test]
+async fn a_value_that_memcached_does_not_take_is_an_error_that_says_so() {
+    let server = Server::memcached(&["-I", "16k"]);
+    let url = format!("memcache://{}", server.address());
+    let store = MemcachedStore::open(&url).await.unwrap();
+    let mut browser = Browser::new(&app(SessionLayer::new(store, key())));
+    browser.get("/insert/small/value").await.assert(200, "done");
+    let large = "x".repeat(20_000);
+    browser
+        .get(&format!("/insert/large/{large}"))
+        .await
+        .assert(503, "");
+}
+
+#[tokio::test]
+async fn scripts_that_redis_forgot_are_loaded_again() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::open(&format!("redis://{at}")).await.unwrap();
+    let mut browser = Browser::new(&app(SessionLayer::new(store, key())));
+    for n in 1..4 {
+        let visits = n.to_string();
+        browser.get("/update/visits").await.assert(200, &visits);
+        run_redis(&at, &["SCRIPT", "FLUSH"]);
+    }
+}
+
+#[tokio::test]
+async fn the_index_of_redis_follows_touches_and_forgets_sessions_that_ended() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::open(&format!("redis://{at}")).await.unwrap();
+    let clock = TestClock::new();
+    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let sessions = layer.sessions();
+    let app = app(layer);
+    let (mut kept, mut ended) = (Browser::new(&app), Browser::new(&app));
+    kept.get("/log_in/ada").await.assert(200, "done");
+    ended.get("/log_in/ada").await.assert(200, "done");
+    let score = || -> u64 {
+        let all = run_redis(
+            &at,
+            &["ZRANGE", "cloakroom:user:ada", "-1", "-1", "WITHSCORES"],
+        );
+        all.lines().last().unwrap().parse().unwrap()
+    };
+    let size = || run_redis(&at, &["ZCARD", "cloakroom:user:ada"]);
+    let before = score();
+    clock.advance(Duration::from_secs(10 * 60));
+    kept.get("/user").await.assert(200, "ada");
+    assert_eq!(score(), before + 10 * 60 * 1000);
+    let ttl: u64 = run_redis(&at, &["PTTL", "cloakroom:user:ada"])
+        .parse()
+        .unwrap();
+    assert!(ttl > 35 * 60 * 1000, "the index would end after {ttl} ms");
+
+    ended.get("/log_out").await.assert(200, "done");
+    assert_eq!(size(), "2");
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 1);
+    assert_eq!(size(), "1");
+}
