@@ -8,7 +8,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::{MemoryStore, SessionLayer, SqliteStore, TestClock};
+use cloakroom::{MemcachedStore, MemoryStore, SessionLayer, SqliteStore, TestClock};
+use support::servers::Server;
 use support::{Browser, Spy, app, builder, key};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -292,4 +293,24 @@ async fn what_happens_outside_of_requests_is_told_as_well() {
     sessions.purge_expired().await.unwrap_err();
     let told = log.assert("ERROR", "store_error");
     assert!(told.contains("operation=\"purge_expired\""), "{told}");
+}
+
+#[tokio::test]
+async fn a_value_that_memcached_does_not_take_is_told_with_what_to_do_and_the_session_lives_on() {
+    let server = Server::memcached(&["-I", "512k"]);
+    let url = format!("memcache://{}", server.address());
+    let store = MemcachedStore::open(&url).await.unwrap();
+    let layer = builder(store).data_limit(10_000_000).build().unwrap();
+    let mut browser = Browser::new(&app(layer));
+    let large = "x".repeat(50_000);
+    for n in 0..10 {
+        let path = format!("/insert/large-{n}/{large}");
+        browser.get(&path).await.assert(200, "done");
+    }
+    let (log, _guard) = Log::start();
+    let path = format!("/insert/too-much/{large}");
+    browser.get(&path).await.assert(503, "");
+    let said = log.take();
+    assert!(said.contains("lower the layer's data limit"), "{said}");
+    browser.get("/get/large-9").await.assert(200, &large);
 }

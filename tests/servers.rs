@@ -10,13 +10,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use cloakroom::{
-    AnyStore, MemcachedStore, MySqlStore, PostgresStore, RecordId, RedisStore, SessionLayer,
-    SessionStore, SqliteStore, StoreError, TestClock,
+    AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore,
+    SessionLayer, SessionStore, SqliteStore, StoreError, TestClock,
 };
 use sqlx::{MySqlPool, PgPool};
 use support::servers::{Server, run_redis};
 use support::stores::{Backend, Kind};
-use support::{Browser, app, builder, key};
+use support::{Browser, Spy, app, builder, key};
 
 /// Round trips of a visitor, a read, a due touch, a write, and a logout, once the connections and scripts are there.
 async fn round_trips(kind: Kind) -> [u64; 5] {
@@ -64,6 +64,107 @@ async fn redis_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_
 #[tokio::test]
 async fn memcached_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
     assert_eq!(round_trips(Kind::Memcached).await, [0, 1, 2, 2, 2]);
+}
+
+/// Does what `round_trips` counts, and gives the statements that the server saw at each step.
+async fn statements(store: impl SessionStore, seen: impl AsyncFn() -> u64) -> [u64; 5] {
+    let clock = TestClock::new();
+    let app = app(builder(store).clock(clock.clone()).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let mut counts = [0; 5];
+    let mut visitor = Browser::new(&app);
+    let before = seen().await;
+    visitor.get("/get/theme").await.assert(200, "nothing");
+    counts[0] = seen().await - before;
+    for (count, path, moves) in [
+        (1, "/get/theme", 0),
+        (2, "/get/theme", 5 * 60),
+        (3, "/insert/theme/light", 0),
+        (4, "/log_out", 0),
+    ] {
+        clock.advance(Duration::from_secs(moves));
+        let before = seen().await;
+        assert_eq!(browser.get(path).await.status, 200);
+        counts[count] = seen().await - before;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn postgres_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let store = PostgresStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    for statement in [
+        "ALTER SYSTEM SET log_statement = 'all'",
+        "SELECT pg_reload_conf()",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    // Connections take a new configuration at their next statement.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let seen = async || {
+        let log = server.log();
+        let ours = log.lines().filter(|line| line.contains("LOG:  execute"));
+        ours.filter(|line| line.contains("cloakroom_sessions"))
+            .count() as u64
+    };
+    assert_eq!(statements(store, seen).await, [0, 1, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn mysql_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    let server = Server::mariadb();
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
+    let store = MySqlStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    for statement in [
+        "SET GLOBAL log_output = 'TABLE'",
+        "SET GLOBAL general_log = 1",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let seen = async || {
+        let count = "SELECT count(*) FROM mysql.general_log
+            WHERE command_type = 'Execute' AND argument LIKE '%`cloakroom_sessions`%' AND argument NOT LIKE '%general_log%'";
+        let (count,): (i64,) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
+        count.unsigned_abs()
+    };
+    assert_eq!(statements(store, seen).await, [0, 1, 2, 2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_purge_task_goes_on_after_an_error_and_ends_when_it_is_stopped() {
+    let spy = Spy::new(MemoryStore::new());
+    let sessions = builder(spy.clone()).build().unwrap().sessions();
+    let minute = Duration::from_secs(60);
+    spy.is_down();
+    let purge = sessions.spawn_purge(minute);
+    tokio::time::sleep(minute / 2).await;
+    assert_eq!(spy.calls(), ["purge_expired"]);
+    tokio::time::sleep(minute).await;
+    assert_eq!(spy.calls(), ["purge_expired"]);
+    spy.is_well();
+    tokio::time::sleep(minute * 3).await;
+    assert_eq!(spy.calls(), ["purge_expired"; 3]);
+    purge.stop().await;
+    tokio::time::sleep(minute * 3).await;
+    assert!(spy.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_hangs_can_be_stopped() {
+    let spy = Spy::new(MemoryStore::new());
+    spy.hangs();
+    let sessions = builder(spy.clone()).build().unwrap().sessions();
+    let purge = sessions.spawn_purge(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(spy.calls(), ["purge_expired"]);
+    purge.stop().await;
 }
 
 /// `a`, caused by `b`, caused by `c`.
@@ -412,20 +513,6 @@ async fn foreign_bytes_in_memcached_are_no_session_and_stay() {
         ask_memcached(&at, &get),
         format!("VALUE cloakroom:{id} 0 6\r\n")
     );
-}
-
-#[tokio::test]
-async fn a_value_that_memcached_does_not_take_is_an_error_that_says_so() {
-    let server = Server::memcached(&["-I", "16k"]);
-    let url = format!("memcache://{}", server.address());
-    let store = MemcachedStore::open(&url).await.unwrap();
-    let mut browser = Browser::new(&app(SessionLayer::new(store, key())));
-    browser.get("/insert/small/value").await.assert(200, "done");
-    let large = "x".repeat(20_000);
-    browser
-        .get(&format!("/insert/large/{large}"))
-        .await
-        .assert(503, "");
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use async_memcached::{Client, Error, ErrorKind, MetaProtocol, MetaValue, Status};
+use async_memcached::{Client, Error, MetaProtocol, MetaValue, Status};
 use async_trait::async_trait;
 use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{BoxError, StoreError};
@@ -22,8 +24,8 @@ const CONNECTIONS: usize = 16;
 /// Memcached takes a longer relative expiry for an absolute one.
 const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
 
-/// Less than Memcached's own limit, 1 MiB with what it adds to a value.
-const LARGEST_VALUE: usize = 1_000_000;
+/// More than what Memcached adds to a value: a header, the key, flags.
+const OVERHEAD: usize = 512;
 
 /// Sessions in one or several Memcached servers, version 1.6 and later, for any number of machines.
 ///
@@ -66,6 +68,8 @@ const LARGEST_VALUE: usize = 1_000_000;
 pub struct MemcachedStore {
     servers: Arc<[Server]>,
     prefix: Arc<str>,
+    /// Of the server that takes least. One that refuses a value drops the value that it had.
+    largest_value: usize,
 }
 
 struct Server {
@@ -91,19 +95,22 @@ impl MemcachedStore {
                 )
             })?;
         let mut servers = Vec::new();
+        let mut largest_value = usize::MAX;
         for host in hosts.split(',') {
             let server = Server::new(host)?;
-            server.version().await.map_err(|error| {
+            let largest_item = server.largest_item().await.map_err(|error| {
                 StoreError::new(
                     format!("could not connect to Memcached at {}", server.address),
                     error,
                 )
             })?;
+            largest_value = largest_value.min(largest_item.saturating_sub(OVERHEAD));
             servers.push(server);
         }
         Ok(Self {
             servers: servers.into(),
             prefix: "cloakroom:".into(),
+            largest_value,
         })
     }
 
@@ -172,10 +179,12 @@ impl MemcachedStore {
         bytes: &[u8],
         condition: &str,
     ) -> Result<Status, Failure> {
-        if bytes.len() > LARGEST_VALUE {
+        if bytes.len() > self.largest_value {
             return Err(Failure::from(format!(
-                "the session has {} bytes, and Memcached keeps values of up to {LARGEST_VALUE}; lower the layer's data limit",
-                bytes.len()
+                "the session has {} bytes, and the servers keep values of up to {}; raise that with Memcached's option \
+                 `-I`, or lower the layer's data limit",
+                bytes.len(),
+                self.largest_value,
             )));
         }
         let server = self.server_of(id)?;
@@ -321,9 +330,22 @@ impl Server {
         })
     }
 
-    async fn version(&self) -> Result<(), Failure> {
-        self.connection().await?.version().await?;
-        Ok(())
+    /// The size of an item that the server takes at most, which the client library does not ask for.
+    async fn largest_item(&self) -> Result<usize, std::io::Error> {
+        let mut stream = BufReader::new(TcpStream::connect(&self.address).await?);
+        stream.write_all(b"stats settings\r\n").await?;
+        let mut lines = stream.lines();
+        let mut largest = None;
+        while let Some(line) = lines.next_line().await? {
+            if let Some(size) = line.strip_prefix("STAT item_size_max ") {
+                largest = size.parse().ok();
+            } else if !line.starts_with("STAT ") {
+                break;
+            }
+        }
+        largest.ok_or_else(|| {
+            std::io::Error::other("the server does not tell its settings as Memcached does")
+        })
     }
 
     /// Did the connection break? Then those that are idle did so, too, and are dropped.
@@ -363,14 +385,6 @@ struct Failure(BoxError);
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if let Error::Protocol(Status::Error(ErrorKind::Server(message))) = &error
-            && message.contains("too large")
-        {
-            return Self::from(format!(
-                "{message}: the session is larger than the server's limit of a value; raise it with `-I`, or lower the \
-                 layer's data limit"
-            ));
-        }
         Self(Box::new(error))
     }
 }
