@@ -324,7 +324,12 @@ async fn tables_and_schemas_can_have_any_name() {
     works_and_purges(store).await;
 
     let url = format!("mysql://cloakroom:secret@{}/cloakroom", mariadb.address());
-    let pool = MySqlPool::connect(&url).await.unwrap();
+    // A pool of one connection must do for a purge, too.
+    let pool = sqlx::mysql::MySqlPoolOptions::new()
+        .max_connections(1)
+        .connect(&url)
+        .await
+        .unwrap();
     sqlx::query("CREATE SCHEMA auth")
         .execute(&pool)
         .await

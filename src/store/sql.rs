@@ -2,6 +2,7 @@
 //!
 //! Each store's own file has how its database is opened, how its table is made, and how a purge takes turns.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::future::Future;
 use std::sync::Arc;
 
@@ -169,6 +170,7 @@ fn lost_a_race(error: &sqlx::Error) -> bool {
 }
 
 /// Runs batches of a purge until one is not full, and counts what they removed.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 async fn in_batches<F>(mut batch: impl FnMut() -> F) -> Result<u64, StoreError>
 where
     F: Future<Output = Result<u64, StoreError>>,

@@ -9,8 +9,8 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store,
-    in_batches, run, to_integer, to_timestamp,
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store, run,
+    to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -165,18 +165,22 @@ impl MySqlStore {
         if mine != Some(1) {
             return Ok(0);
         }
-        in_batches(async || {
+        let mut purged = 0;
+        loop {
+            // On the same connection: the pool may have no other.
             let done = run!(
                 self,
                 "purge expired sessions",
                 sqlx::query(Self::sql(&self.statements.purge))
                     .bind(to_integer(now.as_millis()))
                     .bind(PURGED_AT_ONCE)
-                    .execute(&self.writer)
+                    .execute(&mut *connection)
             );
-            Ok(done.rows_affected())
-        })
-        .await
+            purged += done.rows_affected();
+            if done.rows_affected() < PURGED_AT_ONCE.unsigned_abs() {
+                return Ok(purged);
+            }
+        }
     }
 }
 
