@@ -34,7 +34,6 @@ async fn a_full_store_makes_room_by_what_has_expired() {
     let clock = TestClock::new();
     let store = MemoryStore::with_clock(640, clock.clone());
     let layer = builder(store.clone()).clock(clock.clone()).build().unwrap();
-    let sessions = layer.sessions();
     let app = app(layer);
     for _ in 0..640 {
         support::send(&app, support::request("/insert/a/b"))
@@ -45,9 +44,6 @@ async fn a_full_store_makes_room_by_what_has_expired() {
         .await
         .assert(503, "");
     clock.advance(Duration::from_secs(30 * 60));
-    // The last of a shard may find only what others left to collect; a purge takes all at once.
-    sessions.purge_expired().await.unwrap();
-    assert!(store.is_empty());
     for _ in 0..640 {
         support::send(&app, support::request("/insert/a/b"))
             .await

@@ -7,7 +7,7 @@ mod support;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloakroom::{
     AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore,
@@ -258,6 +258,7 @@ async fn a_url_that_no_store_has_is_an_error_that_names_the_schemes() {
     .await;
     assert_not_opened("sessions.sqlite3", &["no scheme", "sqlite:"]).await;
     assert_not_opened("sqlite:", &["sqlite:path"]).await;
+    assert_not_opened("sqlite://app.db?mode=rwc", &["question mark"]).await;
     assert_not_opened("memory:1000", &["`memory:`"]).await;
 }
 
@@ -339,6 +340,12 @@ async fn tables_and_schemas_can_have_any_name() {
     store.migrate().await.unwrap();
     works_and_purges(store).await;
 
+    // A connection without a database of its own.
+    let url = format!("mysql://cloakroom:secret@{}", mariadb.address());
+    let store = MySqlStore::open(&url).await.unwrap().with_schema("auth");
+    store.migrate().await.unwrap();
+    works_and_purges(store).await;
+
     let store = SqliteStore::open(":memory:")
         .await
         .unwrap()
@@ -356,6 +363,112 @@ async fn works_and_purges<S: SessionStore>(store: S) {
     browser.get("/user").await.assert(200, "ada");
     clock.advance(Duration::from_secs(31 * 60));
     assert_eq!(sessions.purge_expired().await.unwrap(), 1);
+}
+
+/// A server that went away in silence must not keep the pool's places.
+async fn assert_dropped_calls_are_closed<S: SessionStore>(
+    server: Server,
+    store: S,
+    connections: impl Fn() -> (u32, usize),
+) {
+    // All of the pool, and those of them that are idle.
+    let are = async |expected| {
+        let begin = Instant::now();
+        while connections() != expected {
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "{:?}",
+                connections()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+
+    let layer = builder(store)
+        .store_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/theme/dark").await.assert(200, "done");
+    are((1, 1)).await;
+    server.pause();
+    browser.get("/get/theme").await.assert(503, "");
+    are((0, 0)).await;
+    server.resume();
+    browser.get("/get/theme").await.assert(200, "dark");
+}
+
+#[tokio::test]
+async fn a_postgres_connection_whose_call_was_dropped_is_closed() {
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let options = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false);
+    let pool = options.connect(&url).await.unwrap();
+    let store = PostgresStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    assert_dropped_calls_are_closed(server, store, || (pool.size(), pool.num_idle())).await;
+}
+
+#[tokio::test]
+async fn a_mysql_connection_whose_call_was_dropped_is_closed() {
+    let server = Server::mariadb();
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
+    let options = sqlx::mysql::MySqlPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false);
+    let pool = options.connect(&url).await.unwrap();
+    let store = MySqlStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    assert_dropped_calls_are_closed(server, store, || (pool.size(), pool.num_idle())).await;
+}
+
+/// Servers have a longest TTL, and answer with an error beyond.
+async fn assert_sessions_can_last<S: SessionStore>(store: S) {
+    let layer = builder(store)
+        .idle_timeout(Duration::MAX)
+        .absolute_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    browser.get("/insert/theme/dark").await.assert(200, "done");
+    browser.get("/get/theme").await.assert(200, "dark");
+}
+
+#[tokio::test]
+async fn a_session_without_an_end_is_kept_in_redis() {
+    let server = Server::redis(&[]);
+    let url = format!("redis://{}", server.address());
+    assert_sessions_can_last(RedisStore::open(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_session_without_an_end_is_kept_in_memcached() {
+    let server = Server::memcached(&[]);
+    let url = format!("memcache://{}", server.address());
+    assert_sessions_can_last(MemcachedStore::open(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn more_sessions_of_a_user_than_one_call_removes_end_in_redis() {
+    let server = Server::redis(&[]);
+    let url = format!("redis://{}", server.address());
+    let store = RedisStore::open(&url).await.unwrap();
+    let layer = SessionLayer::new(store, key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    let mut own = Browser::new(&app);
+    own.get("/log_in/ada").await.assert(200, "done");
+    for _ in 0..600 {
+        support::send(&app, support::request("/log_in/ada")).await;
+    }
+    let [kept, ..] = &sessions.list("ada").await.unwrap()[..] else {
+        panic!("no session");
+    };
+    assert_eq!(sessions.revoke_others("ada", kept.id()).await.unwrap(), 600);
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 1);
 }
 
 #[tokio::test]

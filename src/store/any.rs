@@ -67,6 +67,11 @@ impl AnyStore {
                         "the SQLite URL must name a file, sqlite:path, or be sqlite::memory:",
                     ));
                 }
+                if path.contains('?') {
+                    return Err(StoreError::message(
+                        "the SQLite URL takes no options: leave out the question mark and what follows it",
+                    ));
+                }
                 let store = super::sql::sqlite::SqliteStore::open(path).await?;
                 Ok(Self::with_index(store))
             }

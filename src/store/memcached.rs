@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_memcached::{Client, Error, MetaProtocol, MetaValue, Status};
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, Re
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{BoxError, StoreError};
@@ -20,6 +22,12 @@ const DEFAULT_PORT: u16 = 11211;
 
 /// Connections to one server. Each carries one call at a time.
 const CONNECTIONS: usize = 16;
+
+/// How long a server may take to answer the first question.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that idled for longer is tried before it is used, which is a round trip.
+const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 
 /// Memcached takes a longer relative expiry for an absolute one.
 const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
@@ -98,7 +106,10 @@ impl MemcachedStore {
         let mut largest_value = usize::MAX;
         for host in hosts.split(',') {
             let server = Server::new(host)?;
-            let largest_item = server.largest_item().await.map_err(|error| {
+            let largest_item = server.largest_item();
+            let largest_item = timeout(CONNECTION_TIMEOUT, largest_item).await;
+            let largest_item = largest_item.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            let largest_item = largest_item.map_err(|error| {
                 StoreError::new(
                     format!("could not connect to Memcached at {}", server.address),
                     error,
@@ -371,12 +382,15 @@ impl managed::Manager for Connector {
         Client::new(format!("tcp://{}", self.address)).await
     }
 
-    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, client: &mut Client, metrics: &Metrics) -> RecycleResult<Error> {
         // One whose call was dropped midway has closed itself.
-        match client.is_closed() {
-            true => Err(RecycleError::message("the connection is closed")),
-            false => Ok(()),
+        if client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
         }
+        if metrics.last_used() > TRUSTED_IDLE {
+            client.version().await?;
+        }
+        Ok(())
     }
 }
 
@@ -426,7 +440,8 @@ fn expiry(expires_at: Timestamp) -> i64 {
         ..=LONGEST_RELATIVE_EXPIRY => seconds,
         _ => expires_at.as_millis().div_ceil(1000),
     };
-    i64::try_from(expiry).unwrap_or(i64::MAX)
+    // The server reads 32 bits.
+    i64::from(i32::try_from(expiry).unwrap_or(i32::MAX))
 }
 
 impl fmt::Debug for MemcachedStore {

@@ -211,6 +211,25 @@ impl Inner {
         collected
     }
 
+    /// Removes all records that have expired, and says how many.
+    fn collect_all(&self, now: Timestamp) -> u64 {
+        let collect = |shard: &RwLock<Shard>| {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let all = shard.expiries.len();
+            self.collect(&mut shard, now, all)
+        };
+        self.shards.iter().map(collect).sum()
+    }
+
+    /// Keeps a new record, whose place is taken.
+    fn put(&self, shard: &mut Shard, id: RecordId, record: &Record) {
+        shard.records.insert(id, record.clone());
+        shard.watch(id, record.expires_at());
+        if let Some(user) = record.user() {
+            self.file(id, user);
+        }
+    }
+
     /// Counts one more record, if there is room.
     fn take_place(&self) -> bool {
         let taken = self
@@ -234,16 +253,22 @@ impl SessionStore for MemoryStore {
             return Ok(false);
         }
         if !self.0.take_place() {
-            return Err(StoreError::message(format!(
-                "the memory store is full with {} sessions; make it with `MemoryStore::with_max_sessions`",
-                self.0.max
-            )));
+            // One lock at a time, or two of these would wait for each other.
+            drop(shard);
+            self.0.collect_all(self.0.clock.now());
+            if !self.0.take_place() {
+                return Err(StoreError::message(format!(
+                    "the memory store is full with {} sessions; make it with `MemoryStore::with_max_sessions`",
+                    self.0.max
+                )));
+            }
+            shard = self.0.write(id);
+            if shard.records.contains_key(&id) {
+                self.0.count.fetch_sub(1, Ordering::Relaxed);
+                return Ok(false);
+            }
         }
-        shard.records.insert(id, record.clone());
-        shard.watch(id, record.expires_at());
-        if let Some(user) = record.user() {
-            self.0.file(id, user);
-        }
+        self.0.put(&mut shard, id, record);
         Ok(true)
     }
 
@@ -296,12 +321,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let collect = |shard: &RwLock<Shard>| {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            let all = shard.expiries.len();
-            self.0.collect(&mut shard, now, all)
-        };
-        Ok(self.0.shards.iter().map(collect).sum())
+        Ok(self.0.collect_all(now))
     }
 }
 

@@ -23,12 +23,20 @@ mod connection;
 /// How long an index keeps what should have expired, for nodes whose clocks differ.
 const PRUNED_AFTER: Duration = Duration::from_secs(600);
 
-/// Sessions in Redis or Valkey, for any number of machines: one server, Sentinel or Cluster.
+/// The longest TTL, a century: Redis refuses one that reaches beyond its numbers, when the rest of a script is done already.
+const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// How many sessions of a user one call removes.
+const REMOVED_AT_ONCE: usize = 250;
+
+/// Sessions in Redis 7 or Valkey, for any number of machines: one server, Sentinel or Cluster.
 ///
 /// A session is a hash with a TTL that follows its expiry. A read is one round trip, and so is a write: a script on the server
 /// compares the version. A user's sessions are listed in a sorted set by expiry, which is cleared of sessions that ended when
 /// it is read, and of expired ones when it is written; no key is ever searched for. In a cluster the set may lie on another node than the
-/// session, so that a write to a logged-in session takes a second round trip there. Clones share one connection.
+/// session, so that a write to a logged-in session takes a second round trip there. A cluster's client sends a call again whose
+/// answer was lost; a removal is then done, but may be told as that of a session which was not there. Clones share one
+/// connection.
 ///
 /// # What a crash can lose
 ///
@@ -107,6 +115,14 @@ impl RedisStore {
         }
     }
 
+    /// What a write is known by; nothing where the client library never sends it again.
+    fn write_name(&self) -> String {
+        match self.connection {
+            Connection::Cluster(_) => self.writes.name(),
+            Connection::Server(_) | Connection::Sentinel(_) => String::new(),
+        }
+    }
+
     fn session_key(&self, id: RecordId) -> String {
         format!("{}session:{id}", self.prefix)
     }
@@ -125,7 +141,7 @@ impl RedisStore {
     ) -> RedisResult<i64> {
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
-        let ttl = expires_at.saturating_sub(now);
+        let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
         let pruned = now.saturating_sub(u64::try_from(PRUNED_AFTER.as_millis()).unwrap_or(0));
         let user = record.user();
 
@@ -149,12 +165,12 @@ impl RedisStore {
             && spans_slots
             && answer == DONE
         {
-            // After the session, or a reader could take the entry for one of a session that ended.
+            // After the session, or a reader could take the entry for one of a session that ended. And for as long again as the
+            // session lasts: should the next write stop between the two, the entry must not end before the session. Readers
+            // clear what outlasts it.
+            let ttl = (2 * ttl).min(LONGEST_TTL);
             let mut call = self.scripts.file.key(self.index_key(user));
-            call.arg(id.to_string())
-                .arg(expires_at)
-                .arg(ttl)
-                .arg(pruned);
+            call.arg(id.to_string()).arg(now + ttl).arg(ttl).arg(pruned);
             let () = call.invoke_async(&mut self.connection.clone()).await?;
         }
         Ok(answer)
@@ -264,7 +280,7 @@ impl FromRedisValue for Row {
     }
 }
 
-/// Names each write, so that one whose answer was lost, and which the client library sends again, counts once.
+/// Names each write to a cluster, so that one whose answer was lost, and which the client library sends again, counts once.
 #[derive(Debug)]
 struct Writes {
     store: u64,
@@ -282,7 +298,7 @@ impl Writes {
 
     fn name(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:x}-{number:x}", self.store)
+        format!("{:x}-{number:x} ", self.store)
     }
 }
 
@@ -322,8 +338,15 @@ impl Scripts {
                 if index then file(index, id, expires_at, ttl, pruned) end
                 return 1
             end
+            -- The last writes, since others may come before one is sent again. No name is a part of another.
+            local function is_done()
+                return write ~= '' and string.find(get('writes') or '', write, 1, true)
+            end
             local function save()
-                redis.call('HSET', key, 'version', version, 'user', user, 'write', write, 'record', record)
+                if write ~= '' then
+                    redis.call('HSET', key, 'writes', string.sub(write .. (get('writes') or ''), 1, 256))
+                end
+                redis.call('HSET', key, 'version', version, 'user', user, 'record', record)
                 return expire()
             end
         ";
@@ -331,12 +354,12 @@ impl Scripts {
         Self {
             insert: script(
                 "if redis.call('EXISTS', key) == 0 then return save() end
-                return get('write') == write and 1 or 0",
+                return is_done() and 1 or 0",
             ),
             replace: script(
                 "local stored = get('version')
                 if not stored then return -1 end
-                if get('write') == write then return 1 end
+                if is_done() then return 1 end
                 if stored ~= expected then return 0 end
                 return save()",
             ),
@@ -346,8 +369,13 @@ impl Scripts {
             ),
             file: Script::new(&format!("{FILE} file(KEYS[1], unpack(ARGV))")),
             remove_of: Script::new(
-                "if redis.pcall('HGET', KEYS[1], 'user') ~= ARGV[1] then return 0 end
-                return redis.call('DEL', KEYS[1])",
+                "local removed = 0
+                for _, key in ipairs(KEYS) do
+                    if redis.pcall('HGET', key, 'user') == ARGV[1] then
+                        removed = removed + redis.call('DEL', key)
+                    end
+                end
+                return removed",
             ),
         }
     }
@@ -373,7 +401,7 @@ impl SessionStore for RedisStore {
         let bytes = record.encode()?;
         let answer = self
             .write(&self.scripts.insert, id, record, |call| {
-                call.arg(self.writes.name()).arg(bytes);
+                call.arg(self.write_name()).arg(bytes);
             })
             .await
             .map_err(failed("write a new session"))?;
@@ -389,7 +417,7 @@ impl SessionStore for RedisStore {
         let bytes = record.encode()?;
         let answer = self
             .write(&self.scripts.replace, id, record, |call| {
-                call.arg(self.writes.name())
+                call.arg(self.write_name())
                     .arg(bytes)
                     .arg(expected.number());
             })
@@ -453,17 +481,28 @@ impl UserIndex for RedisStore {
         let failed = failed("remove a user's sessions");
         let mut ids = self.filed(user).await.map_err(&failed)?;
         ids.retain(|id| Some(*id) != except);
+        // In a cluster, each session may be on another node.
+        let at_once = match self.connection {
+            Connection::Cluster(_) => 1,
+            Connection::Server(_) | Connection::Sentinel(_) => REMOVED_AT_ONCE,
+        };
         let mut removed = 0;
-        for id in &ids {
-            let mut call = self.scripts.remove_of.key(self.session_key(*id));
-            call.arg(user.as_str());
-            let one: u64 = call
-                .invoke_async(&mut self.connection.clone())
-                .await
-                .map_err(&failed)?;
-            removed += one;
+        // What is removed is taken out of the index as it goes on, so that a call which comes to its timeout has made a start.
+        for ids in ids.chunks(REMOVED_AT_ONCE) {
+            for ids in ids.chunks(at_once) {
+                let mut call = self.scripts.remove_of.prepare_invoke();
+                for id in ids {
+                    call.key(self.session_key(*id));
+                }
+                let some: u64 = call
+                    .arg(user.as_str())
+                    .invoke_async(&mut self.connection.clone())
+                    .await
+                    .map_err(&failed)?;
+                removed += some;
+            }
+            self.unfile(user, ids).await.map_err(&failed)?;
         }
-        self.unfile(user, &ids).await.map_err(&failed)?;
         Ok(removed)
     }
 }

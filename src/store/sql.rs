@@ -2,9 +2,13 @@
 //!
 //! Each store's own file has how its database is opened, how its table is made, and how a purge takes turns.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Database, Pool};
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -25,7 +29,14 @@ const CONNECTIONS: u32 = 16;
 
 /// A connection that idled for longer is tried before it is used, which is a round trip.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-const TRUSTED_IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+const TRUSTED_IDLE: Duration = Duration::from_secs(10);
+
+/// How long a server may take to accept the first connection.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one statement of a purge may take. A connection that died in silence would keep it, and the turn, for hours.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a database writes what the others write differently.
 #[derive(Debug)]
@@ -38,6 +49,8 @@ struct Dialect {
     numbered: bool,
     /// What says that there is no table: the error's code, or a part of its message.
     no_table: &'static str,
+    /// Is there a network between.
+    is_remote: bool,
     /// Removes some expired records. The last parameters are: now, how many at most.
     purge: &'static str,
 }
@@ -169,6 +182,70 @@ fn lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
+/// A connection for one statement. A remote one whose call was dropped midway is closed: it may be dead, and sqlx would wait
+/// for it without end before it is taken back, and let nobody else have its place.
+struct Call<DB: Database> {
+    connection: PoolConnection<DB>,
+    closes: bool,
+}
+
+impl<DB: Database> Call<DB> {
+    async fn begin(pool: &Pool<DB>, dialect: &Dialect) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            connection: pool.acquire().await?,
+            closes: dialect.is_remote,
+        })
+    }
+
+    /// The statement was answered, or is known to have failed.
+    fn end(mut self) {
+        self.closes = false;
+    }
+}
+
+impl<DB: Database> Deref for Call<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        &self.connection
+    }
+}
+
+impl<DB: Database> DerefMut for Call<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        &mut self.connection
+    }
+}
+
+impl<DB: Database> Drop for Call<DB> {
+    fn drop(&mut self) {
+        if self.closes {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// The first connection of a store, which says at once what is wrong.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+async fn connected<C>(
+    what: String,
+    connecting: impl Future<Output = Result<C, sqlx::Error>>,
+) -> Result<C, StoreError> {
+    match tokio::time::timeout(CONNECTION_TIMEOUT, connecting).await {
+        Ok(connection) => connection.map_err(|error| StoreError::new(what, error)),
+        Err(elapsed) => Err(StoreError::new(what, elapsed)),
+    }
+}
+
+/// A statement of a purge, or an error where it takes too long.
+async fn timely<T>(
+    statement: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(PURGE_TIMEOUT, statement)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::timeout(PURGE_TIMEOUT)))
+}
+
 /// Runs batches of a purge until one is not full, and counts what they removed.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 async fn in_batches<F>(mut batch: impl FnMut() -> F) -> Result<u64, StoreError>
@@ -177,7 +254,7 @@ where
 {
     let mut purged = 0;
     loop {
-        let removed = batch().await?;
+        let removed = timely(batch()).await?;
         purged += removed;
         if removed < PURGED_AT_ONCE.unsigned_abs() {
             return Ok(purged);
@@ -193,15 +270,38 @@ fn to_timestamp(integer: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(integer).unwrap_or(0))
 }
 
-/// A statement's result, or the store's error. The statement is run again where it lost a race.
-macro_rules! run {
-    ($store:ident, $what:literal, $statement:expr) => {
+/// A statement's result. It is run again where it lost a race.
+macro_rules! repeat_lost {
+    ($statement:expr) => {
         loop {
             match $statement.await {
                 Err(error) if $crate::store::sql::lost_a_race(&error) => {}
-                result => break result.map_err(|error| $store.statements.failed($what, error))?,
+                result => break result,
             }
         }
+    };
+}
+use repeat_lost;
+
+/// The result of a statement on a connection of one of the store's pools.
+macro_rules! attempt {
+    ($store:ident, $pool:ident.$method:ident($statement:expr)) => {
+        $crate::store::sql::repeat_lost!(async {
+            let dialect = $store.statements.dialect;
+            let mut call = $crate::store::sql::Call::begin(&$store.$pool, dialect).await?;
+            let answer = $statement.$method(&mut *call).await;
+            call.end();
+            answer
+        })
+    };
+}
+use attempt;
+
+/// The same, or the store's error.
+macro_rules! run {
+    ($store:ident, $what:literal, $pool:ident.$method:ident($statement:expr)) => {
+        $crate::store::sql::attempt!($store, $pool.$method($statement))
+            .map_err(|error| $store.statements.failed($what, error))?
     };
 }
 use run;
@@ -243,29 +343,26 @@ macro_rules! implement_store {
                 let row = run!(
                     self,
                     "read a session",
-                    sqlx::query(Self::sql(&self.statements.load))
-                        .bind(&id.as_bytes()[..])
-                        .fetch_optional(&self.reader)
+                    reader.fetch_optional(
+                        sqlx::query(Self::sql(&self.statements.load)).bind(&id.as_bytes()[..])
+                    )
                 );
                 Ok(row.and_then(|row| Self::to_record(id, &row)))
             }
 
             async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
                 let bytes = record.encode()?;
-                let inserted = loop {
-                    let inserted = sqlx::query(Self::sql(&self.statements.insert))
-                        .bind(&id.as_bytes()[..])
-                        .bind(to_integer(record.version().number()))
-                        .bind(record.user().map(UserId::as_str))
-                        .bind(to_integer(record.expires_at().as_millis()))
-                        .bind(&*bytes)
-                        .execute(&self.writer)
-                        .await;
-                    match inserted {
-                        Err(error) if $crate::store::sql::lost_a_race(&error) => {}
-                        inserted => break inserted,
-                    }
-                };
+                let inserted = $crate::store::sql::attempt!(
+                    self,
+                    writer.execute(
+                        sqlx::query(Self::sql(&self.statements.insert))
+                            .bind(&id.as_bytes()[..])
+                            .bind(to_integer(record.version().number()))
+                            .bind(record.user().map(UserId::as_str))
+                            .bind(to_integer(record.expires_at().as_millis()))
+                            .bind(&*bytes)
+                    )
+                );
                 match inserted {
                     Ok(_) => Ok(true),
                     Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
@@ -283,14 +380,15 @@ macro_rules! implement_store {
                 let done = run!(
                     self,
                     "write a session",
-                    sqlx::query(Self::sql(&self.statements.replace))
-                        .bind(to_integer(record.version().number()))
-                        .bind(record.user().map(UserId::as_str))
-                        .bind(to_integer(record.expires_at().as_millis()))
-                        .bind(&*bytes)
-                        .bind(&id.as_bytes()[..])
-                        .bind(to_integer(expected.number()))
-                        .execute(&self.writer)
+                    writer.execute(
+                        sqlx::query(Self::sql(&self.statements.replace))
+                            .bind(to_integer(record.version().number()))
+                            .bind(record.user().map(UserId::as_str))
+                            .bind(to_integer(record.expires_at().as_millis()))
+                            .bind(&*bytes)
+                            .bind(&id.as_bytes()[..])
+                            .bind(to_integer(expected.number()))
+                    )
                 );
                 if done.rows_affected() == 1 {
                     return Ok(Replaced::Done);
@@ -298,9 +396,9 @@ macro_rules! implement_store {
                 let row = run!(
                     self,
                     "read a session",
-                    sqlx::query(Self::sql(&self.statements.exists))
-                        .bind(&id.as_bytes()[..])
-                        .fetch_optional(&self.reader)
+                    reader.fetch_optional(
+                        sqlx::query(Self::sql(&self.statements.exists)).bind(&id.as_bytes()[..])
+                    )
                 );
                 Ok(match row {
                     Some(_) => Replaced::Conflict,
@@ -312,11 +410,12 @@ macro_rules! implement_store {
                 let done = run!(
                     self,
                     "touch a session",
-                    sqlx::query(Self::sql(&self.statements.touch))
-                        .bind(to_integer(record.expires_at().as_millis()))
-                        .bind(&id.as_bytes()[..])
-                        .bind(to_integer(record.version().number()))
-                        .execute(&self.writer)
+                    writer.execute(
+                        sqlx::query(Self::sql(&self.statements.touch))
+                            .bind(to_integer(record.expires_at().as_millis()))
+                            .bind(&id.as_bytes()[..])
+                            .bind(to_integer(record.version().number()))
+                    )
                 );
                 Ok(done.rows_affected() == 1)
             }
@@ -325,9 +424,9 @@ macro_rules! implement_store {
                 let done = run!(
                     self,
                     "remove a session",
-                    sqlx::query(Self::sql(&self.statements.remove))
-                        .bind(&id.as_bytes()[..])
-                        .execute(&self.writer)
+                    writer.execute(
+                        sqlx::query(Self::sql(&self.statements.remove)).bind(&id.as_bytes()[..])
+                    )
                 );
                 Ok(done.rows_affected() == 1)
             }
@@ -346,9 +445,9 @@ macro_rules! implement_store {
                 let rows = run!(
                     self,
                     "list a user's sessions",
-                    sqlx::query(Self::sql(&self.statements.sessions_of))
-                        .bind(user.as_str())
-                        .fetch_all(&self.reader)
+                    reader.fetch_all(
+                        sqlx::query(Self::sql(&self.statements.sessions_of)).bind(user.as_str())
+                    )
                 );
                 let session = |row: &$Row| {
                     let id =
@@ -368,10 +467,11 @@ macro_rules! implement_store {
                 let done = run!(
                     self,
                     "remove a user's sessions",
-                    sqlx::query(Self::sql(&self.statements.remove_all_of))
-                        .bind(user.as_str())
-                        .bind(except)
-                        .execute(&self.writer)
+                    writer.execute(
+                        sqlx::query(Self::sql(&self.statements.remove_all_of))
+                            .bind(user.as_str())
+                            .bind(except)
+                    )
                 );
                 Ok(done.rows_affected())
             }

@@ -13,7 +13,7 @@ use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+    RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsMode, Value,
 };
 use tokio::sync::Mutex;
 
@@ -24,6 +24,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After which a node that says nothing is taken for lost, where there may be another in its place.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The manager of a connection asks again after an error only until then, and would never come back afterwards from one that
+/// is not the network's: a server that had too many clients for a second, say. Calls that wait for it have their own timeout.
+const RECONNECTIONS: usize = usize::MAX;
 
 /// How often a cluster's client follows a move of slots or a failover before it gives up.
 const CLUSTER_RETRIES: u32 = 6;
@@ -75,6 +79,7 @@ impl Connection {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECTION_TIMEOUT))
             .set_max_delay(Duration::from_millis(200))
+            .set_number_of_retries(RECONNECTIONS)
             .set_response_timeout(None);
         let manager = ConnectionManager::new_lazy_with_config(client, config)
             .map_err(could_not_connect(&address))?;
@@ -115,9 +120,12 @@ impl Connection {
             hosts.split(',').next().unwrap_or(hosts)
         );
         let login = login.into_connection_info().map_err(wrong_url)?;
-        let servers = SentinelNodeConnectionInfo::default()
+        let mut servers = SentinelNodeConnectionInfo::default()
             .set_redis_connection_info(login.redis_settings().clone())
             .set_tcp_settings(tcp());
+        if scheme == "rediss" {
+            servers = servers.set_tls_mode(TlsMode::Secure);
+        }
         // The sentinels have no login, where the servers have one.
         let sentinels = nodes
             .iter()

@@ -9,8 +9,8 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store, run,
-    to_integer, to_timestamp,
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, connected,
+    implement_store, repeat_lost, run, timely, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -24,6 +24,7 @@ static DIALECT: Dialect = Dialect {
     quote: '`',
     numbered: false,
     no_table: "42S02",
+    is_remote: true,
     purge: "DELETE FROM {table} WHERE expires_at <= ? LIMIT ?",
 };
 
@@ -70,10 +71,7 @@ impl MySqlStore {
             options.get_username(),
         );
         // A pool would try again until its timeout, and then not say why.
-        let connection = options
-            .connect()
-            .await
-            .map_err(|error| StoreError::new(what, error))?;
+        let connection = connected(what, options.connect()).await?;
         // It is only a goodbye.
         drop(connection.close().await);
         let pool = MySqlPoolOptions::new()
@@ -156,28 +154,37 @@ impl MySqlStore {
         let mut connection = self.writer.acquire().await.map_err(failed)?;
         // The lock is the connection's, and ends with it, whatever happens here.
         connection.close_on_drop();
+        let lock = sqlx::query_as(
+            "SELECT GET_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(COALESCE(DATABASE(), ''), ?))), 0)",
+        )
+        .bind(self.statements.table.quoted(&DIALECT));
         let (mine,): (Option<i64>,) =
-            sqlx::query_as("SELECT GET_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(DATABASE(), ?))), 0)")
-                .bind(self.statements.table.quoted(&DIALECT))
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(failed)?;
-        if mine != Some(1) {
-            return Ok(0);
+            timely(async { lock.fetch_one(&mut *connection).await.map_err(failed) }).await?;
+        match mine {
+            Some(1) => {}
+            Some(_) => return Ok(0),
+            None => {
+                return Err(StoreError::message(
+                    "could not take turns in purging expired sessions: the server gives no lock",
+                ));
+            }
         }
         let mut purged = 0;
         loop {
             // On the same connection: the pool may have no other.
-            let done = run!(
-                self,
-                "purge expired sessions",
-                sqlx::query(Self::sql(&self.statements.purge))
-                    .bind(to_integer(now.as_millis()))
-                    .bind(PURGED_AT_ONCE)
-                    .execute(&mut *connection)
-            );
-            purged += done.rows_affected();
-            if done.rows_affected() < PURGED_AT_ONCE.unsigned_abs() {
+            let removed = timely(async {
+                let done = repeat_lost!(
+                    sqlx::query(Self::sql(&self.statements.purge))
+                        .bind(to_integer(now.as_millis()))
+                        .bind(PURGED_AT_ONCE)
+                        .execute(&mut *connection)
+                );
+                let failed = |error| self.statements.failed("purge expired sessions", error);
+                Ok(done.map_err(failed)?.rows_affected())
+            })
+            .await?;
+            purged += removed;
+            if removed < PURGED_AT_ONCE.unsigned_abs() {
                 return Ok(purged);
             }
         }

@@ -9,8 +9,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, implement_store,
-    in_batches, run, to_integer, to_timestamp,
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, connected,
+    implement_store, in_batches, run, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -24,6 +24,7 @@ static DIALECT: Dialect = Dialect {
     quote: '"',
     numbered: true,
     no_table: "42P01",
+    is_remote: true,
     // The lock makes the inner query look at the row again, should it have been touched meanwhile. It ends with the
     // statement, so that it is safe with a pooler between.
     purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext(?), 0) AS mine)
@@ -35,7 +36,7 @@ static DIALECT: Dialect = Dialect {
 ///
 /// Every write is one statement, and committed when it is answered: with `synchronous_commit` on, the default, a logout
 /// survives a crash of the server. Reads must see the newest write, so give it the primary and no replica. Behind PgBouncer in
-/// transaction mode, turn off prepared statements (`?statement-cache-capacity=0`) or let PgBouncer follow them.
+/// transaction mode, PgBouncer has to follow prepared statements: 1.21 or newer, with `max_prepared_statements` above 0.
 ///
 /// Something has to purge expired sessions from time to time: [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones
 /// share one pool of connections.
@@ -74,10 +75,7 @@ impl PostgresStore {
             options.get_username(),
         );
         // A pool would try again until its timeout, and then not say why.
-        let connection = options
-            .connect()
-            .await
-            .map_err(|error| StoreError::new(what, error))?;
+        let connection = connected(what, options.connect()).await?;
         // It is only a goodbye.
         drop(connection.close().await);
         let pool = PgPoolOptions::new()
@@ -171,11 +169,12 @@ impl PostgresStore {
             let done = run!(
                 self,
                 "purge expired sessions",
-                sqlx::query(Self::sql(&self.statements.purge))
-                    .bind(&turn)
-                    .bind(to_integer(now.as_millis()))
-                    .bind(PURGED_AT_ONCE)
-                    .execute(&self.writer)
+                writer.execute(
+                    sqlx::query(Self::sql(&self.statements.purge))
+                        .bind(&turn)
+                        .bind(to_integer(now.as_millis()))
+                        .bind(PURGED_AT_ONCE)
+                )
             );
             Ok(done.rows_affected())
         })

@@ -33,6 +33,7 @@ static DIALECT: Dialect = Dialect {
     store: "SqliteStore",
     quote: '"',
     numbered: false,
+    is_remote: false,
     no_table: "no such table",
     purge: "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ?)",
 };
@@ -168,10 +169,11 @@ impl SqliteStore {
             let done = run!(
                 self,
                 "purge expired sessions",
-                sqlx::query(Self::sql(&self.statements.purge))
-                    .bind(to_integer(now.as_millis()))
-                    .bind(PURGED_AT_ONCE)
-                    .execute(&self.writer)
+                writer.execute(
+                    sqlx::query(Self::sql(&self.statements.purge))
+                        .bind(to_integer(now.as_millis()))
+                        .bind(PURGED_AT_ONCE)
+                )
             );
             Ok(done.rows_affected())
         })
