@@ -45,6 +45,14 @@ pub(crate) struct ChangeSet {
 }
 
 impl ChangeSet {
+    /// Hands over the changes to be written. What tells the handler of them stays, but for the data, which the session has.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        Self {
+            data: std::mem::take(&mut self.data),
+            ..self.clone()
+        }
+    }
+
     /// Whether there is nothing to write to this record, or to a new one.
     pub(crate) fn is_empty(&self, base: Option<&Record>) -> bool {
         matches!(self.identity, Identity::Keep) && self.only_regenerates(base)
@@ -119,7 +127,7 @@ impl ChangeSet {
     /// The data of a record after these changes.
     ///
     /// The limit holds for data that grows: where it was lowered, a larger session can still be used, and be made smaller.
-    pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Data, SessionError> {
+    pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Arc<Data>, SessionError> {
         let mut data = old.clone();
         for change in &self.data {
             match change {
@@ -132,8 +140,8 @@ impl ChangeSet {
                 }
             }
         }
-        check_size(&data, limit.max(old.size()))?;
-        Ok(data)
+        check_size(data.size(), limit.max(old.size()))?;
+        Ok(Arc::new(data))
     }
 
     /// Makes the changes of all but the data in `record`.
@@ -161,8 +169,8 @@ impl fmt::Debug for ChangeSet {
     }
 }
 
-pub(crate) fn check_size(data: &Data, limit: usize) -> Result<(), SessionError> {
-    if data.size() > limit {
+pub(crate) fn check_size(size: usize, limit: usize) -> Result<(), SessionError> {
+    if size > limit {
         return Err(ErrorKind::TooLarge.into());
     }
     Ok(())

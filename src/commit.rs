@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use crate::change::ChangeSet;
+use crate::clock::Timestamp;
 use crate::engine::{Base, Engine, Loaded, UserLimit, WhenFull};
 use crate::error::{ErrorKind, SessionError};
 use crate::record::{Data, Login, Record, Version};
@@ -22,7 +24,7 @@ pub(crate) struct Pending {
     pub(crate) superseded: Option<RecordId>,
     pub(crate) changes: ChangeSet,
     /// The base's data after the changes, as the handler saw it.
-    pub(crate) data: Option<Data>,
+    pub(crate) data: Option<Arc<Data>>,
     pub(crate) activity: Activity,
 }
 
@@ -112,7 +114,7 @@ pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committe
 async fn start(
     engine: &Engine,
     changes: &ChangeSet,
-    data: Option<Data>,
+    data: Option<Arc<Data>>,
 ) -> Result<Committed, SessionError> {
     let data = match data {
         Some(data) => data,
@@ -126,17 +128,18 @@ async fn start(
         admit(engine, login, None).await?;
     }
     let now = engine.now();
-    let token = engine.mint.token()?;
+    let id = engine.random.record_id()?;
+    let token = engine.signer.token(id, &engine.random)?;
     let mut record = Record {
         version: Version::FIRST,
-        secret_hash: token.secret_hash(),
+        secret_hash: token.secret_hash,
         login: None,
         created_at: now,
         expires_at: now,
         token_replaced_at: None,
         remember: false,
         client: None,
-        data: Arc::new(data),
+        data,
         #[cfg(feature = "memcached")]
         loaded_cas: None,
     };
@@ -158,17 +161,17 @@ async fn change(
     engine: &Engine,
     mut base: Base,
     changes: &ChangeSet,
-    mut data: Option<Data>,
+    mut data: Option<Arc<Data>>,
     activity: Activity,
 ) -> Result<Committed, SessionError> {
     let id = base.token.id;
-    let deadline = Instant::now() + engine.commit_timeout;
+    let mut now = engine.now();
     if let Some(login) = changes.login() {
         admit(engine, login, Some(id)).await?;
     }
     // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
-    let mut is_stale = engine.is_over(&base.record);
-    let mut turn = None;
+    let mut is_stale = engine.lifetimes.is_over(&base.record, now);
+    let mut contention: Option<Contention<'_>> = None;
     loop {
         if is_stale {
             data = None;
@@ -177,17 +180,25 @@ async fn change(
                 Loaded::Superseded { .. } => return superseded(engine, &base, changes).await,
                 Loaded::Gone => return gone(engine, id, changes).await,
             }
+            now = engine.now();
         }
         let new_token = match changes.replaces_token(&base.record) {
-            true => Some(engine.mint.renew(id)?),
+            true => Some(engine.signer.token(id, &engine.random)?),
             false => None,
         };
         let data = match data.take() {
             Some(data) => data,
             None => changes.apply(&base.record.data, engine.data_limit)?,
         };
-        let Some(record) = next_record(engine, &base, changes, data, new_token.as_ref(), activity)
-        else {
+        let Some(record) = next_record(
+            engine,
+            &base,
+            changes,
+            data,
+            new_token.as_ref(),
+            activity,
+            now,
+        ) else {
             return Ok(touch(engine, base, activity).await);
         };
         match engine.replace(id, base.record.version, &record).await? {
@@ -196,13 +207,31 @@ async fn change(
             Replaced::Conflict => report::conflict(id),
         }
         is_stale = true;
-        // Conflicting commits of this process wait for each other from here on, instead of spoiling each other's next try.
-        if Instant::now() >= deadline {
-            return Err(ErrorKind::Contended.into());
+        match &contention {
+            None => contention = Some(Contention::begin(engine, id).await?),
+            Some(contention) if Instant::now() >= contention.deadline => {
+                return Err(ErrorKind::Contended.into());
+            }
+            Some(_) => {}
         }
-        if turn.is_none() {
-            let waited = timeout_at(deadline, engine.queues.of(id).lock()).await;
-            turn = Some(waited.map_err(|_| SessionError::from(ErrorKind::Contended))?);
+    }
+}
+
+/// Conflicting commits of this process wait for each other, instead of spoiling each other's next try.
+struct Contention<'a> {
+    deadline: Instant,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl<'a> Contention<'a> {
+    async fn begin(engine: &'a Engine, id: RecordId) -> Result<Self, SessionError> {
+        let deadline = Instant::now() + engine.commit_timeout;
+        match timeout_at(deadline, engine.queues.of(id).lock()).await {
+            Ok(turn) => Ok(Self {
+                deadline,
+                _turn: turn,
+            }),
+            Err(_) => Err(ErrorKind::Contended.into()),
         }
     }
 }
@@ -212,18 +241,18 @@ fn next_record(
     engine: &Engine,
     base: &Base,
     changes: &ChangeSet,
-    data: Data,
+    data: Arc<Data>,
     new_token: Option<&SessionToken>,
     activity: Activity,
+    now: Timestamp,
 ) -> Option<Record> {
-    let now = engine.now();
     let old = &base.record;
     let mut record = Record {
         version: old.version.next(),
-        data: if *old.data == data {
+        data: if *old.data == *data {
             old.data.clone()
         } else {
-            Arc::new(data)
+            data
         },
         ..old.clone()
     };
@@ -236,7 +265,7 @@ fn next_record(
         return None;
     }
     if let Some(token) = new_token {
-        record.secret_hash = token.secret_hash();
+        record.secret_hash = token.secret_hash;
         record.token_replaced_at = Some(now);
     }
     // Other timeouts hold for a session that is remembered from now on, and a login is activity in any case.
@@ -274,12 +303,13 @@ async fn done(
 /// Records that the session was used, where that is due.
 async fn touch(engine: &Engine, base: Base, activity: Activity) -> Committed {
     // A slow handler may have outlived the session, and must not bring it back.
-    if engine.is_over(&base.record) {
+    let now = engine.now();
+    if engine.lifetimes.is_over(&base.record, now) {
         report::expired(base.token.id);
         return unchanged(None);
     }
     let renewal = match activity {
-        Activity::Active => engine.lifetimes.renewal(&base.record, engine.now()),
+        Activity::Active => engine.lifetimes.renewal(&base.record, now),
         Activity::Passive => None,
     };
     let Some(expires_at) = renewal else {
@@ -383,7 +413,7 @@ fn issued(engine: &Engine, base: Base) -> Committed {
     Committed {
         token: TokenChange::Issue {
             token: base.token.clone(),
-            max_age: engine.lifetimes.max_age(&base.record, engine.now()),
+            max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
         },
         base: Some(base),
     }

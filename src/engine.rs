@@ -1,7 +1,9 @@
 //! What the requests of one layer share: its settings, and its store behind a timeout.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -12,7 +14,7 @@ use crate::lifetime::Lifetimes;
 use crate::record::{Record, UserId, Version};
 use crate::report;
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::{Mint, Presented, RecordId, SessionToken, Signer};
+use crate::token::{Presented, Random, RecordId, SessionToken, Signer};
 use crate::transport::Carrier;
 
 /// More than the cores of a large machine, so that two busy sessions seldom share one.
@@ -28,7 +30,7 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) carrier: Carrier,
     pub(crate) signer: Signer,
-    pub(crate) mint: Mint,
+    pub(crate) random: Random,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) store_timeout: Duration,
@@ -103,13 +105,13 @@ pub(crate) enum Loaded {
 }
 
 impl Engine {
-    pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+    /// The store itself: an `Arc` of it is a store as well, which would box each call once more.
+    fn store(&self) -> &dyn SessionStore {
+        &*self.store
     }
 
-    /// Whether the session has expired by now.
-    pub(crate) fn is_over(&self, record: &Record) -> bool {
-        self.lifetimes.is_over(record, self.now())
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The session that the request presents a good token of.
@@ -121,7 +123,7 @@ impl Engine {
     }
 
     pub(crate) async fn load(&self, token: &SessionToken) -> Result<Loaded, SessionError> {
-        let Some(record) = self.bounded("load", self.store.load(token.id)).await? else {
+        let Some(record) = self.bounded("load", self.store().load(token.id)).await? else {
             report::rejected_for(token.id, "no such session");
             return Ok(Loaded::Gone);
         };
@@ -130,7 +132,7 @@ impl Engine {
             report::expired(token.id);
             return Ok(Loaded::Gone);
         }
-        if !record.secret_hash.matches(&token.secret_hash()) {
+        if !record.secret_hash.matches(&token.secret_hash) {
             report::rejected_for(token.id, "the token was replaced");
             let is_recent = |at| now.since(at) < OVERTAKEN;
             return Ok(Loaded::Superseded {
@@ -142,7 +144,8 @@ impl Engine {
     }
 
     pub(crate) async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
-        self.bounded("insert", self.store.insert(id, record)).await
+        self.bounded("insert", self.store().insert(id, record))
+            .await
     }
 
     pub(crate) async fn replace(
@@ -151,16 +154,16 @@ impl Engine {
         expected: Version,
         record: &Record,
     ) -> Result<Replaced, SessionError> {
-        self.bounded("replace", self.store.replace(id, expected, record))
+        self.bounded("replace", self.store().replace(id, expected, record))
             .await
     }
 
     pub(crate) async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
-        self.bounded("touch", self.store.touch(id, record)).await
+        self.bounded("touch", self.store().touch(id, record)).await
     }
 
     pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {
-        let removed = self.bounded("remove", self.store.remove(id)).await?;
+        let removed = self.bounded("remove", self.store().remove(id)).await?;
         if removed {
             report::destroyed(id);
         }
@@ -169,7 +172,7 @@ impl Engine {
 
     pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
         // The removal of many records is not an answer that a request waits for, and may take longer than one.
-        told("purge_expired", self.store.purge_expired(self.now())).await
+        told("purge_expired", self.store().purge_expired(self.now())).await
     }
 
     /// The user's sessions that are not over.
@@ -206,6 +209,11 @@ impl Engine {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, SessionError> {
         let call = async {
+            let mut call = pin!(call);
+            // A store in this process has answered by now, and needs no timer.
+            if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+                return answer;
+            }
             tokio::time::timeout(self.store_timeout, call)
                 .await
                 .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)))

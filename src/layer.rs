@@ -14,7 +14,7 @@ use crate::error::{BoxError, ConfigError};
 use crate::lifetime::Lifetimes;
 use crate::service::SessionService;
 use crate::store::{SessionStore, UserIndex};
-use crate::token::{Keys, Mint, Signer};
+use crate::token::{Keys, Random, Signer};
 use crate::transport::{Carrier, Transport};
 use crate::users::Sessions;
 
@@ -68,7 +68,7 @@ impl<St: SessionStore> SessionLayer<St> {
             clear_site_data: false,
             user_limit: None,
             clock: Arc::new(SystemClock),
-            mint: Mint::default(),
+            random: Random::default(),
         }
     }
 
@@ -145,7 +145,7 @@ pub struct SessionLayerBuilder<St> {
     clear_site_data: bool,
     user_limit: Option<UserLimit>,
     clock: Arc<dyn Clock>,
-    mint: Mint,
+    random: Random,
 }
 
 impl<St: SessionStore> SessionLayerBuilder<St> {
@@ -285,7 +285,7 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     where
         E: Into<BoxError>,
     {
-        self.mint = Mint::new(move |bytes| fill(bytes).map_err(Into::into));
+        self.random = Random::new(move |bytes| fill(bytes).map_err(Into::into));
         self
     }
 
@@ -321,7 +321,7 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             store: self.store.clone(),
             signer: Signer::new(&self.keys, carrier.name()),
             carrier,
-            mint: self.mint,
+            random: self.random,
             clock: self.clock,
             lifetimes: self.lifetimes,
             store_timeout: self.store_timeout,

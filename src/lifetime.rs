@@ -147,10 +147,10 @@ impl Lifetimes {
     ///
     /// It reaches to the absolute end, though the session may be idle for too long before: a cookie that had to be sent again
     /// while a token is in use could overwrite the newer token of a parallel request.
-    pub(crate) fn max_age(&self, record: &Record, now: Timestamp) -> Option<u64> {
+    pub(crate) fn max_age(&self, record: &Record, now: impl FnOnce() -> Timestamp) -> Option<u64> {
         record.remember.then(|| {
             self.absolute_end(record)
-                .since(now)
+                .since(now())
                 .min(MAX_COOKIE_AGE)
                 .as_secs()
         })

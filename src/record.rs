@@ -381,7 +381,7 @@ impl fmt::Debug for Record {
 
 impl Serialize for SecretHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = [0; 43];
+        let mut text = [0; 22];
         let _ = BASE64.encode_slice(self.as_bytes(), &mut text);
         serializer.serialize_str(str::from_utf8(&text).unwrap_or_default())
     }
@@ -390,9 +390,9 @@ impl Serialize for SecretHash {
 impl<'de> Deserialize<'de> for SecretHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let mut bytes = [0; 32];
+        let mut bytes = [0; 16];
         match BASE64.decode_slice(&*text, &mut bytes) {
-            Ok(32) => Ok(Self::from_bytes(bytes)),
+            Ok(16) => Ok(Self::from_bytes(bytes)),
             _ => Err(D::Error::custom("not a hash")),
         }
     }
@@ -452,6 +452,12 @@ impl Data {
             .iter()
             .map(|entry| entry.key.len() + entry.value.get().len())
             .sum()
+    }
+
+    /// The size with this value under this key.
+    pub(crate) fn size_with(&self, key: &str, value: &RawValue) -> usize {
+        let old = self.get(key).map_or(0, |old| key.len() + old.get().len());
+        self.size() - old + key.len() + value.get().len()
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {

@@ -260,19 +260,18 @@ fn write(session: Session, pending: Pending) -> BoxFuture<Result<Committed, Sess
 fn tell<B>(session: &Session, response: &mut Response<B>, token: TokenChange) {
     let engine = session.engine();
     let headers = response.headers_mut();
-    if session.is_looked_at() {
+    let told = session.told();
+    if told.varies {
         engine.carrier.vary(headers);
     }
     match token {
         TokenChange::Keep => {}
         TokenChange::Issue { token, max_age } => {
-            engine
-                .carrier
-                .issue(headers, &engine.signer.sign(&token), max_age);
+            engine.carrier.issue(headers, &token.encode(), max_age);
         }
         TokenChange::Withdraw => engine.carrier.withdraw(headers),
     }
-    if session.clears_site_data() {
+    if told.clears_site_data {
         let (name, value) = CLEAR_SITE_DATA;
         headers.insert(name, value);
     }

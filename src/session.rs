@@ -55,7 +55,7 @@ struct State {
     ended: Option<Ended>,
     changes: ChangeSet,
     /// The base's data after the changes, once there are any.
-    data: Option<Data>,
+    data: Option<Arc<Data>>,
     /// Counts changes of the data, so that `update` sees one that came between.
     revision: u64,
     activity: Activity,
@@ -80,9 +80,8 @@ enum Phase {
 
 impl State {
     fn data(&self) -> Option<&Data> {
-        self.data
-            .as_ref()
-            .or(self.base.as_ref().map(|base| &*base.record.data))
+        let of_base = || self.base.as_ref().map(|base| &*base.record.data);
+        self.data.as_deref().or_else(of_base)
     }
 
     fn value(&self, key: &str) -> Option<Arc<RawValue>> {
@@ -97,35 +96,49 @@ impl State {
         self.changes.login().or(of_base)
     }
 
-    /// Changes the data as the handler sees it, if it keeps to the limit.
-    fn change_data(
-        &mut self,
-        limit: usize,
-        change: impl FnOnce(&mut Data),
-    ) -> Result<(), SessionError> {
-        let mut data = self.data().cloned().unwrap_or_default();
-        change(&mut data);
-        change::check_size(&data, limit)?;
-        self.data = Some(data);
+    /// The data as the handler sees it, to be changed. The base's is copied once.
+    fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
+        let of_base = || self.base.as_ref().map(|base| base.record.data.clone());
+        Arc::make_mut(
+            self.data
+                .get_or_insert_with(|| of_base().unwrap_or_default()),
+        )
+    }
+
+    /// Puts a value into the data as the handler sees it, if that keeps to the limit.
+    fn put(
+        &mut self,
+        key: &Arc<str>,
+        value: &Arc<RawValue>,
+        limit: usize,
+    ) -> Result<(), SessionError> {
+        let size = match self.data() {
+            Some(data) => data.size_with(key, value),
+            None => Data::default().size_with(key, value),
+        };
+        change::check_size(size, limit)?;
+        self.data_mut().insert(key.clone(), value.clone());
         Ok(())
     }
 
     /// Whether there is anything to write.
-    fn is_changed(&self, engine: &Engine, now: Timestamp) -> bool {
+    fn is_changed(&self, engine: &Engine) -> bool {
         let base = self.base.as_ref().map(|base| &base.record);
         let is_touch_due = |base| {
-            self.activity == Activity::Active && engine.lifetimes.renewal(base, now).is_some()
+            self.activity == Activity::Active
+                && engine.lifetimes.renewal(base, engine.now()).is_some()
         };
         self.ended.is_some() || !self.changes.is_empty(base) || base.is_some_and(is_touch_due)
     }
 
-    fn pending(&self) -> Pending {
+    /// What there is to write, with these changes.
+    fn pending(&self, changes: ChangeSet) -> Pending {
         Pending {
             ended: self.ended,
             base: self.base.clone(),
             superseded: self.superseded,
-            changes: self.changes.clone(),
+            changes,
             data: self.data.clone(),
             activity: self.activity,
         }
@@ -333,9 +346,7 @@ impl Session {
         }
         let key: Arc<str> = key.into();
         if !is_equal {
-            state.change_data(self.0.engine.data_limit, |data| {
-                data.insert(key.clone(), value.clone());
-            })?;
+            state.put(&key, &value, self.0.engine.data_limit)?;
         }
         state.changes.insert(key, value);
         Ok(())
@@ -385,9 +396,7 @@ impl Session {
                 continue;
             }
             if old.is_none_or(|old| old.get() != new.get()) {
-                state.change_data(self.0.engine.data_limit, |data| {
-                    data.insert(key.clone(), new.clone());
-                })?;
+                state.put(&key, &new, self.0.engine.data_limit)?;
                 state.changes.update(key.clone(), compute);
             }
             drop(state);
@@ -424,7 +433,7 @@ impl Session {
             let mut state = self.write()?;
             // Another task of the request may have taken it meanwhile.
             if state.revision == revision {
-                state.change_data(usize::MAX, |data| data.remove(key))?;
+                state.data_mut().remove(key);
                 state.changes.remove(key.into());
                 return Ok(Some(value));
             }
@@ -439,7 +448,7 @@ impl Session {
     pub fn clear(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
         if state.data().is_some_and(|data| !data.is_empty()) {
-            state.change_data(usize::MAX, |data| *data = Data::default())?;
+            *state.data_mut() = Data::default();
             state.changes.clear();
         }
         Ok(())
@@ -644,8 +653,6 @@ impl Session {
     /// Closes the session to changes, and hands over what there is to write: nothing for most requests, and nothing but an
     /// end where the handler failed.
     pub(crate) fn seal(&self, handler: Handler) -> Option<Pending> {
-        let engine = &self.0.engine;
-        let now = (handler == Handler::Succeeded).then(|| engine.now());
         let mut state = self.state();
         match state.phase {
             Phase::Open => state.phase = Phase::Sealed,
@@ -655,9 +662,15 @@ impl Session {
             }
             Phase::Sealed | Phase::SealedUnloaded => return None,
         }
-        match (now, state.ended) {
-            (Some(now), _) => state.is_changed(engine, now).then(|| state.pending()),
-            (None, ended @ Some(Ended::Explicitly(_))) => Some(Pending {
+        match (handler, state.ended) {
+            (Handler::Succeeded, _) => {
+                if !state.is_changed(&self.0.engine) {
+                    return None;
+                }
+                let changes = state.changes.hand_over();
+                Some(state.pending(changes))
+            }
+            (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => Some(Pending {
                 ended,
                 base: None,
                 superseded: None,
@@ -665,7 +678,7 @@ impl Session {
                 data: None,
                 activity: state.activity,
             }),
-            (None, _) => None,
+            (Handler::Failed, _) => None,
         }
     }
 
@@ -679,15 +692,22 @@ impl Session {
         state.data = None;
     }
 
-    /// Whether the response depends on the session.
-    pub(crate) fn is_looked_at(&self) -> bool {
-        self.state().looked_at
+    /// What the response has to say of the session, besides its token.
+    pub(crate) fn told(&self) -> Told {
+        let state = self.state();
+        Told {
+            varies: state.looked_at,
+            clears_site_data: state.clears_site_data && self.0.engine.clear_site_data,
+        }
     }
+}
 
-    /// Whether the browser is to forget what it keeps of the site.
-    pub(crate) fn clears_site_data(&self) -> bool {
-        self.0.engine.clear_site_data && self.state().clears_site_data
-    }
+/// What a response has to say of its session.
+pub(crate) struct Told {
+    /// It depends on the session.
+    pub(crate) varies: bool,
+    /// The browser is to forget what it keeps of the site.
+    pub(crate) clears_site_data: bool,
 }
 
 /// How a handler ended.
@@ -834,7 +854,7 @@ impl DetachedSession {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },
                 base: Some(base),
-                ..state.pending()
+                ..state.pending(state.changes.clone())
             }
         };
         let committed = commit(self.work.engine(), pending).await?;

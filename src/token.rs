@@ -1,8 +1,11 @@
 //! The session token: what the browser holds, and the [`Keys`] that sign it.
 //!
-//! A token is 16 bytes of record id, 16 bytes of secret, and a MAC of 32 bytes over a context and both, in base64url:
-//! 86 characters. The store keeps the record under the id, with a hash of the secret.
+//! A token is 16 bytes of record id, 16 bytes of secret, and 16 bytes of a MAC over a context and both, in base64url: 64
+//! characters. The store keeps the record under the id, with the other 16 bytes of the MAC as the hash of the secret: whoever
+//! reads the store learns nothing of the secret or of the first half, and a request costs one MAC instead of a MAC and a hash.
+//! Half of HMAC-SHA256 is as much as RFC 2104, section 5, asks for.
 
+use std::cell::RefCell;
 use std::env::VarError;
 use std::fmt;
 use std::io;
@@ -14,15 +17,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRng;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::error::{BoxError, ConfigError, ErrorKind, SessionError};
 
 const ID_LEN: usize = 16;
 const SECRET_LEN: usize = 16;
-const MAC_LEN: usize = 32;
-const TOKEN_LEN: usize = ID_LEN + SECRET_LEN + MAC_LEN;
+const TAG_LEN: usize = 16;
+const TOKEN_LEN: usize = ID_LEN + SECRET_LEN + TAG_LEN;
 
 /// The length of an encoded token, in bytes.
 pub(crate) const ENCODED_LEN: usize = (TOKEN_LEN * 4).div_ceil(3);
@@ -94,16 +97,16 @@ impl FromStr for RecordId {
     }
 }
 
-/// What the store keeps of a token's secret: SHA-256 of it.
+/// What the store keeps of a token's secret: the half of its MAC that no client has.
 #[derive(Clone, Copy)]
-pub(crate) struct SecretHash([u8; 32]);
+pub(crate) struct SecretHash([u8; TAG_LEN]);
 
 impl SecretHash {
-    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub(crate) const fn from_bytes(bytes: [u8; TAG_LEN]) -> Self {
         Self(bytes)
     }
 
-    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+    pub(crate) const fn as_bytes(&self) -> &[u8; TAG_LEN] {
         &self.0
     }
 
@@ -119,32 +122,27 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A record id and its secret. A token that came from a client exists only once its MAC was verified.
+/// A record id, its secret and their MAC. A token that came from a client exists only once its MAC was verified.
 #[derive(Clone)]
 pub(crate) struct SessionToken {
     pub(crate) id: RecordId,
     secret: [u8; SECRET_LEN],
+    tag: [u8; TAG_LEN],
+    pub(crate) secret_hash: SecretHash,
 }
 
 impl SessionToken {
-    pub(crate) fn secret_hash(&self) -> SecretHash {
-        SecretHash(Sha256::digest(self.secret).into())
-    }
-
-    fn bytes(&self) -> [u8; ID_LEN + SECRET_LEN] {
-        let mut bytes = [0; ID_LEN + SECRET_LEN];
-        let (id, secret) = bytes.split_at_mut(ID_LEN);
+    /// The token as a client holds it.
+    pub(crate) fn encode(&self) -> EncodedToken {
+        let mut bytes = [0; TOKEN_LEN];
+        let (id, rest) = bytes.split_at_mut(ID_LEN);
+        let (secret, tag) = rest.split_at_mut(SECRET_LEN);
         id.copy_from_slice(&self.id.0);
         secret.copy_from_slice(&self.secret);
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (id, secret) = bytes.split_first_chunk()?;
-        Some(Self {
-            id: RecordId(*id),
-            secret: secret.try_into().ok()?,
-        })
+        tag.copy_from_slice(&self.tag);
+        let mut encoded = [0; ENCODED_LEN];
+        let _ = BASE64.encode_slice(bytes, &mut encoded);
+        EncodedToken(encoded)
     }
 }
 
@@ -156,47 +154,74 @@ impl fmt::Debug for SessionToken {
     }
 }
 
-/// Where new tokens come from.
+/// Where the random bytes of new tokens come from.
 #[derive(Clone)]
-pub(crate) struct Mint(Arc<Fill>);
+pub(crate) struct Random(Arc<Fill>);
 
 type Fill = dyn Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync;
 
-impl Mint {
+impl Random {
     pub(crate) fn new(
         fill: impl Fn(&mut [u8]) -> Result<(), BoxError> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(fill))
     }
 
-    /// A new id and a new secret. A failing generator is an error, never a weaker token (CVE-2025-66630).
-    pub(crate) fn token(&self) -> Result<SessionToken, SessionError> {
-        let mut bytes = [0; ID_LEN + SECRET_LEN];
-        self.fill(&mut bytes)?;
-        SessionToken::from_bytes(&bytes).ok_or_else(|| ErrorKind::Random.into())
+    pub(crate) fn record_id(&self) -> Result<RecordId, SessionError> {
+        self.bytes().map(RecordId)
     }
 
-    /// A new secret for the same id.
-    pub(crate) fn renew(&self, id: RecordId) -> Result<SessionToken, SessionError> {
-        let mut secret = [0; SECRET_LEN];
-        self.fill(&mut secret)?;
-        Ok(SessionToken { id, secret })
-    }
-
-    fn fill(&self, bytes: &mut [u8]) -> Result<(), SessionError> {
-        (self.0)(bytes).map_err(|error| SessionError::with_source(ErrorKind::Random, error))
+    /// A failing generator is an error, never a weaker token (CVE-2025-66630).
+    pub(crate) fn bytes<const N: usize>(&self) -> Result<[u8; N], SessionError> {
+        let mut bytes = [0; N];
+        match (self.0)(&mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err(SessionError::with_source(ErrorKind::Random, error)),
+        }
     }
 }
 
-impl Default for Mint {
+impl Default for Random {
     fn default() -> Self {
-        Self::new(|bytes| Ok(rand::rngs::SysRng.try_fill_bytes(bytes)?))
+        Self::new(|bytes| Ok(Reserve::take(bytes)?))
     }
 }
 
-impl fmt::Debug for Mint {
+impl fmt::Debug for Random {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mint")
+        f.write_str("Random")
+    }
+}
+
+/// Bytes of the operating system's generator for the next tokens of a thread. A call of it costs more than all else that a new
+/// token needs, whether for 32 bytes or for some more.
+struct Reserve {
+    bytes: [u8; Self::LEN],
+    left: usize,
+}
+
+impl Reserve {
+    const LEN: usize = 512;
+
+    /// Fills `out`, which is shorter than the reserve.
+    fn take(out: &mut [u8]) -> Result<(), rand::rngs::SysError> {
+        thread_local! {
+            static RESERVE: RefCell<Reserve> = const { RefCell::new(Reserve { bytes: [0; Reserve::LEN], left: 0 }) };
+        }
+        RESERVE.with_borrow_mut(|reserve| {
+            if reserve.left < out.len() {
+                rand::rngs::SysRng.try_fill_bytes(&mut reserve.bytes)?;
+                reserve.left = Self::LEN;
+            }
+            let end = reserve.left;
+            reserve.left = end.saturating_sub(out.len());
+            if let Some(bytes) = reserve.bytes.get_mut(reserve.left..end) {
+                out.copy_from_slice(bytes);
+                // What is given out is kept by nobody else.
+                bytes.fill(0);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -435,47 +460,71 @@ impl Signer {
         }
     }
 
-    /// The token as a client holds it.
-    pub(crate) fn sign(&self, token: &SessionToken) -> EncodedToken {
-        let bytes = token.bytes();
-        let mut signed = [0; TOKEN_LEN];
-        let (head, tail) = signed.split_at_mut(bytes.len());
-        head.copy_from_slice(&bytes);
-        tail.copy_from_slice(
-            &self
-                .signing
-                .clone()
-                .chain_update(bytes)
-                .finalize()
-                .into_bytes(),
-        );
-        let mut encoded = [0; ENCODED_LEN];
-        let _ = BASE64.encode_slice(signed, &mut encoded);
-        EncodedToken(encoded)
+    /// A token of this id with a new secret.
+    pub(crate) fn token(
+        &self,
+        id: RecordId,
+        random: &Random,
+    ) -> Result<SessionToken, SessionError> {
+        let secret = random.bytes()?;
+        let (tag, secret_hash) = mac(&self.signing, &id.0, &secret);
+        Ok(SessionToken {
+            id,
+            secret,
+            tag,
+            secret_hash,
+        })
     }
 
     /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
     pub(crate) fn verify(&self, presented: &Presented) -> Result<SessionToken, Rejected> {
-        let mut good: Option<&SignedBytes> = None;
+        let mut good: Option<(&TokenBytes, SessionToken)> = None;
         for candidate in presented.candidates() {
-            if self.is_good(candidate) {
-                match good {
-                    Some(other) if other != candidate => return Err(Rejected::Ambiguous),
-                    _ => good = Some(candidate),
+            match &good {
+                Some((other, _)) if *other == candidate => continue,
+                _ => {}
+            }
+            if let Some(token) = self.verified(candidate) {
+                if good.is_some() {
+                    return Err(Rejected::Ambiguous);
                 }
+                good = Some((candidate, token));
             }
         }
-        good.and_then(|signed| SessionToken::from_bytes(signed.get(..ID_LEN + SECRET_LEN)?))
-            .ok_or(Rejected::BadSignature)
+        good.map(|(_, token)| token).ok_or(Rejected::BadSignature)
     }
 
-    fn is_good(&self, signed: &SignedBytes) -> bool {
-        let (bytes, tag) = signed.split_at(ID_LEN + SECRET_LEN);
-        // `verify_slice` compares in constant time.
+    fn verified(&self, bytes: &TokenBytes) -> Option<SessionToken> {
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (secret, presented) = rest.split_first_chunk()?;
         std::iter::once(&self.signing)
             .chain(&self.retiring)
-            .any(|mac| mac.clone().chain_update(bytes).verify_slice(tag).is_ok())
+            .find_map(|key| {
+                let (tag, secret_hash) = mac(key, id, secret);
+                // In constant time (CVE-2013-0263).
+                bool::from(tag.ct_eq(presented)).then_some(SessionToken {
+                    id: RecordId(*id),
+                    secret: *secret,
+                    tag,
+                    secret_hash,
+                })
+            })
     }
+}
+
+/// The half of the MAC that goes to the client, and the half that goes to the store.
+fn mac(
+    prepared: &Hmac<Sha256>,
+    id: &[u8; ID_LEN],
+    secret: &[u8; SECRET_LEN],
+) -> ([u8; TAG_LEN], SecretHash) {
+    let mac = prepared.clone().chain_update(id).chain_update(secret);
+    let mac: [u8; 2 * TAG_LEN] = mac.finalize().into_bytes().into();
+    let (mut tag, mut hash) = ([0; TAG_LEN], [0; TAG_LEN]);
+    let (left, right) = mac.split_at(TAG_LEN);
+    tag.copy_from_slice(left);
+    hash.copy_from_slice(right);
+    (tag, SecretHash(hash))
 }
 
 impl fmt::Debug for Signer {
@@ -491,7 +540,7 @@ pub(crate) enum Rejected {
     Ambiguous,
 }
 
-type SignedBytes = [u8; TOKEN_LEN];
+type TokenBytes = [u8; TOKEN_LEN];
 
 /// An encoded token on its way to a client.
 pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
@@ -507,23 +556,23 @@ impl EncodedToken {
 pub(crate) enum Presented {
     #[default]
     Nothing,
-    One(SignedBytes),
+    One(TokenBytes),
     /// Several values of one name, as a browser sends for cookies of several paths or domains.
-    Several(Vec<SignedBytes>),
+    Several(Vec<TokenBytes>),
 }
 
 impl Presented {
     /// Adds a value if it could be a token.
     pub(crate) fn push(&mut self, value: &[u8]) {
-        let mut signed = [0; TOKEN_LEN];
-        if value.len() != ENCODED_LEN || BASE64.decode_slice(value, &mut signed) != Ok(TOKEN_LEN) {
+        let mut bytes = [0; TOKEN_LEN];
+        if value.len() != ENCODED_LEN || BASE64.decode_slice(value, &mut bytes) != Ok(TOKEN_LEN) {
             return;
         }
         *self = match std::mem::take(self) {
-            Self::Nothing => Self::One(signed),
-            Self::One(first) => Self::Several(vec![first, signed]),
+            Self::Nothing => Self::One(bytes),
+            Self::One(first) => Self::Several(vec![first, bytes]),
             Self::Several(mut all) => {
-                all.push(signed);
+                all.push(bytes);
                 Self::Several(all)
             }
         };
@@ -533,7 +582,7 @@ impl Presented {
         matches!(self, Self::Nothing)
     }
 
-    fn candidates(&self) -> &[SignedBytes] {
+    fn candidates(&self) -> &[TokenBytes] {
         match self {
             Self::Nothing => &[],
             Self::One(one) => std::slice::from_ref(one),

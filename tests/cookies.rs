@@ -278,7 +278,7 @@ async fn large_empty_and_nameless_headers_are_anonymous() {
         "x".repeat(8 * 1024),
         format!("{name}{}", "A".repeat(64 * 1024)),
         "__Host-session=A;".repeat(4 * 1024),
-        format!("{name}{};", "A".repeat(86)).repeat(600),
+        format!("{name}{};", "A".repeat(64)).repeat(600),
     ] {
         assert_eq!(with_cookies(&app, &[header]).await.body, "nothing");
     }
@@ -310,7 +310,7 @@ proptest! {
             proptest::collection::vec(any::<u8>(), 0..300),
             // Bytes that look like the cookie.
             proptest::collection::vec(prop_oneof![
-                Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 86]), "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes),
+                Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 64]), "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes),
             ], 0..8).prop_map(|parts| parts.concat()),
         ],
     ) {

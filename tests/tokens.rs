@@ -43,7 +43,7 @@ async fn a_hundred_thousand_tokens_are_distinct_and_every_random_bit_is_even() {
             .await
             .token()
             .unwrap();
-        assert_eq!(token.len(), 86);
+        assert_eq!(token.len(), 64);
         let bytes = decode(&token);
         for (bit, ones) in ones.iter_mut().enumerate() {
             *ones += usize::from(bytes[bit / 8] >> (bit % 8) & 1);

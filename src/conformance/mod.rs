@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::record::{Client, Data, Login, Record, UserId, Version};
 use crate::store::SessionStore;
-use crate::token::{Mint, RecordId};
+use crate::token::{Random, RecordId, SecretHash};
 
 mod races;
 mod records;
@@ -131,20 +131,16 @@ fn now() -> Timestamp {
 }
 
 fn new_id() -> RecordId {
-    Mint::default()
-        .token()
+    Random::default()
+        .record_id()
         .expect("the random generator failed")
-        .id
 }
 
 /// A record with something in every field but the user.
 fn new_record() -> Record {
     Record {
         version: Version::FIRST,
-        secret_hash: Mint::default()
-            .token()
-            .expect("the random generator failed")
-            .secret_hash(),
+        secret_hash: SecretHash::from_bytes(*new_id().as_bytes()),
         login: None,
         created_at: now(),
         expires_at: now() + HOUR,
