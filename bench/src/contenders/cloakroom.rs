@@ -1,0 +1,58 @@
+//! This crate.
+
+use axum::Router;
+use axum::routing::get;
+use cloakroom::{
+    MemoryStore, Session, SessionError, SessionLayer, SessionLayerBuilder, SessionStore, SigningKey,
+};
+
+use super::{Result, untouched};
+use crate::scenario::{NONCE, Profile, THEME, cart};
+
+/// More than are ever made here.
+const MAX_SESSIONS: usize = 4_000_000;
+
+pub(super) fn in_memory(lazy: bool) -> Result<Router> {
+    let mut builder = builder(MemoryStore::with_max_sessions(MAX_SESSIONS))?;
+    if lazy {
+        builder = builder.lazy();
+    }
+    Ok(routes().layer(builder.build()?))
+}
+
+pub(super) fn builder<S: SessionStore>(store: S) -> Result<SessionLayerBuilder<S>> {
+    Ok(SessionLayer::builder(store, SigningKey::generate()?))
+}
+
+pub(super) fn routes() -> Router {
+    Router::new()
+        .route("/untouched", get(untouched))
+        .route("/fill", get(fill))
+        .route("/read", get(read))
+        .route("/count", get(count))
+        .route("/create", get(create))
+}
+
+async fn fill(session: Session) -> Result<(), SessionError> {
+    session.insert("profile", Profile::example())?;
+    session.insert("cart", cart())?;
+    session.insert("nonce", NONCE)?;
+    session.insert("theme", THEME)?;
+    session.insert("count", 0_u64)
+}
+
+async fn read(session: Session) -> Result<&'static str, SessionError> {
+    let theme: Option<String> = session.get("theme")?;
+    assert_eq!(theme.as_deref(), Some(THEME));
+    Ok("ok")
+}
+
+async fn count(session: Session) -> Result<&'static str, SessionError> {
+    session.update("count", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    Ok("ok")
+}
+
+async fn create(session: Session) -> Result<&'static str, SessionError> {
+    session.insert("count", 1_u64)?;
+    Ok("ok")
+}

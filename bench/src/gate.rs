@@ -1,0 +1,59 @@
+//! Keeps what was won: instructions and allocations may not grow beyond the committed figures.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::contenders::{Contender, Result};
+use crate::count::{self, Cost};
+use crate::scenario::Scenario;
+
+/// What is more than this above a committed figure fails.
+const TOLERANCE: f64 = 1.03;
+
+/// By scenario.
+type Figures = BTreeMap<String, Cost>;
+
+const SCENARIOS: [(&str, Contender, Scenario); 6] = [
+    ("A", Contender::Cloakroom, Scenario::A),
+    ("B", Contender::Cloakroom, Scenario::B),
+    ("C", Contender::Cloakroom, Scenario::C),
+    ("D", Contender::Cloakroom, Scenario::D),
+    ("E", Contender::Cloakroom, Scenario::E),
+    ("E lazy", Contender::CloakroomLazy, Scenario::E),
+];
+
+/// Compares with the committed figures, or writes them anew.
+pub fn run(write: bool) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures.json");
+    let mut measured = Figures::new();
+    for (name, contender, scenario) in SCENARIOS {
+        measured.insert(name.into(), count::measure(contender, scenario)?);
+    }
+    if write {
+        fs::write(&path, serde_json::to_string_pretty(&measured)? + "\n")?;
+    }
+    let committed: Figures = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    println!("          instructions (committed)   allocations (committed)");
+    let mut grown = Vec::new();
+    for (name, cost) in &measured {
+        let limit = committed.get(name).ok_or(format!("no figure of {name}"))?;
+        println!(
+            "{name:<8} {:>13.0} ({:>9.0})   {:>11.2} ({:>9.2})",
+            cost.instructions, limit.instructions, cost.allocations, limit.allocations
+        );
+        if cost.instructions > TOLERANCE * limit.instructions
+            || cost.allocations > TOLERANCE * limit.allocations
+        {
+            grown.push(name.as_str());
+        }
+    }
+    if grown.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "a request costs more than 3 % above bench/figures.json: {}. Where that is meant, see CONTRIBUTING.md",
+        grown.join(", ")
+    )
+    .into())
+}

@@ -1,0 +1,83 @@
+//! Measures `cloakroom` side by side with other session layers. Run without arguments for the list of what it can do.
+
+mod contenders;
+mod count;
+mod gate;
+mod scenario;
+mod time;
+
+use std::env;
+use std::process::ExitCode;
+
+use contenders::{Contender, Result};
+use scenario::Scenario;
+
+const USAGE: &str = "\
+cargo run --release -p cloakroom-bench -- COMMAND
+
+  gate            compares instructions and allocations with bench/figures.json (needs valgrind)
+  gate --write    writes them there
+  time            nanoseconds a request, of all contenders
+  run CONTENDER SCENARIO REQUESTS
+                  nothing but these requests, for a profiler
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match command(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["gate"] => gate::run(false),
+        ["gate", "--write"] => gate::run(true),
+        ["time"] => {
+            for (scenario, times) in one_thread()?.block_on(time::measure())? {
+                println!("{scenario}");
+                for (contender, nanos) in times {
+                    println!("  {contender:<16} {:>8.0} {:>8.0}", nanos.p10, nanos.median);
+                }
+            }
+            Ok(())
+        }
+        ["count"] => {
+            for scenario in Scenario::ALL {
+                println!("{scenario}");
+                for &contender in Contender::ALL {
+                    let cost = count::measure(contender, scenario)?;
+                    println!(
+                        "  {contender:<16} {:>8.0} {:>8.2}",
+                        cost.instructions, cost.allocations
+                    );
+                }
+            }
+            Ok(())
+        }
+        ["run", contender, scenario, requests] => {
+            let contender = Contender::named(contender).ok_or(USAGE)?;
+            let scenario = Scenario::named(scenario).ok_or(USAGE)?;
+            let requests: u64 = requests.parse()?;
+            one_thread()?.block_on(async {
+                let mut ready = contender.ready().await?;
+                for _ in 0..requests {
+                    ready.send(scenario).await;
+                }
+                Ok(())
+            })
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn one_thread() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}

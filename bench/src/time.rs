@@ -1,0 +1,67 @@
+//! How long a request takes in one process, side by side.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::contenders::{Contender, Ready, Result};
+use crate::scenario::Scenario;
+
+/// Requests of one contender before the next has its turn.
+const BATCH: u32 = 500;
+
+/// Turns of each contender.
+const ROUNDS: usize = 200;
+
+/// Nanoseconds a request.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Nanos {
+    pub p10: f64,
+    pub median: f64,
+}
+
+/// By scenario and contender.
+pub type Times = BTreeMap<String, BTreeMap<String, Nanos>>;
+
+/// Takes turns, so that what else the machine does meets all of them.
+pub async fn measure() -> Result<Times> {
+    let mut times = Times::new();
+    for scenario in Scenario::ALL {
+        let mut contenders: Vec<(Contender, Ready, Vec<f64>)> = Vec::new();
+        for &contender in Contender::ALL {
+            let mut ready = contender.ready().await?;
+            batch(&mut ready, scenario).await;
+            contenders.push((contender, ready, Vec::with_capacity(ROUNDS)));
+        }
+        for _ in 0..ROUNDS {
+            for (_, ready, samples) in &mut contenders {
+                let taken = batch(ready, scenario).await;
+                samples.push(taken.as_nanos() as f64 / f64::from(BATCH));
+            }
+        }
+        let of_scenario = contenders
+            .into_iter()
+            .map(|(contender, _, samples)| (contender.to_string(), summary(samples)))
+            .collect();
+        times.insert(scenario.to_string(), of_scenario);
+    }
+    Ok(times)
+}
+
+async fn batch(ready: &mut Ready, scenario: Scenario) -> Duration {
+    let start = Instant::now();
+    for _ in 0..BATCH {
+        ready.send(scenario).await;
+    }
+    start.elapsed()
+}
+
+pub fn summary(mut samples: Vec<f64>) -> Nanos {
+    samples.sort_by(f64::total_cmp);
+    let at = |share: f64| samples[(samples.len() as f64 * share) as usize];
+    Nanos {
+        p10: at(0.1),
+        median: at(0.5),
+    }
+}
