@@ -11,8 +11,7 @@ use crate::error::{ErrorKind, SessionError};
 use crate::record::{Client, Data, Login, Record};
 
 /// Computes a key's new value from its old one, as JSON.
-pub(crate) type Compute =
-    dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
+type Compute = dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
 
 /// One change of the data.
 #[derive(Clone)]
@@ -110,8 +109,16 @@ impl ChangeSet {
         self.data.push(Change::Clear);
     }
 
-    pub(crate) fn update(&mut self, key: Arc<str>, compute: Arc<Compute>) {
-        self.data.push(Change::Update(key, compute));
+    pub(crate) fn update<T: Serialize + DeserializeOwned>(
+        &mut self,
+        key: Arc<str>,
+        update: impl Fn(Option<T>) -> T + Send + Sync + 'static,
+    ) {
+        let compute = {
+            let key = key.clone();
+            move |old: Option<&RawValue>| Ok(compute(&key, old, &update)?.0)
+        };
+        self.data.push(Change::Update(key, Arc::new(compute)));
     }
 
     /// Drops earlier changes of a key that is now set anew, so that the list does not grow with every insert.
@@ -131,7 +138,9 @@ impl ChangeSet {
         let mut data = old.clone();
         for change in &self.data {
             match change {
-                Change::Insert(key, value) => data.insert(key.clone(), value.clone()),
+                Change::Insert(key, value) => {
+                    data.insert(key.clone(), value.clone());
+                }
                 Change::Remove(key) => data.remove(key),
                 Change::Clear => data = Data::default(),
                 Change::Update(key, compute) => {
@@ -174,6 +183,19 @@ pub(crate) fn check_size(size: usize, limit: usize) -> Result<(), SessionError> 
         return Err(ErrorKind::TooLarge.into());
     }
     Ok(())
+}
+
+/// A key's new value as it is kept, and as the application knows it.
+pub(crate) fn compute<T: Serialize + DeserializeOwned>(
+    key: &str,
+    old: Option<&RawValue>,
+    update: &impl Fn(Option<T>) -> T,
+) -> Result<(Arc<RawValue>, T), SessionError> {
+    let old = old.map(|old| from_json(key, old)).transpose()?;
+    let new = to_json(key, &update(old))?;
+    // What cannot be read back, as a NaN, is not written.
+    let value = from_json(key, &new)?;
+    Ok((new, value))
 }
 
 /// The value as it is kept.

@@ -1,4 +1,6 @@
 //! The commit: writing what a request did, so that no parallel change is lost and no ended session comes back.
+//!
+//! The ways that few requests go are boxed: the future of every commit has room for the largest of its steps.
 
 use std::sync::Arc;
 
@@ -49,65 +51,100 @@ pub(crate) enum Activity {
 
 /// What a commit came to.
 #[derive(Debug)]
-pub(crate) struct Committed {
-    pub(crate) token: TokenChange,
-    /// The session that the client has from now on.
-    pub(crate) base: Option<Base>,
+pub(crate) enum Committed {
+    /// The client keeps its token, and this session with it, if it has one.
+    Kept(Option<Base>),
+    /// The client gets this session's token.
+    Issued { base: Base, max_age: Option<u64> },
+    /// The client's session is over, and its token is taken away.
+    Withdrawn,
 }
 
-/// What the client has to be told.
+/// What became of the session that a request came with.
 #[derive(Debug)]
-pub(crate) enum TokenChange {
-    Keep,
-    Issue {
-        token: SessionToken,
-        max_age: Option<u64>,
-    },
-    Withdraw,
+enum Fate {
+    Kept,
+    /// It has a new token.
+    Renewed,
+    Over,
 }
 
 /// Writes what a request did.
 ///
 /// When the future is dropped, the store call that is under way may or may not take effect, and nothing after it does.
-pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committed, SessionError> {
-    let Pending {
-        ended,
-        base,
-        superseded,
-        changes,
-        data,
-        activity,
-    } = pending;
+pub(crate) async fn commit(
+    engine: &Engine,
+    pending: &mut Pending,
+) -> Result<Committed, SessionError> {
+    let changes = &pending.changes;
     // A session of its own would take the place of the other's in the browser.
-    if let Some(id) = superseded
+    if let Some(id) = pending.superseded
         && changes.login().is_none()
     {
         report::dropped_write(id, "the token was replaced");
         return Err(ErrorKind::Superseded.into());
     }
     // Only the request that ended the session takes the cookie away: another's may be a new one by now.
-    let withdraws = match ended {
-        Some(Ended::Explicitly(id)) => engine.remove(id).await?,
+    let withdraws = match pending.ended {
+        Some(Ended::Explicitly(id)) => Box::pin(engine.remove(id)).await?,
         Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
-    let mut committed = match base {
-        None => start(engine, &changes, data).await?,
-        Some(base) if changes.is_empty(Some(&base.record)) => touch(engine, base, activity).await,
-        Some(base) => change(engine, base, &changes, data, activity).await?,
-    };
-    // The last user's session is there until the next one's is, so that a login that fails takes nothing away.
-    if let Some(Ended::BySwitch(id)) = ended
-        && let Err(error) = engine.remove(id).await
-    {
-        if let Some(new) = committed.base {
-            let _ = engine.remove(new.token.id).await;
+    let fate = match &mut pending.base {
+        None => None,
+        Some(base) if changes.is_empty(Some(&base.record)) => {
+            Some(touch(engine, base, pending.activity).await)
         }
-        return Err(error);
+        Some(base) => {
+            let data = pending.data.take();
+            Some(change(engine, base, changes, data, pending.activity).await?)
+        }
+    };
+    let committed = match fate {
+        None => start(engine, changes, pending.data.take()).await?,
+        Some(Fate::Kept) => Committed::Kept(pending.base.take()),
+        Some(Fate::Renewed) => match pending.base.take() {
+            Some(base) => issued(engine, base),
+            None => Committed::Kept(None),
+        },
+        // A login proves the user by itself; anything else has nowhere to go.
+        Some(Fate::Over) if changes.login().is_some() => {
+            Box::pin(start(engine, changes, None)).await?
+        }
+        Some(Fate::Over) => Committed::Kept(None),
+    };
+    match (pending.ended, committed) {
+        (Some(Ended::BySwitch(id)), committed) => Box::pin(leave(engine, id, committed)).await,
+        (_, Committed::Kept(None)) if withdraws => Ok(Committed::Withdrawn),
+        (_, committed) => Ok(committed),
     }
-    if withdraws && matches!(committed.token, TokenChange::Keep) {
-        committed.token = TokenChange::Withdraw;
+}
+
+/// Ends the last user's session. It is there until the next one's is, so that a login that fails takes nothing away.
+async fn leave(
+    engine: &Engine,
+    id: RecordId,
+    committed: Committed,
+) -> Result<Committed, SessionError> {
+    match engine.remove(id).await {
+        Ok(_) => Ok(committed),
+        Err(error) => {
+            if let Some(new) = committed.into_base() {
+                let _ = engine.remove(new.token.id).await;
+            }
+            Err(error)
+        }
     }
-    Ok(committed)
+}
+
+impl Committed {
+    /// The session that the client has from now on.
+    pub(crate) fn into_base(self) -> Option<Base> {
+        match self {
+            Self::Kept(base) => base,
+            Self::Issued { base, .. } => Some(base),
+            Self::Withdrawn => None,
+        }
+    }
 }
 
 /// Makes a new session, if there is anything in it.
@@ -122,10 +159,10 @@ async fn start(
     };
     // A session with nothing in it is not stored, or bots would fill the store.
     if data.is_empty() && changes.login().is_none() {
-        return Ok(unchanged(None));
+        return Ok(Committed::Kept(None));
     }
     if let Some(login) = changes.login() {
-        admit(engine, login, None).await?;
+        Box::pin(admit(engine, login, None)).await?;
     }
     let now = engine.now();
     let id = engine.random.record_id()?;
@@ -145,13 +182,13 @@ async fn start(
     };
     changes.stamp(&mut record);
     record.expires_at = engine.lifetimes.expiry(record.remember, now);
-    if !engine.insert(token.id, &record).await? {
+    if !engine.insert(id, &record).await? {
         // Two equal ids of 128 random bits: the generator does not work.
         return Err(ErrorKind::Random.into());
     }
-    report::created(token.id);
+    report::created(id);
     if let Some(login) = changes.login() {
-        settle(engine, login, token.id, true).await?;
+        Box::pin(settle(engine, login, id, true)).await?;
     }
     Ok(issued(engine, Base { token, record }))
 }
@@ -159,15 +196,15 @@ async fn start(
 /// Writes the changes to the session that the request came with.
 async fn change(
     engine: &Engine,
-    mut base: Base,
+    base: &mut Base,
     changes: &ChangeSet,
     mut data: Option<Arc<Data>>,
     activity: Activity,
-) -> Result<Committed, SessionError> {
+) -> Result<Fate, SessionError> {
     let id = base.token.id;
     let mut now = engine.now();
     if let Some(login) = changes.login() {
-        admit(engine, login, Some(id)).await?;
+        Box::pin(admit(engine, login, Some(id))).await?;
     }
     // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
     let mut is_stale = engine.lifetimes.is_over(&base.record, now);
@@ -175,10 +212,10 @@ async fn change(
     loop {
         if is_stale {
             data = None;
-            match engine.load(&base.token).await? {
+            match Box::pin(engine.load(&base.token)).await? {
                 Loaded::Live(record) => base.record = record,
-                Loaded::Superseded { .. } => return superseded(engine, &base, changes).await,
-                Loaded::Gone => return gone(engine, id, changes).await,
+                Loaded::Superseded { .. } => return superseded(base, changes),
+                Loaded::Gone => return Ok(gone(id, changes)),
             }
             now = engine.now();
         }
@@ -192,23 +229,37 @@ async fn change(
         };
         let Some(record) = next_record(
             engine,
-            &base,
+            &base.record,
             changes,
             data,
             new_token.as_ref(),
             activity,
             now,
         ) else {
-            return Ok(touch(engine, base, activity).await);
+            return Ok(Box::pin(touch(engine, base, activity)).await);
         };
         match engine.replace(id, base.record.version, &record).await? {
-            Replaced::Done => return done(engine, base, record, changes, new_token).await,
-            Replaced::Missing => return gone(engine, id, changes).await,
+            Replaced::Done => {
+                let had_login = base.record.login.is_some();
+                base.record = record;
+                if let Some(login) = changes.login() {
+                    Box::pin(settle(engine, login, id, !had_login)).await?;
+                }
+                // A token that the client has already is never sent again: it could overwrite the newer one of a parallel
+                // request.
+                let Some(token) = new_token else {
+                    return Ok(Fate::Kept);
+                };
+                base.token = token;
+                report::regenerated(id);
+                return Ok(Fate::Renewed);
+            }
+            Replaced::Missing => return Ok(gone(id, changes)),
             Replaced::Conflict => report::conflict(id),
         }
         is_stale = true;
         match &contention {
-            None => contention = Some(Contention::begin(engine, id).await?),
+            None => contention = Some(Box::pin(Contention::begin(engine, id)).await?),
             Some(contention) if Instant::now() >= contention.deadline => {
                 return Err(ErrorKind::Contended.into());
             }
@@ -239,14 +290,13 @@ impl<'a> Contention<'a> {
 /// The record after the changes, or `None` where they change nothing.
 fn next_record(
     engine: &Engine,
-    base: &Base,
+    old: &Record,
     changes: &ChangeSet,
     data: Arc<Data>,
     new_token: Option<&SessionToken>,
     activity: Activity,
     now: Timestamp,
 ) -> Option<Record> {
-    let old = &base.record;
     let mut record = Record {
         version: old.version.next(),
         data: if *old.data == *data {
@@ -279,76 +329,41 @@ fn next_record(
     Some(record)
 }
 
-async fn done(
-    engine: &Engine,
-    base: Base,
-    record: Record,
-    changes: &ChangeSet,
-    new_token: Option<SessionToken>,
-) -> Result<Committed, SessionError> {
-    let id = base.token.id;
-    if let Some(login) = changes.login() {
-        settle(engine, login, id, base.record.login.is_none()).await?;
-    }
-    // A token that the client has already is never sent again: it could overwrite the newer one of a parallel request.
-    Ok(match new_token {
-        Some(token) => {
-            report::regenerated(id);
-            issued(engine, Base { token, record })
-        }
-        None => unchanged(Some(Base { record, ..base })),
-    })
-}
-
 /// Records that the session was used, where that is due.
-async fn touch(engine: &Engine, base: Base, activity: Activity) -> Committed {
+async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
     // A slow handler may have outlived the session, and must not bring it back.
     let now = engine.now();
     if engine.lifetimes.is_over(&base.record, now) {
         report::expired(base.token.id);
-        return unchanged(None);
+        return Fate::Over;
     }
     let renewal = match activity {
         Activity::Active => engine.lifetimes.renewal(&base.record, now),
         Activity::Passive => None,
     };
-    let Some(expires_at) = renewal else {
-        return unchanged(Some(base));
-    };
-    let touched = base.record.clone().with_expires_at(expires_at);
-    // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported. Where
-    // another request has written meanwhile, it has moved the expiry as well.
-    let record = match engine.touch(base.token.id, &touched).await {
-        Ok(true) => touched,
-        Ok(false) | Err(_) => base.record,
-    };
-    unchanged(Some(Base { record, ..base }))
+    if let Some(expires_at) = renewal {
+        let touched = base.record.clone().with_expires_at(expires_at);
+        // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported. Where
+        // another request has written meanwhile, it has moved the expiry as well.
+        if let Ok(true) = engine.touch(base.token.id, &touched).await {
+            base.record = touched;
+        }
+    }
+    Fate::Kept
 }
 
-/// The session was ended while the request ran. A login proves the user by itself; anything else has nowhere to go.
-async fn gone(
-    engine: &Engine,
-    id: RecordId,
-    changes: &ChangeSet,
-) -> Result<Committed, SessionError> {
-    if changes.login().is_some() {
-        return start(engine, changes, None).await;
+/// The session was ended while the request ran.
+fn gone(id: RecordId, changes: &ChangeSet) -> Fate {
+    if changes.login().is_none() {
+        report::dropped_write(id, "the session was ended");
     }
-    report::dropped_write(id, "the session was ended");
-    Ok(unchanged(None))
+    Fate::Over
 }
 
 /// The session has another token now: of a parallel login, say, whose session this request has no business in.
-async fn superseded(
-    engine: &Engine,
-    base: &Base,
-    changes: &ChangeSet,
-) -> Result<Committed, SessionError> {
-    if changes.login().is_some() {
-        return start(engine, changes, None).await;
-    }
-    if changes.only_regenerates(Some(&base.record)) {
-        return Ok(unchanged(None));
+fn superseded(base: &Base, changes: &ChangeSet) -> Result<Fate, SessionError> {
+    if changes.login().is_some() || changes.only_regenerates(Some(&base.record)) {
+        return Ok(Fate::Over);
     }
     report::dropped_write(base.token.id, "the token was replaced");
     Err(ErrorKind::Superseded.into())
@@ -410,18 +425,8 @@ async fn settle(
 }
 
 fn issued(engine: &Engine, base: Base) -> Committed {
-    Committed {
-        token: TokenChange::Issue {
-            token: base.token.clone(),
-            max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
-        },
-        base: Some(base),
-    }
-}
-
-fn unchanged(base: Option<Base>) -> Committed {
-    Committed {
-        token: TokenChange::Keep,
+    Committed::Issued {
+        max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
         base,
     }
 }

@@ -3,6 +3,7 @@
 use cookie::{Cookie, SameSite};
 use http::HeaderValue;
 use http::header::{COOKIE, HeaderMap};
+use memchr::memchr_iter;
 
 use crate::error::ConfigError;
 use crate::token::{ENCODED_LEN, EncodedToken, Presented};
@@ -197,10 +198,14 @@ impl CookieWriter {
     pub(crate) fn presented(&self, headers: &HeaderMap) -> Presented {
         let mut presented = Presented::default();
         for header in headers.get_all(COOKIE) {
-            for pair in header.as_bytes().split(|&byte| byte == b';') {
+            let header = header.as_bytes();
+            let mut start = 0;
+            for end in memchr_iter(b';', header).chain([header.len()]) {
+                let pair = header.get(start..end).unwrap_or_default();
                 if let Some(value) = value_of(pair, self.name.as_bytes()) {
                     presented.push(value);
                 }
+                start = end.saturating_add(1);
             }
         }
         presented

@@ -1,12 +1,13 @@
 //! What the requests of one layer share: its settings, and its store behind a timeout.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
@@ -115,11 +116,12 @@ impl Engine {
     }
 
     /// The session that the request presents a good token of.
-    pub(crate) fn verify(&self, presented: &Presented) -> Option<SessionToken> {
+    pub(crate) fn verify(&self, presented: Presented) -> Option<SessionToken> {
         if presented.is_nothing() {
             return None;
         }
-        self.signer.verify(presented).map_err(report::rejected).ok()
+        let verified = self.signer.verify(&presented);
+        verified.map_err(report::rejected).ok()
     }
 
     pub(crate) async fn load(&self, token: &SessionToken) -> Result<Loaded, SessionError> {
@@ -172,7 +174,10 @@ impl Engine {
 
     pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
         // The removal of many records is not an answer that a request waits for, and may take longer than one.
-        told("purge_expired", self.store().purge_expired(self.now())).await
+        let stopwatch = report::Stopwatch::start();
+        let answer = self.store().purge_expired(self.now()).await;
+        stopwatch.stop("purge_expired");
+        told("purge_expired", answer)
     }
 
     /// The user's sessions that are not over.
@@ -206,30 +211,24 @@ impl Engine {
     async fn bounded<T>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = Result<T, StoreError>>,
+        mut call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + '_>>,
     ) -> Result<T, SessionError> {
-        let call = async {
-            let mut call = pin!(call);
-            // A store in this process has answered by now, and needs no timer.
-            if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
-                return answer;
-            }
-            tokio::time::timeout(self.store_timeout, call)
+        let stopwatch = report::Stopwatch::start();
+        // A store in this process has answered by now, and needs no timer. Others wait for long enough that a box, which
+        // keeps the future of a request small, is nothing beside.
+        let answer = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => Box::pin(timeout(self.store_timeout, call))
                 .await
-                .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout)))
+                .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout))),
         };
-        told(operation, call).await
+        stopwatch.stop(operation);
+        told(operation, answer)
     }
 }
 
-/// A store's answer, timed, and logged where it is an error.
-async fn told<T>(
-    operation: &'static str,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, SessionError> {
-    let stopwatch = report::Stopwatch::start();
-    let answer = call.await;
-    stopwatch.stop(operation);
+/// A store's answer, logged where it is an error.
+fn told<T>(operation: &'static str, answer: Result<T, StoreError>) -> Result<T, SessionError> {
     answer.map_err(|error| {
         report::store_error(operation, &error);
         error.into()

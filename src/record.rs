@@ -429,15 +429,28 @@ impl Data {
         self.0.get(index).map(|entry| &entry.value)
     }
 
-    pub(crate) fn insert(&mut self, key: Arc<str>, value: Arc<RawValue>) {
-        match self.find(&key) {
+    /// Gives back the key, which is the one that was there before if one was.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is the one that was found"
+    )]
+    pub(crate) fn insert(
+        &mut self,
+        key: impl AsRef<str> + Into<Arc<str>>,
+        value: Arc<RawValue>,
+    ) -> &Arc<str> {
+        let index = match self.find(key.as_ref()) {
             Ok(index) => {
-                if let Some(entry) = self.0.get_mut(index) {
-                    entry.value = value;
-                }
+                self.0[index].value = value;
+                index
             }
-            Err(index) => self.0.insert(index, Entry { key, value }),
-        }
+            Err(index) => {
+                let key = key.into();
+                self.0.insert(index, Entry { key, value });
+                index
+            }
+        };
+        &self.0[index].key
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -470,7 +483,7 @@ impl PartialEq for Data {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self.0.iter().zip(&other.0).all(|(a, b)| {
-                a.key == b.key
+                (Arc::ptr_eq(&a.key, &b.key) || a.key == b.key)
                     && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
             })
     }

@@ -11,9 +11,9 @@ use http::header::HeaderValue;
 use http::{HeaderName, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
-use tracing::Instrument;
+use tracing::{Instrument as _, Span};
 
-use crate::commit::{Committed, Pending, TokenChange, commit};
+use crate::commit::{Committed, Pending, commit};
 use crate::engine::{Engine, Loading};
 use crate::error::SessionError;
 use crate::report;
@@ -102,7 +102,8 @@ pin_project! {
     {
         #[pin]
         step: Step<S, B, S::Future, Result<S::Response, S::Error>>,
-        session: Option<Sealing>,
+        // Of the request that is not answered yet.
+        session: Unanswered,
     }
 }
 
@@ -124,18 +125,22 @@ pin_project! {
         Committing {
             commit: BoxFuture<Result<Committed, SessionError>>,
             // Taken when the changes are written.
-            answer: Option<R>,
+            answer: Option<(Session, R)>,
         },
     }
 }
 
-/// Seals the session of a request that never got to its end: its handler panicked, or its client went away. A change through a
-/// handle that was kept could not be saved any more, and has to say so.
-struct Sealing(Session);
+/// The session, if this layer is the one that writes it.
+///
+/// It is sealed if the request never gets to its end: its handler panicked, or its client went away. A change through a handle
+/// that was kept could not be saved any more, and has to say so.
+struct Unanswered(Option<Session>);
 
-impl Drop for Sealing {
+impl Drop for Unanswered {
     fn drop(&mut self) {
-        let _ = self.0.seal(Handler::Failed);
+        if let Some(session) = &self.0 {
+            session.seal(Handler::Failed);
+        }
     }
 }
 
@@ -146,14 +151,14 @@ where
     fn passing(handler: S::Future) -> Self {
         Self {
             step: Step::Handling { handler },
-            session: None,
+            session: Unanswered(None),
         }
     }
 
     fn handling(session: Session, handler: S::Future) -> Self {
         Self {
             step: Step::Handling { handler },
-            session: Some(Sealing(session)),
+            session: Unanswered(Some(session)),
         }
     }
 
@@ -163,7 +168,7 @@ where
                 load: load(session.clone()),
                 call: Some((inner, request)),
             },
-            session: Some(Sealing(session)),
+            session: Unanswered(Some(session)),
         }
     }
 }
@@ -190,7 +195,7 @@ where
                 },
                 StepProjection::Handling { handler } => {
                     let answer = ready!(handler.poll(cx));
-                    let Some(Sealing(session)) = &*this.session else {
+                    let Some(session) = this.session.0.take() else {
                         return Poll::Ready(answer);
                     };
                     let handler = match &answer {
@@ -200,11 +205,11 @@ where
                     match session.seal(handler) {
                         Some(pending) => Step::Committing {
                             commit: write(session.clone(), pending),
-                            answer: Some(answer),
+                            answer: Some((session, answer)),
                         },
                         None => {
                             return Poll::Ready(answer.map(|mut response| {
-                                tell(session, &mut response, TokenChange::Keep);
+                                tell(&session, &mut response, &Committed::Kept(None));
                                 response
                             }));
                         }
@@ -212,17 +217,17 @@ where
                 }
                 StepProjection::Committing { commit, answer } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let (Some(answer), Some(Sealing(session))) = (answer.take(), &*this.session)
-                    else {
+                    let Some((session, answer)) = answer.take() else {
                         return Poll::Pending;
                     };
                     return Poll::Ready(match committed {
                         Ok(committed) => {
-                            session.settle(committed.base);
-                            answer.map(|mut response| {
-                                tell(session, &mut response, committed.token);
+                            let answer = answer.map(|mut response| {
+                                tell(&session, &mut response, &committed);
                                 response
-                            })
+                            });
+                            session.settle(committed.into_base());
+                            answer
                         }
                         Err(error) => {
                             report::refused(&error);
@@ -248,28 +253,39 @@ where
 
 fn load(session: Session) -> BoxFuture<Result<(), SessionError>> {
     let span = tracing::debug_span!(target: "cloakroom", "session_load");
-    Box::pin(async move { session.load().await }.instrument(span))
+    within(span, async move { session.load().await })
 }
 
-fn write(session: Session, pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
+fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
     let span = tracing::debug_span!(target: "cloakroom", "session_commit");
-    Box::pin(async move { commit(session.engine(), pending).await }.instrument(span))
+    within(
+        span,
+        async move { commit(session.engine(), &mut pending).await },
+    )
+}
+
+fn within<T>(span: Span, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<T> {
+    if span.is_disabled() {
+        Box::pin(work)
+    } else {
+        Box::pin(work.instrument(span))
+    }
 }
 
 /// Tells the client and caches what they have to know of the session.
-fn tell<B>(session: &Session, response: &mut Response<B>, token: TokenChange) {
-    let engine = session.engine();
+fn tell<B>(session: &Session, response: &mut Response<B>, committed: &Committed) {
     let headers = response.headers_mut();
+    let carrier = &session.engine().carrier;
     let told = session.told();
     if told.varies {
-        engine.carrier.vary(headers);
+        carrier.vary(headers);
     }
-    match token {
-        TokenChange::Keep => {}
-        TokenChange::Issue { token, max_age } => {
-            engine.carrier.issue(headers, &token.encode(), max_age);
+    match committed {
+        Committed::Kept(_) => {}
+        Committed::Issued { base, max_age } => {
+            carrier.issue(headers, &base.token.encode(), *max_age);
         }
-        TokenChange::Withdraw => engine.carrier.withdraw(headers),
+        Committed::Withdrawn => carrier.withdraw(headers),
     }
     if told.clears_site_data {
         let (name, value) = CLEAR_SITE_DATA;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::change::{self, ChangeSet, Compute, Identity};
+use crate::change::{self, ChangeSet, Identity};
 use crate::clock::Timestamp;
 use crate::commit::{Activity, Ended, Pending, commit};
 use crate::engine::{Base, Engine, Loaded};
@@ -106,20 +106,19 @@ impl State {
         )
     }
 
-    /// Puts a value into the data as the handler sees it, if that keeps to the limit.
+    /// Puts a value into the data as the handler sees it, if that keeps to the limit. Gives back the key as the data has it.
     fn put(
         &mut self,
-        key: &Arc<str>,
-        value: &Arc<RawValue>,
+        key: &str,
+        value: Arc<RawValue>,
         limit: usize,
-    ) -> Result<(), SessionError> {
-        let size = match self.data() {
-            Some(data) => data.size_with(key, value),
-            None => Data::default().size_with(key, value),
-        };
-        change::check_size(size, limit)?;
-        self.data_mut().insert(key.clone(), value.clone());
-        Ok(())
+    ) -> Result<Arc<str>, SessionError> {
+        if let Some(data) = self.data() {
+            change::check_size(data.size_with(key, &value), limit)?;
+        } else {
+            change::check_size(key.len() + value.get().len(), limit)?;
+        }
+        Ok(self.data_mut().insert(key, value).clone())
     }
 
     /// Whether there is anything to write.
@@ -272,14 +271,14 @@ impl Session {
             Phase::Open | Phase::Sealed => return Ok(()),
             Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
         };
-        let (mut base, mut superseded) = (None, None);
-        if let Some(token) = self.0.engine.verify(&presented) {
-            match self.0.engine.load(&token).await? {
-                Loaded::Live(record) => base = Some(Base { token, record }),
-                Loaded::Superseded { is_recent: true } => superseded = Some(token.id),
-                Loaded::Superseded { is_recent: false } | Loaded::Gone => {}
-            }
-        }
+        let (base, superseded) = match self.0.engine.verify(presented) {
+            None => (None, None),
+            Some(token) => match self.0.engine.load(&token).await? {
+                Loaded::Live(record) => (Some(Base { token, record }), None),
+                Loaded::Superseded { is_recent: true } => (None, Some(token.id)),
+                Loaded::Superseded { is_recent: false } | Loaded::Gone => (None, None),
+            },
+        };
         let mut state = self.state();
         match state.phase {
             Phase::Unloaded(_) => {
@@ -344,10 +343,11 @@ impl Session {
         if is_equal && !state.changes.changes_key(key) {
             return Ok(());
         }
-        let key: Arc<str> = key.into();
-        if !is_equal {
-            state.put(&key, &value, self.0.engine.data_limit)?;
-        }
+        let key = if is_equal {
+            key.into()
+        } else {
+            state.put(key, value.clone(), self.0.engine.data_limit)?
+        };
         state.changes.insert(key, value);
         Ok(())
     }
@@ -373,34 +373,23 @@ impl Session {
         T: Serialize + DeserializeOwned,
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
-        let key: Arc<str> = key.name().into();
-        let compute: Arc<Compute> = {
-            let key = key.clone();
-            Arc::new(move |old| {
-                let old = old.map(|old| change::from_json(&key, old)).transpose()?;
-                let new = change::to_json(&key, &compute(old))?;
-                // What cannot be read back, as a NaN, is not written.
-                change::from_json::<T>(&key, &new)?;
-                Ok(new)
-            })
-        };
+        let key = key.name();
         loop {
             let (old, revision) = {
                 let state = self.write()?;
-                (state.value(&key), state.revision)
+                (state.value(key), state.revision)
             };
             // The closure is the application's, so no lock is held while it runs.
-            let new = compute(old.as_deref())?;
+            let (new, value) = change::compute(key, old.as_deref(), &compute)?;
             let mut state = self.write()?;
             if state.revision != revision {
                 continue;
             }
             if old.is_none_or(|old| old.get() != new.get()) {
-                state.put(&key, &new, self.0.engine.data_limit)?;
-                state.changes.update(key.clone(), compute);
+                let key = state.put(key, new, self.0.engine.data_limit)?;
+                state.changes.update(key, compute);
             }
-            drop(state);
-            return change::from_json(&key, &new);
+            return Ok(value);
         }
     }
 
@@ -702,7 +691,7 @@ impl Session {
     }
 }
 
-/// What a response has to say of its session.
+/// What a response has to say of its session, besides the token.
 pub(crate) struct Told {
     /// It depends on the session.
     pub(crate) varies: bool,
@@ -844,7 +833,7 @@ impl DetachedSession {
             // Nothing may be due to be written, and then nothing else asks whether the session is still there.
             base.record = self.record(&base.token).await?;
         }
-        let pending = {
+        let mut pending = {
             let state = self.work.state();
             let is_current = state
                 .base
@@ -857,8 +846,8 @@ impl DetachedSession {
                 ..state.pending(state.changes.clone())
             }
         };
-        let committed = commit(self.work.engine(), pending).await?;
-        match committed.base {
+        let committed = commit(self.work.engine(), &mut pending).await?;
+        match committed.into_base() {
             Some(base) => {
                 self.work.settle(Some(base));
                 Ok(())

@@ -110,9 +110,8 @@ impl SecretHash {
         &self.0
     }
 
-    /// In constant time (CVE-2013-0263).
     pub(crate) fn matches(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        is_equal(self.0, other.0)
     }
 }
 
@@ -478,7 +477,7 @@ impl Signer {
 
     /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
     pub(crate) fn verify(&self, presented: &Presented) -> Result<SessionToken, Rejected> {
-        let mut good: Option<(&TokenBytes, SessionToken)> = None;
+        let mut good: Option<(&EncodedToken, SessionToken)> = None;
         for candidate in presented.candidates() {
             match &good {
                 Some((other, _)) if *other == candidate => continue,
@@ -494,15 +493,19 @@ impl Signer {
         good.map(|(_, token)| token).ok_or(Rejected::BadSignature)
     }
 
-    fn verified(&self, bytes: &TokenBytes) -> Option<SessionToken> {
+    fn verified(&self, token: &EncodedToken) -> Option<SessionToken> {
+        let mut bytes = [0; TOKEN_LEN];
+        if BASE64.decode_slice(token.0, &mut bytes) != Ok(TOKEN_LEN) {
+            return None;
+        }
         let (id, rest) = bytes.split_first_chunk()?;
         let (secret, presented) = rest.split_first_chunk()?;
+        let presented = *presented.first_chunk()?;
         std::iter::once(&self.signing)
             .chain(&self.retiring)
             .find_map(|key| {
                 let (tag, secret_hash) = mac(key, id, secret);
-                // In constant time (CVE-2013-0263).
-                bool::from(tag.ct_eq(presented)).then_some(SessionToken {
+                is_equal(tag, presented).then_some(SessionToken {
                     id: RecordId(*id),
                     secret: *secret,
                     tag,
@@ -510,6 +513,11 @@ impl Signer {
                 })
             })
     }
+}
+
+/// In constant time (CVE-2013-0263).
+fn is_equal(a: [u8; TAG_LEN], b: [u8; TAG_LEN]) -> bool {
+    u128::from_ne_bytes(a).ct_eq(&u128::from_ne_bytes(b)).into()
 }
 
 /// The half of the MAC that goes to the client, and the half that goes to the store.
@@ -540,9 +548,8 @@ pub(crate) enum Rejected {
     Ambiguous,
 }
 
-type TokenBytes = [u8; TOKEN_LEN];
-
-/// An encoded token on its way to a client.
+/// A token as it travels, or what is as long as one and is not verified yet.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
 
 impl EncodedToken {
@@ -551,28 +558,27 @@ impl EncodedToken {
     }
 }
 
-/// What a request presented under the token's name: values of the right length and alphabet, not yet verified.
+/// What a request presented under the token's name: values of the right length, not yet verified.
 #[derive(Clone, Default)]
 pub(crate) enum Presented {
     #[default]
     Nothing,
-    One(TokenBytes),
+    One(EncodedToken),
     /// Several values of one name, as a browser sends for cookies of several paths or domains.
-    Several(Vec<TokenBytes>),
+    Several(Vec<EncodedToken>),
 }
 
 impl Presented {
     /// Adds a value if it could be a token.
     pub(crate) fn push(&mut self, value: &[u8]) {
-        let mut bytes = [0; TOKEN_LEN];
-        if value.len() != ENCODED_LEN || BASE64.decode_slice(value, &mut bytes) != Ok(TOKEN_LEN) {
+        let Ok(token) = value.try_into().map(EncodedToken) else {
             return;
-        }
+        };
         *self = match std::mem::take(self) {
-            Self::Nothing => Self::One(bytes),
-            Self::One(first) => Self::Several(vec![first, bytes]),
+            Self::Nothing => Self::One(token),
+            Self::One(first) => Self::Several(vec![first, token]),
             Self::Several(mut all) => {
-                all.push(bytes);
+                all.push(token);
                 Self::Several(all)
             }
         };
@@ -582,7 +588,7 @@ impl Presented {
         matches!(self, Self::Nothing)
     }
 
-    fn candidates(&self) -> &[TokenBytes] {
+    fn candidates(&self) -> &[EncodedToken] {
         match self {
             Self::Nothing => &[],
             Self::One(one) => std::slice::from_ref(one),

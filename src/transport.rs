@@ -1,7 +1,7 @@
 //! How a token travels: in a cookie, or in the `Authorization` header.
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, Entry, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY,
 };
 
 use crate::cookie::{Attributes, CookieWriter};
@@ -134,14 +134,21 @@ impl Carrier {
             Self::Cookie(_) => "Cookie",
             Self::Bearer { .. } => "Authorization",
         };
-        let is_told = headers.get_all(VARY).iter().any(|value| {
+        let names = |value: &HeaderValue| {
             value.as_bytes().split(|&byte| byte == b',').any(|field| {
                 let field = field.trim_ascii();
                 field == b"*" || field.eq_ignore_ascii_case(name.as_bytes())
             })
-        });
-        if !is_told {
-            headers.append(VARY, HeaderValue::from_static(name));
+        };
+        match headers.entry(VARY) {
+            Entry::Vacant(vary) => {
+                vary.insert(HeaderValue::from_static(name));
+            }
+            Entry::Occupied(mut vary) => {
+                if !vary.iter().any(names) {
+                    vary.append(HeaderValue::from_static(name));
+                }
+            }
         }
     }
 }

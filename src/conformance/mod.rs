@@ -171,7 +171,7 @@ fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Data> {
     let mut data = Data::default();
     for (key, value) in values {
         data.insert(
-            key.into(),
+            key,
             serde_json::value::to_raw_value(value)
                 .expect("a string is JSON")
                 .into(),

@@ -19,13 +19,13 @@ use crate::token::RecordId;
 /// More than the cores of a large machine, so that two requests seldom meet.
 const SHARDS: usize = 64;
 
-/// How many expired records a write collects at most, so that none takes long.
-const COLLECTED_BY_A_WRITE: usize = 4;
+/// How many expired records of its shard a new one collects at most, so that none takes long.
+const COLLECTED_BY_AN_INSERT: usize = 4;
 
 /// Sessions in this process: for one node, for development and for tests. They end with the process.
 ///
 /// It is bounded: once it is full, new sessions fail with a 503 while the present ones go on. Expired sessions are collected
-/// as it works, so that nothing has to purge it. A read copies no data. Clones share one store.
+/// as new ones are made, so that nothing has to purge it. A read copies no data. Clones share one store.
 ///
 /// ```
 /// use cloakroom::MemoryStore;
@@ -135,14 +135,10 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id's shard for a write, some of its expired records collected.
     fn write(&self, id: RecordId) -> RwLockWriteGuard<'_, Shard> {
-        let mut shard = self
-            .shard(id)
+        self.shard(id)
             .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.collect(&mut shard, self.clock.now(), COLLECTED_BY_A_WRITE);
-        shard
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
@@ -249,6 +245,9 @@ impl SessionStore for MemoryStore {
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let mut shard = self.0.write(id);
+        // The store grows by inserts alone.
+        self.0
+            .collect(&mut shard, self.0.clock.now(), COLLECTED_BY_AN_INSERT);
         if shard.records.contains_key(&id) {
             return Ok(false);
         }
