@@ -19,6 +19,16 @@ pub struct Cost {
     pub allocations: f64,
 }
 
+impl Cost {
+    /// As it is written down.
+    pub fn rounded(self) -> Self {
+        Self {
+            instructions: self.instructions.round(),
+            allocations: (self.allocations * 10.0).round() / 10.0,
+        }
+    }
+}
+
 /// The functions of libc that hand out memory.
 const ALLOCATORS: [&str; 5] = [
     "malloc",

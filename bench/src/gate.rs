@@ -28,7 +28,7 @@ pub fn run(write: bool) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures.json");
     let mut measured = Figures::new();
     for (name, contender, scenario) in SCENARIOS {
-        measured.insert(name.into(), count::measure(contender, scenario)?);
+        measured.insert(name.into(), count::measure(contender, scenario)?.rounded());
     }
     if write {
         fs::write(&path, serde_json::to_string_pretty(&measured)? + "\n")?;
