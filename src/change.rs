@@ -134,7 +134,7 @@ impl ChangeSet {
     /// The data of a record after these changes.
     ///
     /// The limit holds for data that grows: where it was lowered, a larger session can still be used, and be made smaller.
-    pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Arc<Data>, SessionError> {
+    pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Data, SessionError> {
         let mut data = old.clone();
         for change in &self.data {
             match change {
@@ -150,7 +150,7 @@ impl ChangeSet {
             }
         }
         check_size(data.size(), limit.max(old.size()))?;
-        Ok(Arc::new(data))
+        Ok(data)
     }
 
     /// Makes the changes of all but the data in `record`.

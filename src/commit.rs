@@ -2,8 +2,6 @@
 //!
 //! The ways that few requests go are boxed: the future of every commit has room for the largest of its steps.
 
-use std::sync::Arc;
-
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,7 +24,7 @@ pub(crate) struct Pending {
     pub(crate) superseded: Option<RecordId>,
     pub(crate) changes: ChangeSet,
     /// The base's data after the changes, as the handler saw it.
-    pub(crate) data: Option<Arc<Data>>,
+    pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
 }
 
@@ -151,7 +149,7 @@ impl Committed {
 async fn start(
     engine: &Engine,
     changes: &ChangeSet,
-    data: Option<Arc<Data>>,
+    data: Option<Data>,
 ) -> Result<Committed, SessionError> {
     let data = match data {
         Some(data) => data,
@@ -198,7 +196,7 @@ async fn change(
     engine: &Engine,
     base: &mut Base,
     changes: &ChangeSet,
-    mut data: Option<Arc<Data>>,
+    mut data: Option<Data>,
     activity: Activity,
 ) -> Result<Fate, SessionError> {
     let id = base.token.id;
@@ -292,14 +290,14 @@ fn next_record(
     engine: &Engine,
     old: &Record,
     changes: &ChangeSet,
-    data: Arc<Data>,
+    data: Data,
     new_token: Option<&SessionToken>,
     activity: Activity,
     now: Timestamp,
 ) -> Option<Record> {
     let mut record = Record {
         version: old.version.next(),
-        data: if *old.data == *data {
+        data: if old.data == data {
             old.data.clone()
         } else {
             data
@@ -310,7 +308,7 @@ fn next_record(
     let is_changed = new_token.is_some()
         || record.remember != old.remember
         || record.client != old.client
-        || !Arc::ptr_eq(&record.data, &old.data);
+        || !record.data.is_same(&old.data);
     if !is_changed {
         return None;
     }

@@ -1,5 +1,6 @@
 //! [`Record`]: what the store keeps of a session, and its encoding.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -212,7 +213,7 @@ pub struct Record {
     pub(crate) token_replaced_at: Option<Timestamp>,
     pub(crate) remember: bool,
     pub(crate) client: Option<Arc<Client>>,
-    pub(crate) data: Arc<Data>,
+    pub(crate) data: Data,
     /// What Memcached calls the version that was loaded. It spares a write the question.
     #[cfg(feature = "memcached")]
     pub(crate) loaded_cas: Option<(Version, u64)>,
@@ -295,7 +296,7 @@ impl Record {
             token_replaced_at: self.token_replaced_at,
             remember: self.remember,
             client,
-            data: &*self.data,
+            data: &self.data,
         };
         let mut bytes = vec![0; 1 + Self::CHECKSUM_LEN];
         serde_json::to_writer(&mut bytes, &encoded)
@@ -355,7 +356,7 @@ impl Record {
                     address: client.address,
                 })
             }),
-            data: Arc::new(encoded.data),
+            data: encoded.data,
             #[cfg(feature = "memcached")]
             loaded_cas: None,
         })
@@ -399,10 +400,12 @@ impl<'de> Deserialize<'de> for SecretHash {
 }
 
 /// A session's values: JSON texts by key. A value is parsed when it is read, and a clone copies none.
+///
+/// Keys are few and short, so that a sorted list is smaller and as fast as a map. It is one allocation of the size that it
+/// needs, since a store in this process keeps very many.
 #[derive(Clone, Default)]
-pub(crate) struct Data(Vec<Entry>);
+pub(crate) struct Data(Arc<[Entry]>);
 
-/// Keys are few and short, so that a sorted list is smaller and as fast as a map.
 #[derive(Clone)]
 struct Entry {
     key: Arc<str>,
@@ -441,12 +444,15 @@ impl Data {
     ) -> &Arc<str> {
         let index = match self.find(key.as_ref()) {
             Ok(index) => {
-                self.0[index].value = value;
+                Arc::make_mut(&mut self.0)[index].value = value;
                 index
             }
             Err(index) => {
                 let key = key.into();
-                self.0.insert(index, Entry { key, value });
+                let (before, after) = self.0.split_at(index);
+                let before = before.iter().cloned();
+                let after = after.iter().cloned();
+                self.0 = before.chain([Entry { key, value }]).chain(after).collect();
                 index
             }
         };
@@ -454,9 +460,15 @@ impl Data {
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        if let Ok(index) = self.find(key) {
-            self.0.remove(index);
+        if self.find(key).is_ok() {
+            let others = self.0.iter().filter(|entry| *entry.key != *key);
+            self.0 = others.cloned().collect();
         }
+    }
+
+    /// Whether it is the very same, which equal data need not be.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Bytes of all keys and values.
@@ -482,7 +494,7 @@ impl Data {
 impl PartialEq for Data {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
-            && self.0.iter().zip(&other.0).all(|(a, b)| {
+            && self.0.iter().zip(&*other.0).all(|(a, b)| {
                 (Arc::ptr_eq(&a.key, &b.key) || a.key == b.key)
                     && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
             })
@@ -492,7 +504,7 @@ impl PartialEq for Data {
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for entry in &self.0 {
+        for entry in &*self.0 {
             map.serialize_entry(&*entry.key, &*entry.value)?;
         }
         map.end()
@@ -511,11 +523,14 @@ impl<'de> Deserialize<'de> for Data {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
-                let mut data = Data::default();
+                let mut entries = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<Arc<str>, Box<RawValue>>()? {
-                    data.insert(key, value.into());
+                    entries.insert(key, value.into());
                 }
-                Ok(data)
+                let entries = entries.into_iter();
+                Ok(Data(
+                    entries.map(|(key, value)| Entry { key, value }).collect(),
+                ))
             }
         }
 

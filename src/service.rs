@@ -277,10 +277,8 @@ fn tell<B>(session: &Session, response: &mut Response<B>, committed: &Committed)
     let headers = response.headers_mut();
     let carrier = &session.engine().carrier;
     let told = session.told();
-    if told.varies {
-        carrier.vary(headers);
-    }
     match committed {
+        Committed::Kept(_) if told.varies => carrier.vary(headers),
         Committed::Kept(_) => {}
         Committed::Issued { base, max_age } => {
             carrier.issue(headers, &base.token.encode(), *max_age);

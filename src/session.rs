@@ -55,7 +55,7 @@ struct State {
     ended: Option<Ended>,
     changes: ChangeSet,
     /// The base's data after the changes, once there are any.
-    data: Option<Arc<Data>>,
+    data: Option<Data>,
     /// Counts changes of the data, so that `update` sees one that came between.
     revision: u64,
     activity: Activity,
@@ -80,8 +80,8 @@ enum Phase {
 
 impl State {
     fn data(&self) -> Option<&Data> {
-        let of_base = || self.base.as_ref().map(|base| &*base.record.data);
-        self.data.as_deref().or_else(of_base)
+        let of_base = || self.base.as_ref().map(|base| &base.record.data);
+        self.data.as_ref().or_else(of_base)
     }
 
     fn value(&self, key: &str) -> Option<Arc<RawValue>> {
@@ -96,14 +96,12 @@ impl State {
         self.changes.login().or(of_base)
     }
 
-    /// The data as the handler sees it, to be changed. The base's is copied once.
+    /// The data as the handler sees it, to be changed.
     fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
         let of_base = || self.base.as_ref().map(|base| base.record.data.clone());
-        Arc::make_mut(
-            self.data
-                .get_or_insert_with(|| of_base().unwrap_or_default()),
-        )
+        self.data
+            .get_or_insert_with(|| of_base().unwrap_or_default())
     }
 
     /// Puts a value into the data as the handler sees it, if that keeps to the limit. Gives back the key as the data has it.

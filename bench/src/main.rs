@@ -4,6 +4,8 @@ mod contenders;
 mod count;
 mod gate;
 mod scenario;
+mod size;
+mod threads;
 mod time;
 
 use std::env;
@@ -59,6 +61,22 @@ fn command(arguments: &[&str]) -> Result<()> {
                 }
             }
             Ok(())
+        }
+        ["threads"] => {
+            for it in threads::measure()? {
+                println!("{} {:<16} {:.2}", it.scenario, it.contender, it.two_threads);
+            }
+            Ok(())
+        }
+        ["size"] => {
+            for it in size::measure()? {
+                println!("{it:?}");
+            }
+            Ok(())
+        }
+        ["fill", contender, sessions] => {
+            let contender = Contender::named(contender).ok_or(USAGE)?;
+            size::fill(contender, sessions.parse()?)
         }
         ["run", contender, scenario, requests] => {
             let contender = Contender::named(contender).ok_or(USAGE)?;

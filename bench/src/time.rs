@@ -61,7 +61,12 @@ pub fn summary(mut samples: Vec<f64>) -> Nanos {
     samples.sort_by(f64::total_cmp);
     let at = |share: f64| samples[(samples.len() as f64 * share) as usize];
     Nanos {
-        p10: at(0.1),
-        median: at(0.5),
+        p10: at(0.1).round(),
+        median: at(0.5).round(),
     }
+}
+
+pub fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
 }

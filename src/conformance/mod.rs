@@ -167,7 +167,7 @@ fn new_record_of(user: &str) -> Record {
     }
 }
 
-fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Data> {
+fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
     let mut data = Data::default();
     for (key, value) in values {
         data.insert(
@@ -177,11 +177,11 @@ fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Arc<Data> {
                 .into(),
         );
     }
-    Arc::new(data)
+    data
 }
 
 /// The record as a newer one with this data.
-fn next(record: &Record, data: Arc<Data>) -> Record {
+fn next(record: &Record, data: Data) -> Record {
     Record {
         version: record.version.next(),
         data,
@@ -210,6 +210,6 @@ async fn insert(store: &dyn SessionStore, record: &Record) -> RecordId {
 }
 
 fn values(record: &Record) -> BTreeMap<String, String> {
-    let json = serde_json::to_string(&*record.data).expect("data is JSON");
+    let json = serde_json::to_string(&record.data).expect("data is JSON");
     serde_json::from_str(&json).expect("data is a map of strings")
 }

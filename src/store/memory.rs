@@ -47,7 +47,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Shard {
-    records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
+    // Boxed, since half of the map is empty after it has grown.
+    records: HashMap<RecordId, Box<Record>, BuildHasherDefault<IdHasher>>,
     /// When to look at which record. A record's expiry may have moved since; then it is looked at again.
     expiries: BinaryHeap<Reverse<(Timestamp, RecordId)>>,
 }
@@ -62,8 +63,10 @@ impl Shard {
     /// What is left of removed records and of former expiries must not outgrow the live records.
     fn compact(&mut self) {
         if self.expiries.len() > 2 * self.records.len() + 64 {
-            let entry = |(id, record): (&RecordId, &Record)| Reverse((record.expires_at(), *id));
-            self.expiries = self.records.iter().map(entry).collect();
+            let records = self.records.iter();
+            self.expiries = records
+                .map(|(id, record)| Reverse((record.expires_at(), *id)))
+                .collect();
         }
     }
 }
@@ -195,7 +198,7 @@ impl Inner {
             let Some(Reverse((_, id))) = shard.expiries.pop() else {
                 break;
             };
-            match shard.records.get(&id).map(Record::expires_at) {
+            match shard.records.get(&id).map(|record| record.expires_at()) {
                 None => {}
                 Some(expires_at) if expires_at <= now => {
                     self.remove(shard, id);
@@ -219,7 +222,7 @@ impl Inner {
 
     /// Keeps a new record, whose place is taken.
     fn put(&self, shard: &mut Shard, id: RecordId, record: &Record) {
-        shard.records.insert(id, record.clone());
+        shard.records.insert(id, Box::new(record.clone()));
         shard.watch(id, record.expires_at());
         if let Some(user) = record.user() {
             self.file(id, user);
@@ -240,7 +243,8 @@ impl Inner {
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        Ok(self.0.read(id).records.get(&id).cloned())
+        let shard = self.0.read(id);
+        Ok(shard.records.get(&id).map(|record| Record::clone(record)))
     }
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
@@ -284,7 +288,7 @@ impl SessionStore for MemoryStore {
         if old.version() != expected {
             return Ok(Replaced::Conflict);
         }
-        let old = std::mem::replace(old, record.clone());
+        let old = std::mem::replace(&mut **old, record.clone());
         if record.expires_at() < old.expires_at() {
             shard.watch(id, record.expires_at());
         }
@@ -328,7 +332,7 @@ impl SessionStore for MemoryStore {
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let ids = self.0.ids_of(user);
-        let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
+        let record = |id| Some((id, Record::clone(self.0.read(id).records.get(&id)?)));
         let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
         Ok(ids
             .into_iter()
@@ -398,7 +402,7 @@ mod tests {
             token_replaced_at: None,
             remember: false,
             client: None,
-            data: Arc::default(),
+            data: crate::record::Data::default(),
             #[cfg(feature = "memcached")]
             loaded_cas: None,
         };

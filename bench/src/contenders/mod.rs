@@ -69,19 +69,17 @@ impl Contender {
         Self::ALL.iter().copied().find(|it| it.name() == name)
     }
 
-    pub fn is_peer(self) -> bool {
-        !matches!(
-            self,
-            Self::Bare | Self::Noop | Self::Cloakroom | Self::CloakroomLazy
-        )
+    pub fn has_sessions(self) -> bool {
+        !matches!(self, Self::Bare | Self::Noop)
     }
 
     /// Its routes, and the cookie of a session that holds the payload.
     pub async fn ready(self) -> Result<Ready> {
         let router = self.router().await?;
-        let cookie = match self {
-            Self::Bare | Self::Noop => HeaderValue::from_static("session=none"),
-            _ => session_cookie(&router).await?,
+        let cookie = if self.has_sessions() {
+            session_cookie(&router).await?
+        } else {
+            HeaderValue::from_static("session=none")
         };
         Ok(Ready { router, cookie })
     }

@@ -150,8 +150,10 @@ pub(super) fn ruts_in_memory() -> Router {
         .route("/count", get(ruts_count))
         .route("/create", get(ruts_create))
         .layer(
-            ruts::SessionLayer::new(Arc::new(MokaStore::builder().build()))
-                .with_cookie_options(options),
+            ruts::SessionLayer::new(Arc::new(
+                MokaStore::builder().max_capacity(4_000_000).build(),
+            ))
+            .with_cookie_options(options),
         )
         .layer(tower_cookies::CookieManagerLayer::new())
 }
