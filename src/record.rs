@@ -10,7 +10,6 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, SessionError};
@@ -248,7 +247,7 @@ struct EncodedClient<T> {
 
 impl Record {
     const FORMAT: u8 = 1;
-    const CHECKSUM_LEN: usize = 8;
+    const CHECKSUM_LEN: usize = 4;
 
     /// The version, which [`replace`](crate::SessionStore::replace) compares.
     #[must_use]
@@ -364,8 +363,7 @@ impl Record {
 
     /// Against bit rot and half-written values, not against an adversary.
     fn checksum(json: &[u8]) -> [u8; Self::CHECKSUM_LEN] {
-        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(json));
-        [a, b, c, d, e, f, g, h]
+        crc32fast::hash(json).to_be_bytes()
     }
 }
 

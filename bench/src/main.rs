@@ -3,10 +3,19 @@
 mod contenders;
 mod count;
 mod gate;
+#[cfg(feature = "peers")]
+mod networked;
 mod scenario;
 mod size;
 mod threads;
 mod time;
+
+#[cfg(feature = "peers")]
+#[path = "../../tests/support/servers.rs"]
+mod servers;
+#[cfg(feature = "peers")]
+#[path = "../../tests/support/stores.rs"]
+mod stores;
 
 use std::env;
 use std::process::ExitCode;
@@ -22,6 +31,8 @@ cargo run --release -p cloakroom-bench -- COMMAND
   time            nanoseconds a request, of all contenders
   run CONTENDER SCENARIO REQUESTS
                   nothing but these requests, for a profiler
+  run-over STORE SCENARIO REQUESTS
+                  the same with cloakroom over sqlite, postgres, mysql, redis or memcached, 64 in flight
 ";
 
 fn main() -> ExitCode {
@@ -68,6 +79,13 @@ fn command(arguments: &[&str]) -> Result<()> {
             }
             Ok(())
         }
+        #[cfg(feature = "peers")]
+        ["networked"] => {
+            for it in two_threads()?.block_on(networked::measure())? {
+                println!("{it:?}");
+            }
+            Ok(())
+        }
         ["size"] => {
             for it in size::measure()? {
                 println!("{it:?}");
@@ -77,6 +95,12 @@ fn command(arguments: &[&str]) -> Result<()> {
         ["fill", contender, sessions] => {
             let contender = Contender::named(contender).ok_or(USAGE)?;
             size::fill(contender, sessions.parse()?)
+        }
+        #[cfg(feature = "peers")]
+        ["run-over", store, scenario, requests] => {
+            let kind = networked::kind(store).ok_or(USAGE)?;
+            let requests = requests.parse()?;
+            two_threads()?.block_on(networked::run(kind, scenario, requests))
         }
         ["run", contender, scenario, requests] => {
             let contender = Contender::named(contender).ok_or(USAGE)?;
@@ -94,6 +118,14 @@ fn command(arguments: &[&str]) -> Result<()> {
         }
         _ => Err(USAGE.into()),
     }
+}
+
+#[cfg(feature = "peers")]
+fn two_threads() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
 }
 
 fn one_thread() -> Result<tokio::runtime::Runtime> {

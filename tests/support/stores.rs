@@ -75,11 +75,24 @@ impl Backend {
 
     /// The store's URL, by way of the proxies.
     pub fn url(&self) -> String {
+        self.url_of(self.proxies.iter().map(Proxy::address).collect())
+    }
+
+    /// The store's URL, with nothing between.
+    pub fn direct_url(&self) -> String {
+        self.url_of(match &self.servers {
+            Servers::Single(servers) => servers.iter().map(Server::address).collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// The URL of servers with these addresses, where the store is not one that names its servers itself.
+    fn url_of(&self, single: Vec<String>) -> String {
         let addresses = match &self.servers {
             Servers::File(dir) => {
                 return format!("sqlite:{}", dir.path().join("sessions.sqlite3").display());
             }
-            Servers::Single(_) => self.proxies.iter().map(Proxy::address).collect(),
+            Servers::Single(_) => single,
             Servers::Cluster(cluster) => cluster.addresses(),
             Servers::Sentinel(sentinel) => sentinel.sentinels(),
         };

@@ -76,11 +76,10 @@ impl Contender {
     /// Its routes, and the cookie of a session that holds the payload.
     pub async fn ready(self) -> Result<Ready> {
         let router = self.router().await?;
-        let cookie = if self.has_sessions() {
-            session_cookie(&router).await?
-        } else {
-            HeaderValue::from_static("session=none")
-        };
+        if self.has_sessions() {
+            return Ready::of(router).await;
+        }
+        let cookie = HeaderValue::from_static("session=none");
         Ok(Ready { router, cookie })
     }
 
@@ -106,6 +105,25 @@ impl fmt::Display for Contender {
     }
 }
 
+/// This crate over any store.
+#[cfg(feature = "peers")]
+pub async fn over(store: ::cloakroom::AnyStore) -> Result<Ready> {
+    let layer = cloakroom::builder(store)?.build()?;
+    Ready::of(cloakroom::routes().layer(layer)).await
+}
+
+#[cfg(feature = "peers")]
+pub async fn tower_sessions_over_redis(pool: fred::prelude::Pool) -> Result<Ready> {
+    let store = tower_sessions_redis_store::RedisStore::new(pool);
+    Ready::of(peers::with_stores::around(store)).await
+}
+
+#[cfg(feature = "peers")]
+pub async fn axum_session_over_redis(pool: redis_pool::SingleRedisPool) -> Result<Ready> {
+    let pool = axum_session_redispool::SessionRedisPool::from(pool);
+    Ready::of(peers::axum_session_routes::around(Some(pool)).await?).await
+}
+
 /// Routes that take requests, and a session's cookie.
 #[derive(Clone)]
 pub struct Ready {
@@ -114,6 +132,20 @@ pub struct Ready {
 }
 
 impl Ready {
+    async fn of(router: Router) -> Result<Self> {
+        let cookie = session_cookie(&router).await?;
+        Ok(Self { router, cookie })
+    }
+
+    /// The same routes, with so many sessions.
+    pub async fn sessions(&self, count: u32) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(Self::of(self.router.clone()).await?);
+        }
+        Ok(all)
+    }
+
     /// Sends one request, and throws the answer away once it is known to be good.
     pub async fn send(&mut self, scenario: Scenario) {
         let request = scenario.request(&self.cookie);

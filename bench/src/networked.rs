@@ -1,0 +1,325 @@
+//! Requests over stores outside of the process, beside the same client library's plain GET, on servers that this starts.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cloakroom::AnyStore;
+use fred::prelude::{ClientLike, Config, KeysInterface, Pool};
+use redis::aio::ConnectionManager;
+use redis_pool::{RedisPool, SingleRedisPool};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::contenders::{self, Ready, Result};
+use crate::scenario::Scenario;
+use crate::stores::{Backend, Kind};
+use crate::time::median;
+
+const IN_FLIGHT: u32 = 64;
+/// Of a turn, at 64 in flight and one after the other.
+const REQUESTS: u32 = 6_400;
+const SEQUENTIAL: u32 = 500;
+const ROUNDS: usize = 11;
+
+/// As long as a stored session.
+const VALUE: [u8; 450] = [b'x'; 450];
+const KEY: &str = "cloakroom-bench";
+
+/// What one contender does over one store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Networked {
+    pub store: String,
+    /// A scenario, or `GET`.
+    pub what: String,
+    pub contender: String,
+    /// At 64 in flight.
+    pub requests_a_second: f64,
+    /// Of requests one after the other.
+    pub microseconds: f64,
+    /// Its requests a second by those of the plain GET of its client library.
+    pub of_plain_get: Option<f64>,
+}
+
+/// What answers.
+enum Client {
+    /// A session for each that is in flight.
+    Layer(Vec<Ready>),
+    Redis(ConnectionManager),
+    Fred(Pool),
+    RedisPool(SingleRedisPool),
+    /// tower-sessions over sqlx, in a process of its own.
+    Sqlx(SqlxPeer),
+}
+
+/// What is measured: a name, a client, and the name of the plain GET that it is compared with.
+struct Line {
+    what: &'static str,
+    contender: &'static str,
+    client: Client,
+    plain: Option<&'static str>,
+}
+
+pub async fn measure() -> Result<Vec<Networked>> {
+    let mut all = over_redis().await?;
+    all.extend(over_sql(Kind::Sqlite, "sqlite").await?);
+    all.extend(over_sql(Kind::Postgres, "postgres").await?);
+    Ok(all)
+}
+
+async fn over_redis() -> Result<Vec<Networked>> {
+    let server = Backend::start(Kind::Redis);
+    let url = server.direct_url();
+
+    let plain = redis::Client::open(url.as_str())?
+        .get_connection_manager()
+        .await?;
+    let _: () = redis::cmd("SET")
+        .arg(KEY)
+        .arg(&VALUE)
+        .query_async(&mut plain.clone())
+        .await?;
+    let config = Config::from_url(&url)?;
+    let fred = Pool::new(config, None, None, None, 6)?;
+    fred.init().await?;
+    let pool = RedisPool::from(redis::Client::open(url.as_str())?);
+
+    let ours = contenders::over(AnyStore::open(&url).await?).await?;
+    let tower_sessions = contenders::tower_sessions_over_redis(fred.clone()).await?;
+    let axum_session = contenders::axum_session_over_redis(pool.clone()).await?;
+
+    let plain_get = |contender, client| Line {
+        what: "GET",
+        contender,
+        client,
+        plain: None,
+    };
+    let mut lines = vec![
+        plain_get("redis", Client::Redis(plain)),
+        plain_get("fred", Client::Fred(fred)),
+        plain_get("redis_pool", Client::RedisPool(pool)),
+    ];
+    for what in ["B", "C"] {
+        for (contender, ready, plain) in [
+            ("cloakroom", &ours, "redis"),
+            ("tower-sessions", &tower_sessions, "fred"),
+            ("axum_session", &axum_session, "redis_pool"),
+        ] {
+            lines.push(Line {
+                what,
+                contender,
+                client: Client::Layer(ready.sessions(IN_FLIGHT).await?),
+                plain: Some(plain),
+            });
+        }
+    }
+    in_turns("redis", lines).await
+}
+
+async fn over_sql(kind: Kind, store: &'static str) -> Result<Vec<Networked>> {
+    let server = Backend::start(kind);
+    let url = server.direct_url();
+    let ours = contenders::over(AnyStore::open(&url).await?).await?;
+    let peer_server = Backend::start(kind);
+    let peer_url = peer_server.direct_url();
+    let place = peer_url.strip_prefix("sqlite:").unwrap_or(&peer_url);
+    let lines = vec![
+        Line {
+            what: "B",
+            contender: "cloakroom",
+            client: Client::Layer(ours.sessions(IN_FLIGHT).await?),
+            plain: None,
+        },
+        Line {
+            what: "B",
+            contender: "tower-sessions",
+            client: Client::Sqlx(SqlxPeer::start(store, place)?),
+            plain: None,
+        },
+    ];
+    in_turns(store, lines).await
+}
+
+/// The servers of a store.
+pub fn kind(store: &str) -> Option<Kind> {
+    Some(match store {
+        "sqlite" => Kind::Sqlite,
+        "postgres" => Kind::Postgres,
+        "mysql" => Kind::MySql,
+        "redis" => Kind::Redis,
+        "memcached" => Kind::Memcached,
+        _ => return None,
+    })
+}
+
+/// Nothing but requests to this crate, for a profiler.
+pub async fn run(kind: Kind, scenario: &str, requests: u32) -> Result<()> {
+    let server = Backend::start(kind);
+    let ours = contenders::over(AnyStore::open(&server.direct_url()).await?).await?;
+    let mut client = Client::Layer(ours.sessions(IN_FLIGHT).await?);
+    let taken = client.load(scenario, IN_FLIGHT, requests).await?;
+    println!(
+        "{:.0} requests a second",
+        f64::from(requests) / taken.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Each has its turn in every round, so that what else the machine does meets all of them.
+async fn in_turns(store: &str, mut lines: Vec<Line>) -> Result<Vec<Networked>> {
+    let mut rates = vec![Vec::new(); lines.len()];
+    let mut latencies = vec![Vec::new(); lines.len()];
+    for round in 0..=ROUNDS {
+        for (number, line) in lines.iter_mut().enumerate() {
+            let together = line.client.load(line.what, IN_FLIGHT, REQUESTS).await?;
+            let alone = line.client.load(line.what, 1, SEQUENTIAL).await?;
+            // The first round opens connections.
+            if round > 0 {
+                rates[number].push(f64::from(REQUESTS) / together.as_secs_f64());
+                latencies[number].push(alone.as_secs_f64() * 1e6 / f64::from(SEQUENTIAL));
+            }
+        }
+    }
+    let rates: Vec<f64> = rates.into_iter().map(median).collect();
+    let of_get: BTreeMap<&str, f64> = lines
+        .iter()
+        .zip(&rates)
+        .filter(|(line, _)| line.what == "GET")
+        .map(|(line, rate)| (line.contender, *rate))
+        .collect();
+    Ok(lines
+        .iter()
+        .zip(&rates)
+        .zip(latencies)
+        .map(|((line, rate), latencies)| Networked {
+            store: store.into(),
+            what: line.what.into(),
+            contender: line.contender.into(),
+            requests_a_second: rate.round(),
+            microseconds: (median(latencies) * 10.0).round() / 10.0,
+            of_plain_get: line
+                .plain
+                .map(|plain| (rate / of_get[plain] * 100.0).round() / 100.0),
+        })
+        .collect())
+}
+
+impl Client {
+    /// How long it takes until all requests are answered.
+    async fn load(&mut self, what: &str, in_flight: u32, requests: u32) -> Result<Duration> {
+        if let Self::Sqlx(peer) = self {
+            return peer.load(what, in_flight, requests);
+        }
+        let each = requests / in_flight;
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for number in 0..in_flight as usize {
+            match self {
+                Self::Layer(sessions) => {
+                    let (mut ready, scenario) = (sessions[number].clone(), Scenario::named(what));
+                    tasks.spawn(async move {
+                        let scenario = scenario.ok_or("no such scenario")?;
+                        for _ in 0..each {
+                            ready.send(scenario).await;
+                        }
+                        Ok(())
+                    });
+                }
+                Self::Redis(client) => {
+                    let mut client = client.clone();
+                    tasks.spawn(async move {
+                        for _ in 0..each {
+                            let value: Vec<u8> =
+                                redis::cmd("GET").arg(KEY).query_async(&mut client).await?;
+                            assert_eq!(value.len(), VALUE.len());
+                        }
+                        Ok(())
+                    });
+                }
+                Self::Fred(client) => {
+                    let client = client.clone();
+                    tasks.spawn(async move {
+                        for _ in 0..each {
+                            let value: Vec<u8> = client.get(KEY).await?;
+                            assert_eq!(value.len(), VALUE.len());
+                        }
+                        Ok(())
+                    });
+                }
+                Self::RedisPool(pool) => {
+                    let pool = pool.clone();
+                    tasks.spawn(async move {
+                        for _ in 0..each {
+                            let mut client = pool.acquire().await?;
+                            let value: Vec<u8> =
+                                redis::cmd("GET").arg(KEY).query_async(&mut client).await?;
+                            assert_eq!(value.len(), VALUE.len());
+                        }
+                        Ok(())
+                    });
+                }
+                Self::Sqlx(_) => {}
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            let done: Result<()> = done?;
+            done?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// The program of `bench/sqlx-peers`, which answers each line with a time.
+struct SqlxPeer {
+    process: Child,
+    requests: ChildStdin,
+    times: BufReader<ChildStdout>,
+}
+
+impl SqlxPeer {
+    fn start(store: &str, place: &str) -> Result<Self> {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("sqlx-peers");
+        let mut process = Command::new(env!("CARGO"))
+            .args(["run", "--quiet", "--release", "--"])
+            .args([store, place])
+            .env("CARGO_TARGET_DIR", project.join("../../target/sqlx-peers"))
+            .current_dir(&project)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (requests, times) = process
+            .stdin
+            .take()
+            .zip(process.stdout.take())
+            .ok_or("no pipes")?;
+        let mut peer = Self {
+            process,
+            requests,
+            times: BufReader::new(times),
+        };
+        match peer.line()?.as_str() {
+            "ready" => Ok(peer),
+            other => Err(format!("bench/sqlx-peers says {other:?}").into()),
+        }
+    }
+
+    fn load(&mut self, what: &str, in_flight: u32, requests: u32) -> Result<Duration> {
+        writeln!(self.requests, "{what} {in_flight} {requests}")?;
+        Ok(Duration::from_nanos(self.line()?.parse()?))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.times.read_line(&mut line)?;
+        Ok(line.trim().into())
+    }
+}
+
+impl Drop for SqlxPeer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
