@@ -5,22 +5,34 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
+use crate::data::{Data, Entry};
 use crate::error::{ErrorKind, SessionError};
-use crate::record::{Client, Data, Login, Record};
+use crate::record::{Client, Login, Record};
 
-/// Computes a key's new value from its old one, as JSON.
-type Compute = dyn Fn(Option<&RawValue>) -> Result<Arc<RawValue>, SessionError> + Send + Sync;
+/// Computes a key's new entry from its old one.
+type Compute = dyn Fn(Option<&Entry>) -> Result<Entry, SessionError> + Send + Sync;
 
 /// One change of the data.
 #[derive(Clone)]
 enum Change {
-    Insert(Arc<str>, Arc<RawValue>),
+    Insert(Entry),
     Remove(Arc<str>),
     Clear,
-    /// Kept as a closure: applied to a newer record, it computes from the newer value.
-    Update(Arc<str>, Arc<Compute>),
+    /// The entry that was computed first, and the closure that computed it: applied to a newer record, it computes from the
+    /// newer value.
+    Update(Entry, Arc<Compute>),
+}
+
+impl Change {
+    /// The key that it is about, if it is about one.
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Insert(entry) | Self::Update(entry, _) => Some(entry.key()),
+            Self::Remove(key) => Some(key),
+            Self::Clear => None,
+        }
+    }
 }
 
 /// What becomes of the token, and of the user.
@@ -79,12 +91,7 @@ impl ChangeSet {
 
     /// Whether a key has a change of its own.
     pub(crate) fn changes_key(&self, key: &str) -> bool {
-        self.data.iter().any(|change| match change {
-            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => {
-                **other == *key
-            }
-            Change::Clear => false,
-        })
+        self.data.iter().any(|change| change.key() == Some(key))
     }
 
     pub(crate) fn login(&self) -> Option<&Login> {
@@ -94,14 +101,14 @@ impl ChangeSet {
         }
     }
 
-    pub(crate) fn insert(&mut self, key: Arc<str>, value: Arc<RawValue>) {
-        self.forget(&key);
-        self.data.push(Change::Insert(key, value));
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        self.forget(entry.key());
+        self.data.push(Change::Insert(entry));
     }
 
-    pub(crate) fn remove(&mut self, key: Arc<str>) {
-        self.forget(&key);
-        self.data.push(Change::Remove(key));
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.forget(key);
+        self.data.push(Change::Remove(key.into()));
     }
 
     pub(crate) fn clear(&mut self) {
@@ -111,24 +118,17 @@ impl ChangeSet {
 
     pub(crate) fn update<T: Serialize + DeserializeOwned>(
         &mut self,
-        key: Arc<str>,
+        entry: Entry,
         update: impl Fn(Option<T>) -> T + Send + Sync + 'static,
     ) {
-        let compute = {
-            let key = key.clone();
-            move |old: Option<&RawValue>| Ok(compute(&key, old, &update)?.0)
-        };
-        self.data.push(Change::Update(key, Arc::new(compute)));
+        let first = entry.clone();
+        let compute = move |old: Option<&Entry>| Ok(compute(first.key(), old, &update)?.0);
+        self.data.push(Change::Update(entry, Arc::new(compute)));
     }
 
     /// Drops earlier changes of a key that is now set anew, so that the list does not grow with every insert.
     fn forget(&mut self, key: &str) {
-        self.data.retain(|change| match change {
-            Change::Insert(other, _) | Change::Remove(other) | Change::Update(other, _) => {
-                **other != *key
-            }
-            Change::Clear => true,
-        });
+        self.data.retain(|change| change.key() != Some(key));
     }
 
     /// The data of a record after these changes.
@@ -138,15 +138,10 @@ impl ChangeSet {
         let mut data = old.clone();
         for change in &self.data {
             match change {
-                Change::Insert(key, value) => {
-                    data.insert(key.clone(), value.clone());
-                }
+                Change::Insert(entry) => data.insert(entry.clone()),
                 Change::Remove(key) => data.remove(key),
                 Change::Clear => data = Data::default(),
-                Change::Update(key, compute) => {
-                    let value = compute(data.get(key).map(|value| &**value))?;
-                    data.insert(key.clone(), value);
-                }
+                Change::Update(first, compute) => data.insert(compute(data.get(first.key()))?),
             }
         }
         check_size(data.size(), limit.max(old.size()))?;
@@ -185,33 +180,15 @@ pub(crate) fn check_size(size: usize, limit: usize) -> Result<(), SessionError> 
     Ok(())
 }
 
-/// A key's new value as it is kept, and as the application knows it.
+/// A key's new entry, and its value as the application knows it.
 pub(crate) fn compute<T: Serialize + DeserializeOwned>(
     key: &str,
-    old: Option<&RawValue>,
+    old: Option<&Entry>,
     update: &impl Fn(Option<T>) -> T,
-) -> Result<(Arc<RawValue>, T), SessionError> {
-    let old = old.map(|old| from_json(key, old)).transpose()?;
-    let new = to_json(key, &update(old))?;
+) -> Result<(Entry, T), SessionError> {
+    let old = old.map(Entry::value).transpose()?;
+    let new = Entry::new(key, &update(old))?;
     // What cannot be read back, as a NaN, is not written.
-    let value = from_json(key, &new)?;
+    let value = new.value()?;
     Ok((new, value))
-}
-
-/// The value as it is kept.
-pub(crate) fn to_json<T: Serialize>(key: &str, value: &T) -> Result<Arc<RawValue>, SessionError> {
-    match serde_json::value::to_raw_value(value) {
-        Ok(value) => Ok(value.into()),
-        // serde_json's message may quote the value, so it is left out.
-        Err(_) => Err(SessionError::of_key(ErrorKind::Unserializable, key)),
-    }
-}
-
-/// The value as the application knows it.
-pub(crate) fn from_json<T: DeserializeOwned>(
-    key: &str,
-    value: &RawValue,
-) -> Result<T, SessionError> {
-    // serde_json's message may quote the value, so it is left out.
-    serde_json::from_str(value.get()).map_err(|_| SessionError::of_key(ErrorKind::WrongType, key))
 }

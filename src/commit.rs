@@ -7,9 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::change::ChangeSet;
 use crate::clock::Timestamp;
+use crate::data::Data;
 use crate::engine::{Base, Engine, Loaded, UserLimit, WhenFull};
 use crate::error::{ErrorKind, SessionError};
-use crate::record::{Data, Login, Record, Version};
+use crate::record::{Login, Record, Version};
 use crate::report;
 use crate::store::Replaced;
 use crate::token::{RecordId, SessionToken};

@@ -90,6 +90,7 @@ mod commit;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod cookie;
+mod data;
 mod engine;
 mod error;
 #[cfg(feature = "axum")]

@@ -1,17 +1,15 @@
 //! [`Record`]: what the store keeps of a session, and its encoding.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::ser::SerializeMap;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
+use crate::data::Data;
 use crate::error::{ErrorKind, SessionError};
 use crate::report;
 use crate::token::{RecordId, SecretHash};
@@ -338,8 +336,9 @@ impl Record {
         if Self::checksum(json) != *checksum {
             return Err("its checksum is wrong".into());
         }
+        let json = str::from_utf8(json).map_err(|_| "it is no text")?;
         // The error's position is told, not its text: that may quote the data.
-        let encoded: Encoded<Login, Box<str>, Data> = serde_json::from_slice(json)
+        let encoded: Encoded<Login, Box<str>, Data> = serde_json::from_str(json)
             .map_err(|error| format!("its JSON is wrong at column {}", error.column()))?;
         Ok(Self {
             version: encoded.version,
@@ -394,144 +393,5 @@ impl<'de> Deserialize<'de> for SecretHash {
             Ok(16) => Ok(Self::from_bytes(bytes)),
             _ => Err(D::Error::custom("not a hash")),
         }
-    }
-}
-
-/// A session's values: JSON texts by key. A value is parsed when it is read, and a clone copies none.
-///
-/// Keys are few and short, so that a sorted list is smaller and as fast as a map. It is one allocation of the size that it
-/// needs, since a store in this process keeps very many.
-#[derive(Clone, Default)]
-pub(crate) struct Data(Arc<[Entry]>);
-
-#[derive(Clone)]
-struct Entry {
-    key: Arc<str>,
-    value: Arc<RawValue>,
-}
-
-impl fmt::Debug for Data {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Data({} values)", self.0.len())
-    }
-}
-
-impl Data {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|entry| &*entry.key)
-    }
-
-    pub(crate) fn get(&self, key: &str) -> Option<&Arc<RawValue>> {
-        let index = self.find(key).ok()?;
-        self.0.get(index).map(|entry| &entry.value)
-    }
-
-    /// Gives back the key, which is the one that was there before if one was.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the index is the one that was found"
-    )]
-    pub(crate) fn insert(
-        &mut self,
-        key: impl AsRef<str> + Into<Arc<str>>,
-        value: Arc<RawValue>,
-    ) -> &Arc<str> {
-        let index = match self.find(key.as_ref()) {
-            Ok(index) => {
-                Arc::make_mut(&mut self.0)[index].value = value;
-                index
-            }
-            Err(index) => {
-                let key = key.into();
-                let (before, after) = self.0.split_at(index);
-                let before = before.iter().cloned();
-                let after = after.iter().cloned();
-                self.0 = before.chain([Entry { key, value }]).chain(after).collect();
-                index
-            }
-        };
-        &self.0[index].key
-    }
-
-    pub(crate) fn remove(&mut self, key: &str) {
-        if self.find(key).is_ok() {
-            let others = self.0.iter().filter(|entry| *entry.key != *key);
-            self.0 = others.cloned().collect();
-        }
-    }
-
-    /// Whether it is the very same, which equal data need not be.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Bytes of all keys and values.
-    pub(crate) fn size(&self) -> usize {
-        self.0
-            .iter()
-            .map(|entry| entry.key.len() + entry.value.get().len())
-            .sum()
-    }
-
-    /// The size with this value under this key.
-    pub(crate) fn size_with(&self, key: &str, value: &RawValue) -> usize {
-        let old = self.get(key).map_or(0, |old| key.len() + old.get().len());
-        self.size() - old + key.len() + value.get().len()
-    }
-
-    fn find(&self, key: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|entry| (*entry.key).cmp(key))
-    }
-}
-
-/// Equal texts, not equal JSON: enough to see that a value was not changed.
-impl PartialEq for Data {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-            && self.0.iter().zip(&*other.0).all(|(a, b)| {
-                (Arc::ptr_eq(&a.key, &b.key) || a.key == b.key)
-                    && (Arc::ptr_eq(&a.value, &b.value) || a.value.get() == b.value.get())
-            })
-    }
-}
-
-impl Serialize for Data {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for entry in &*self.0 {
-            map.serialize_entry(&*entry.key, &*entry.value)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Data;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of keys to values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
-                let mut entries = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<Arc<str>, Box<RawValue>>()? {
-                    entries.insert(key, value.into());
-                }
-                let entries = entries.into_iter();
-                Ok(Data(
-                    entries.map(|(key, value)| Entry { key, value }).collect(),
-                ))
-            }
-        }
-
-        deserializer.deserialize_map(Entries)
     }
 }

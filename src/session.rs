@@ -7,15 +7,15 @@ use std::time::Duration;
 use http::Extensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use crate::change::{self, ChangeSet, Identity};
 use crate::clock::Timestamp;
 use crate::commit::{Activity, Ended, Pending, commit};
+use crate::data::{Data, Entry};
 use crate::engine::{Base, Engine, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
-use crate::record::{Client, Data, Login, Record, UserId};
+use crate::record::{Client, Login, Record, UserId};
 use crate::token::{Presented, RecordId, SessionToken};
 
 /// The session of a request.
@@ -84,7 +84,7 @@ impl State {
         self.data.as_ref().or_else(of_base)
     }
 
-    fn value(&self, key: &str) -> Option<Arc<RawValue>> {
+    fn entry(&self, key: &str) -> Option<Entry> {
         self.data()?.get(key).cloned()
     }
 
@@ -104,19 +104,15 @@ impl State {
             .get_or_insert_with(|| of_base().unwrap_or_default())
     }
 
-    /// Puts a value into the data as the handler sees it, if that keeps to the limit. Gives back the key as the data has it.
-    fn put(
-        &mut self,
-        key: &str,
-        value: Arc<RawValue>,
-        limit: usize,
-    ) -> Result<Arc<str>, SessionError> {
-        if let Some(data) = self.data() {
-            change::check_size(data.size_with(key, &value), limit)?;
-        } else {
-            change::check_size(key.len() + value.get().len(), limit)?;
-        }
-        Ok(self.data_mut().insert(key, value).clone())
+    /// Puts an entry into the data as the handler sees it, if that keeps to the limit.
+    fn put(&mut self, entry: Entry, limit: usize) -> Result<(), SessionError> {
+        let size = match self.data() {
+            Some(data) => data.size_with(&entry),
+            None => Data::default().size_with(&entry),
+        };
+        change::check_size(size, limit)?;
+        self.data_mut().insert(entry);
+        Ok(())
     }
 
     /// Whether there is anything to write.
@@ -308,10 +304,8 @@ impl Session {
     ) -> Result<Option<T>, SessionError> {
         // The key may be the application's code, which runs under no lock.
         let key = key.name();
-        let value = self.read()?.value(key);
-        value
-            .map(|value| change::from_json(key, &value))
-            .transpose()
+        let entry = self.read()?.entry(key);
+        entry.map(|entry| entry.value()).transpose()
     }
 
     /// Puts a value under a key, in place of the one that is there. An equal value is no change.
@@ -334,19 +328,17 @@ impl Session {
         value: T,
     ) -> Result<(), SessionError> {
         let key = key.name();
-        let value = change::to_json(key, &value)?;
+        let entry = Entry::new(key, &value)?;
         let mut state = self.write()?;
-        let is_equal = state.value(key).is_some_and(|old| old.get() == value.get());
+        let is_equal = state.entry(key).is_some_and(|old| old == entry);
         // After an `update` of this request it is a change, even so: a parallel write would have that computed anew.
         if is_equal && !state.changes.changes_key(key) {
             return Ok(());
         }
-        let key = if is_equal {
-            key.into()
-        } else {
-            state.put(key, value.clone(), self.0.engine.data_limit)?
-        };
-        state.changes.insert(key, value);
+        if !is_equal {
+            state.put(entry.clone(), self.0.engine.data_limit)?;
+        }
+        state.changes.insert(entry);
         Ok(())
     }
 
@@ -375,17 +367,17 @@ impl Session {
         loop {
             let (old, revision) = {
                 let state = self.write()?;
-                (state.value(key), state.revision)
+                (state.entry(key), state.revision)
             };
             // The closure is the application's, so no lock is held while it runs.
-            let (new, value) = change::compute(key, old.as_deref(), &compute)?;
+            let (new, value) = change::compute(key, old.as_ref(), &compute)?;
             let mut state = self.write()?;
             if state.revision != revision {
                 continue;
             }
-            if old.is_none_or(|old| old.get() != new.get()) {
-                let key = state.put(key, new, self.0.engine.data_limit)?;
-                state.changes.update(key, compute);
+            if old.is_none_or(|old| old != new) {
+                state.put(new.clone(), self.0.engine.data_limit)?;
+                state.changes.update(new, compute);
             }
             return Ok(value);
         }
@@ -411,17 +403,17 @@ impl Session {
         loop {
             let (old, revision) = {
                 let state = self.write()?;
-                (state.value(key), state.revision)
+                (state.entry(key), state.revision)
             };
             let Some(old) = old else {
                 return Ok(None);
             };
-            let value = change::from_json(key, &old)?;
+            let value = old.value()?;
             let mut state = self.write()?;
             // Another task of the request may have taken it meanwhile.
             if state.revision == revision {
                 state.data_mut().remove(key);
-                state.changes.remove(key.into());
+                state.changes.remove(key);
                 return Ok(Some(value));
             }
         }

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::record::{Client, Data, Login, Record, UserId, Version};
+use crate::data::{Data, Entry};
+use crate::record::{Client, Login, Record, UserId, Version};
 use crate::store::SessionStore;
 use crate::token::{Random, RecordId, SecretHash};
 
@@ -170,12 +171,7 @@ fn new_record_of(user: &str) -> Record {
 fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
     let mut data = Data::default();
     for (key, value) in values {
-        data.insert(
-            key,
-            serde_json::value::to_raw_value(value)
-                .expect("a string is JSON")
-                .into(),
-        );
+        data.insert(Entry::new(key, &value).expect("a string is JSON"));
     }
     data
 }

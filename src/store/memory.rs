@@ -402,7 +402,7 @@ mod tests {
             token_replaced_at: None,
             remember: false,
             client: None,
-            data: crate::record::Data::default(),
+            data: crate::data::Data::default(),
             #[cfg(feature = "memcached")]
             loaded_cas: None,
         };

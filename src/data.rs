@@ -1,0 +1,187 @@
+//! [`Data`]: a session's values by key.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::ser::{Error as _, SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::{ErrorKind, SessionError};
+
+/// A session's values. One is parsed when it is read, and a clone copies none.
+///
+/// Keys are few and short, so that a sorted list is smaller and as fast as a map. It is one allocation of the size that it
+/// needs, since a store in this process keeps very many.
+#[derive(Clone, Default)]
+pub(crate) struct Data(Arc<[Entry]>);
+
+/// A key and its value, which is JSON: both in one text, and so in one allocation.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Entry {
+    text: Arc<str>,
+    key_len: usize,
+}
+
+impl Entry {
+    /// The value as it is kept.
+    pub(crate) fn new<T: Serialize>(key: &str, value: &T) -> Result<Self, SessionError> {
+        const A_SHORT_VALUE: usize = 64;
+        let mut text = Vec::with_capacity(key.len() + A_SHORT_VALUE);
+        text.extend_from_slice(key.as_bytes());
+        // serde_json's message may quote the value, so it is left out.
+        let unserializable = || SessionError::of_key(ErrorKind::Unserializable, key);
+        serde_json::to_writer(&mut text, value).map_err(|_| unserializable())?;
+        let text = String::from_utf8(text).map_err(|_| unserializable())?;
+        Ok(Self {
+            text: text.into(),
+            key_len: key.len(),
+        })
+    }
+
+    fn of(key: &str, json: &str) -> Self {
+        let mut text = String::with_capacity(key.len() + json.len());
+        text.push_str(key);
+        text.push_str(json);
+        Self {
+            text: text.into(),
+            key_len: key.len(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        self.text.get(..self.key_len).unwrap_or_default()
+    }
+
+    /// The value's JSON.
+    fn json(&self) -> &str {
+        self.text.get(self.key_len..).unwrap_or_default()
+    }
+
+    /// The value as the application knows it.
+    pub(crate) fn value<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
+        // serde_json's message may quote the value, so it is left out.
+        serde_json::from_str(self.json())
+            .map_err(|_| SessionError::of_key(ErrorKind::WrongType, self.key()))
+    }
+}
+
+impl Data {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(Entry::key)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
+        let index = self.find(key).ok()?;
+        self.0.get(index)
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        match self.find(entry.key()) {
+            Ok(index) => {
+                if let Some(old) = Arc::make_mut(&mut self.0).get_mut(index) {
+                    *old = entry;
+                }
+            }
+            Err(index) => {
+                let (before, after) = self.0.split_at(index);
+                let before = before.iter().cloned();
+                let after = after.iter().cloned();
+                self.0 = before.chain([entry]).chain(after).collect();
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        if self.find(key).is_ok() {
+            let others = self.0.iter().filter(|entry| entry.key() != key);
+            self.0 = others.cloned().collect();
+        }
+    }
+
+    /// Whether it is the very same, which equal data need not be.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Bytes of all keys and values.
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|entry| entry.text.len()).sum()
+    }
+
+    /// The size with this entry.
+    pub(crate) fn size_with(&self, entry: &Entry) -> usize {
+        let old = self.get(entry.key()).map_or(0, |old| old.text.len());
+        self.size() - old + entry.text.len()
+    }
+
+    fn find(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|entry| entry.key().cmp(key))
+    }
+}
+
+/// Equal texts, not equal JSON: enough to see that a value was not changed.
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&*other.0)
+                .all(|(a, b)| Arc::ptr_eq(&a.text, &b.text) || a == b)
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Data({} values)", self.0.len())
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for entry in &*self.0 {
+            let value: &RawValue = serde_json::from_str(entry.json()).map_err(S::Error::custom)?;
+            map.serialize_entry(entry.key(), value)?;
+        }
+        map.end()
+    }
+}
+
+/// Borrowed, unless it has escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of keys to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Key(key), json)) = map.next_entry::<Key<'de>, &RawValue>()? {
+                    entries.push(Entry::of(&key, json.get()));
+                }
+                // They are in order, and each is there once, as long as nobody else wrote them.
+                entries.sort_by(|a, b| a.key().cmp(b.key()));
+                entries.dedup_by(|a, b| a.key() == b.key());
+                Ok(Data(entries.into()))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
