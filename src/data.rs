@@ -41,16 +41,6 @@ impl Entry {
         })
     }
 
-    fn of(key: &str, json: &str) -> Self {
-        let mut text = String::with_capacity(key.len() + json.len());
-        text.push_str(key);
-        text.push_str(json);
-        Self {
-            text: text.into(),
-            key_len: key.len(),
-        }
-    }
-
     pub(crate) fn key(&self) -> &str {
         self.text.get(..self.key_len).unwrap_or_default()
     }
@@ -171,9 +161,16 @@ impl<'de> Deserialize<'de> for Data {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
-                let mut entries = Vec::new();
+                let mut entries = Vec::with_capacity(8);
+                let mut text = String::new();
                 while let Some((Key(key), json)) = map.next_entry::<Key<'de>, &RawValue>()? {
-                    entries.push(Entry::of(&key, json.get()));
+                    text.clear();
+                    text.push_str(&key);
+                    text.push_str(json.get());
+                    entries.push(Entry {
+                        text: (*text).into(),
+                        key_len: key.len(),
+                    });
                 }
                 // They are in order, and each is there once, as long as nobody else wrote them.
                 entries.sort_by(|a, b| a.key().cmp(b.key()));

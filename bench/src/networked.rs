@@ -96,7 +96,15 @@ async fn over_redis() -> Result<Vec<Networked>> {
         client,
         plain: None,
     };
+    // What a handler does with a GET and nothing else.
+    let route = contenders::around_get(plain.clone(), KEY).await?;
     let mut lines = vec![
+        Line {
+            what: "B",
+            contender: "axum and a GET",
+            client: Client::Layer(vec![route; IN_FLIGHT as usize]),
+            plain: Some("redis"),
+        },
         plain_get("redis", Client::Redis(plain)),
         plain_get("fred", Client::Fred(fred)),
         plain_get("redis_pool", Client::RedisPool(pool)),

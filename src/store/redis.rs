@@ -124,7 +124,10 @@ impl RedisStore {
     }
 
     fn session_key(&self, id: RecordId) -> String {
-        format!("{}session:{id}", self.prefix)
+        use std::fmt::Write as _;
+        let mut key = String::with_capacity(self.prefix.len() + "session:".len() + 22);
+        let _ = write!(key, "{}session:{id}", self.prefix);
+        key
     }
 
     fn index_key(&self, user: &UserId) -> String {
@@ -332,8 +335,7 @@ impl Scripts {
                 local value = redis.pcall('HGET', key, field)
                 return type(value) == 'string' and value
             end
-            local function expire()
-                redis.call('HSET', key, 'expires_at', expires_at)
+            local function keep()
                 redis.call('PEXPIRE', key, ttl)
                 if index then file(index, id, expires_at, ttl, pruned) end
                 return 1
@@ -346,8 +348,8 @@ impl Scripts {
                 if write ~= '' then
                     redis.call('HSET', key, 'writes', string.sub(write .. (get('writes') or ''), 1, 256))
                 end
-                redis.call('HSET', key, 'version', version, 'user', user, 'record', record)
-                return expire()
+                redis.call('HSET', key, 'version', version, 'user', user, 'record', record, 'expires_at', expires_at)
+                return keep()
             end
         ";
         let script = |code: &str| Script::new(&format!("{FILE}{WRITE}{code}"));
@@ -365,7 +367,8 @@ impl Scripts {
             ),
             touch: script(
                 "if get('version') ~= version then return 0 end
-                return expire()",
+                redis.call('HSET', key, 'expires_at', expires_at)
+                return keep()",
             ),
             file: Script::new(&format!("{FILE} file(KEYS[1], unpack(ARGV))")),
             remove_of: Script::new(

@@ -112,6 +112,26 @@ pub async fn over(store: ::cloakroom::AnyStore) -> Result<Ready> {
     Ready::of(cloakroom::routes().layer(layer)).await
 }
 
+/// No layer, and a handler that does nothing but ask Redis: the least that a session over it can cost.
+#[cfg(feature = "peers")]
+pub async fn around_get(client: redis::aio::ConnectionManager, key: &'static str) -> Result<Ready> {
+    let read = async move || {
+        let mut client = client.clone();
+        let value: Vec<u8> = redis::cmd("GET")
+            .arg(key)
+            .query_async(&mut client)
+            .await
+            .unwrap();
+        assert!(!value.is_empty());
+        "ok"
+    };
+    let cookie = HeaderValue::from_static("session=none");
+    Ok(Ready {
+        router: Router::new().route("/read", get(read)),
+        cookie,
+    })
+}
+
 #[cfg(feature = "peers")]
 pub async fn tower_sessions_over_redis(pool: fred::prelude::Pool) -> Result<Ready> {
     let store = tower_sessions_redis_store::RedisStore::new(pool);
