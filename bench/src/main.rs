@@ -1,10 +1,18 @@
 //! Measures `cloakroom` side by side with other session layers. Run without arguments for the list of what it can do.
 
 mod contenders;
+#[cfg(feature = "peers")]
+mod contention;
 mod count;
 mod gate;
 #[cfg(feature = "peers")]
 mod networked;
+#[cfg(feature = "peers")]
+mod plots;
+#[cfg(feature = "peers")]
+mod readme;
+#[cfg(feature = "peers")]
+mod report;
 mod scenario;
 mod size;
 mod threads;
@@ -26,13 +34,24 @@ use scenario::Scenario;
 const USAGE: &str = "\
 cargo run --release -p cloakroom-bench -- COMMAND
 
+  all             measures all of the following, writes bench/results.json, and shows it in bench/plots and the README
+  show            shows bench/results.json again
+  time            nanoseconds a request, of all contenders
+  count           instructions and allocations a request, of all contenders (needs valgrind)
+  threads         what a second thread brings
+  size            what a million sessions in memory cost
+  networked       requests over Redis, SQLite and PostgreSQL (needs the servers)
+  contention      many requests on one session, over each store (needs the servers)
+
   gate            compares instructions and allocations with bench/figures.json (needs valgrind)
   gate --write    writes them there
-  time            nanoseconds a request, of all contenders
+
   run CONTENDER SCENARIO REQUESTS
                   nothing but these requests, for a profiler
   run-over STORE SCENARIO REQUESTS
                   the same with cloakroom over sqlite, postgres, mysql, redis or memcached, 64 in flight
+
+Without the feature `peers`, on by default, there are `gate`, `time`, `count`, `threads`, `size` and `run`.
 ";
 
 fn main() -> ExitCode {
@@ -76,6 +95,17 @@ fn command(arguments: &[&str]) -> Result<()> {
         ["threads"] => {
             for it in threads::measure()? {
                 println!("{} {:<16} {:.2}", it.scenario, it.contender, it.two_threads);
+            }
+            Ok(())
+        }
+        #[cfg(feature = "peers")]
+        ["all"] => report::make(),
+        #[cfg(feature = "peers")]
+        ["show"] => report::show_again(),
+        #[cfg(feature = "peers")]
+        ["contention"] => {
+            for it in two_threads()?.block_on(contention::measure())? {
+                println!("{it:?}");
             }
             Ok(())
         }

@@ -25,16 +25,6 @@ pub enum Scenario {
 impl Scenario {
     pub const ALL: [Self; 5] = [Self::A, Self::B, Self::C, Self::D, Self::E];
 
-    pub fn what(self) -> &'static str {
-        match self {
-            Self::A => "no cookie, untouched",
-            Self::B => "reads one key",
-            Self::C => "increments a counter",
-            Self::D => "creates a session",
-            Self::E => "cookie, untouched",
-        }
-    }
-
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.to_string() == name)
     }

@@ -86,7 +86,7 @@ impl Contender {
     pub async fn router(self) -> Result<Router> {
         Ok(match self {
             Self::Bare => plain_routes(),
-            Self::Noop => plain_routes().layer(layer_fn(|inner| extension(inner))),
+            Self::Noop => plain_routes().layer(layer_fn(extension)),
             Self::Cloakroom => cloakroom::in_memory(false)?,
             Self::CloakroomLazy => cloakroom::in_memory(true)?,
             #[cfg(feature = "peers")]
@@ -152,12 +152,13 @@ pub struct Ready {
 }
 
 impl Ready {
-    async fn of(router: Router) -> Result<Self> {
+    pub async fn of(router: Router) -> Result<Self> {
         let cookie = session_cookie(&router).await?;
         Ok(Self { router, cookie })
     }
 
     /// The same routes, with so many sessions.
+    #[cfg(feature = "peers")]
     pub async fn sessions(&self, count: u32) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         for _ in 0..count {

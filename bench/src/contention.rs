@@ -1,0 +1,146 @@
+//! Many requests on one session at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::get;
+use cloakroom::{
+    AnyStore, MemoryStore, Record, RecordId, Replaced, Session, SessionError, SessionLayer,
+    SessionStore, SigningKey, StoreError, Timestamp, Version,
+};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::contenders::{Ready, Result};
+use crate::scenario::Scenario;
+use crate::stores::{Backend, Kind};
+use crate::time::median;
+
+/// Of a handler.
+const WORK: Duration = Duration::from_millis(5);
+const ROUNDS: usize = 7;
+const WRITERS: [u32; 5] = [1, 4, 16, 64, 256];
+
+/// So many requests on one session, which all count, over one store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Contention {
+    pub store: String,
+    pub writers: u32,
+    /// Until all are answered.
+    pub milliseconds: f64,
+    /// Of writing, beyond the first, for each request.
+    pub retries: f64,
+}
+
+pub async fn measure() -> Result<Vec<Contention>> {
+    let mut all = Vec::new();
+    over("memory", MemoryStore::new(), &mut all).await?;
+    for (name, kind) in [
+        ("sqlite", Kind::Sqlite),
+        ("postgres", Kind::Postgres),
+        ("mysql", Kind::MySql),
+        ("redis", Kind::Redis),
+        ("memcached", Kind::Memcached),
+    ] {
+        let servers = Backend::start(kind);
+        over(name, AnyStore::open(&servers.direct_url()).await?, &mut all).await?;
+    }
+    Ok(all)
+}
+
+async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) -> Result<()> {
+    let replaces = Arc::new(AtomicU64::new(0));
+    let counted = Counted {
+        store,
+        replaces: replaces.clone(),
+    };
+    let layer = SessionLayer::builder(counted, SigningKey::generate()?).build()?;
+    let router = Router::new()
+        .route("/fill", get(fill))
+        .route("/count", get(count))
+        .layer(layer);
+    let ready = Ready::of(router).await?;
+    for writers in WRITERS {
+        let mut times = Vec::new();
+        replaces.store(0, Ordering::Relaxed);
+        for round in 0..=ROUNDS {
+            let start = Instant::now();
+            let mut tasks = JoinSet::new();
+            for _ in 0..writers {
+                let mut ready = ready.clone();
+                tasks.spawn(async move { ready.send(Scenario::C).await });
+            }
+            while let Some(done) = tasks.join_next().await {
+                done?;
+            }
+            // The first round opens connections.
+            if round == 0 {
+                replaces.store(0, Ordering::Relaxed);
+            } else {
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let requests = f64::from(writers) * ROUNDS as f64;
+        let retries = replaces.load(Ordering::Relaxed) as f64 / requests - 1.0;
+        all.push(Contention {
+            store: name.into(),
+            writers,
+            milliseconds: (median(times) * 10.0).round() / 10.0,
+            retries: (retries * 100.0).round() / 100.0,
+        });
+    }
+    Ok(())
+}
+
+async fn fill(session: Session) -> Result<(), SessionError> {
+    session.insert("count", 0_u64)
+}
+
+async fn count(session: Session) -> Result<&'static str, SessionError> {
+    session.update("count", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    tokio::time::sleep(WORK).await;
+    Ok("ok")
+}
+
+/// A store that counts how often it is asked to replace a record.
+#[derive(Debug)]
+struct Counted<S> {
+    store: S,
+    replaces: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl<S: SessionStore> SessionStore for Counted<S> {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.store.load(id).await
+    }
+
+    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        self.store.insert(id, record).await
+    }
+
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
+        self.replaces.fetch_add(1, Ordering::Relaxed);
+        self.store.replace(id, expected, record).await
+    }
+
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        self.store.touch(id, record).await
+    }
+
+    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+        self.store.remove(id).await
+    }
+
+    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.purge_expired(now).await
+    }
+}
