@@ -3,16 +3,13 @@
 //! Each store's own file has how its database is opened, how its table is made, and how a purge takes turns.
 
 use std::future::Future;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
-
-use sqlx::pool::PoolConnection;
-use sqlx::{Database, Pool};
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 
+mod connections;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 #[cfg(feature = "postgres")]
@@ -25,11 +22,7 @@ const PURGED_AT_ONCE: i64 = 500;
 
 /// Connections that a store opens by itself: as many as PostgreSQL's default limit lets a handful of nodes have.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-const CONNECTIONS: u32 = 16;
-
-/// A connection that idled for longer is tried before it is used, which is a round trip.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-const TRUSTED_IDLE: Duration = Duration::from_secs(10);
+const CONNECTIONS: usize = 16;
 
 /// How long a server may take to accept the first connection.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -182,49 +175,6 @@ fn lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
-/// A connection for one statement. A remote one whose call was dropped midway is closed: it may be dead, and sqlx would wait
-/// for it without end before it is taken back, and let nobody else have its place.
-struct Call<DB: Database> {
-    connection: PoolConnection<DB>,
-    closes: bool,
-}
-
-impl<DB: Database> Call<DB> {
-    async fn begin(pool: &Pool<DB>, dialect: &Dialect) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            connection: pool.acquire().await?,
-            closes: dialect.is_remote,
-        })
-    }
-
-    /// The statement was answered, or is known to have failed.
-    fn end(mut self) {
-        self.closes = false;
-    }
-}
-
-impl<DB: Database> Deref for Call<DB> {
-    type Target = DB::Connection;
-
-    fn deref(&self) -> &DB::Connection {
-        &self.connection
-    }
-}
-
-impl<DB: Database> DerefMut for Call<DB> {
-    fn deref_mut(&mut self) -> &mut DB::Connection {
-        &mut self.connection
-    }
-}
-
-impl<DB: Database> Drop for Call<DB> {
-    fn drop(&mut self) {
-        if self.closes {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
 /// The first connection of a store, which says at once what is wrong.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 async fn connected<C>(
@@ -288,9 +238,10 @@ macro_rules! attempt {
     ($store:ident, $pool:ident.$method:ident($statement:expr)) => {
         $crate::store::sql::repeat_lost!(async {
             let dialect = $store.statements.dialect;
-            let mut call = $crate::store::sql::Call::begin(&$store.$pool, dialect).await?;
-            let answer = $statement.$method(&mut *call).await;
-            call.end();
+            let mut call =
+                $crate::store::sql::connections::Call::begin(&$store.$pool, dialect).await?;
+            let answer = $statement.$method(call.connection()?).await;
+            call.end(&answer);
             answer
         })
     };
@@ -481,7 +432,7 @@ macro_rules! implement_store {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($Store))
                     .field("table", &self.statements.table)
-                    .field("connections", &self.writer.size())
+                    .field("connections", &self.writer.count())
                     .finish_non_exhaustive()
             }
         }

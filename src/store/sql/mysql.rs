@@ -5,12 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlRow};
+use sqlx::{AssertSqlSafe, MySql, Row};
 
+use super::connections::{Call, Connections};
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, connected,
-    implement_store, repeat_lost, run, timely, to_integer, to_timestamp,
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, Table, connected, implement_store,
+    repeat_lost, run, timely, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -48,8 +49,8 @@ static DIALECT: Dialect = Dialect {
 /// ```
 #[derive(Clone)]
 pub struct MySqlStore {
-    reader: MySqlPool,
-    writer: MySqlPool,
+    reader: Connections<MySql>,
+    writer: Connections<MySql>,
     statements: Arc<Statements>,
 }
 
@@ -70,34 +71,26 @@ impl MySqlStore {
             options.get_database().unwrap_or_default(),
             options.get_username(),
         );
-        // A pool would try again until its timeout, and then not say why.
-        let connection = connected(what, options.connect()).await?;
-        // It is only a goodbye.
-        drop(connection.close().await);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
-        Ok(Self::new(pool))
+        let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
+        let first = connected(what, Call::begin(&connections, &DIALECT)).await?;
+        first.end(&Ok(()));
+        Ok(Self::on_connections(connections))
     }
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
     ///
-    /// A pool with `test_before_acquire`, sqlx's default, takes a second round trip for each call; [`open`](Self::open) tests
-    /// only connections that idled for some seconds.
+    /// sqlx's pool asks a connection that comes back whether it is alive and, with `test_before_acquire`, its default, one that
+    /// is taken out as well: a round trip each. The connections of [`open`](Self::open) are asked only after they idled for
+    /// some seconds.
     #[must_use]
     pub fn new(pool: MySqlPool) -> Self {
+        Self::on_connections(Connections::Shared(pool))
+    }
+
+    fn on_connections(connections: Connections<MySql>) -> Self {
         Self {
-            reader: pool.clone(),
-            writer: pool,
+            reader: connections.clone(),
+            writer: connections,
             statements: Statements::new(&DIALECT, Table::default()),
         }
     }
@@ -137,10 +130,11 @@ impl MySqlStore {
     /// The database failed, or the user may not make tables.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         for statement in self.migration() {
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&self.writer)
-                .await
-                .map_err(|error| self.statements.failed("make the session table", error))?;
+            run!(
+                self,
+                "make the session table",
+                writer.execute(sqlx::query(AssertSqlSafe(statement.clone())))
+            );
         }
         Ok(())
     }
@@ -151,9 +145,9 @@ impl MySqlStore {
             self.statements
                 .failed("take turns in purging expired sessions", error)
         };
-        let mut connection = self.writer.acquire().await.map_err(failed)?;
-        // The lock is the connection's, and ends with it, whatever happens here.
-        connection.close_on_drop();
+        // The lock is the connection's, and ends with it: a call that is not ended closes it, whatever happens here.
+        let mut call = Call::begin(&self.writer, &DIALECT).await.map_err(failed)?;
+        let connection = call.connection().map_err(failed)?;
         let lock = sqlx::query_as(
             "SELECT GET_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(COALESCE(DATABASE(), ''), ?))), 0)",
         )

@@ -5,12 +5,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 
+use super::connections::{Call, Connections};
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, TRUSTED_IDLE, Table, connected,
-    implement_store, in_batches, run, to_integer, to_timestamp,
+    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, Table, connected, implement_store,
+    in_batches, run, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -52,8 +53,8 @@ static DIALECT: Dialect = Dialect {
 /// ```
 #[derive(Clone)]
 pub struct PostgresStore {
-    reader: PgPool,
-    writer: PgPool,
+    reader: Connections<Postgres>,
+    writer: Connections<Postgres>,
     statements: Arc<Statements>,
 }
 
@@ -74,34 +75,26 @@ impl PostgresStore {
             options.get_database().unwrap_or(options.get_username()),
             options.get_username(),
         );
-        // A pool would try again until its timeout, and then not say why.
-        let connection = connected(what, options.connect()).await?;
-        // It is only a goodbye.
-        drop(connection.close().await);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
-        Ok(Self::new(pool))
+        let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
+        let first = connected(what, Call::begin(&connections, &DIALECT)).await?;
+        first.end(&Ok(()));
+        Ok(Self::on_connections(connections))
     }
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
     ///
-    /// A pool with `test_before_acquire`, sqlx's default, takes a second round trip for each call; [`open`](Self::open) tests
-    /// only connections that idled for some seconds.
+    /// sqlx's pool asks a connection that comes back whether it is alive and, with `test_before_acquire`, its default, one that
+    /// is taken out as well: a round trip each. The connections of [`open`](Self::open) are asked only after they idled for
+    /// some seconds.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
+        Self::on_connections(Connections::Shared(pool))
+    }
+
+    fn on_connections(connections: Connections<Postgres>) -> Self {
         Self {
-            reader: pool.clone(),
-            writer: pool,
+            reader: connections.clone(),
+            writer: connections,
             statements: Statements::new(&DIALECT, Table::default()),
         }
     }
@@ -147,7 +140,9 @@ impl PostgresStore {
     /// The database failed, or the user may not make tables.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let failed = |error| self.statements.failed("make the session table", error);
-        let mut transaction = self.writer.begin().await.map_err(failed)?;
+        let mut call = Call::begin(&self.writer, &DIALECT).await.map_err(failed)?;
+        let connection = call.connection().map_err(failed)?;
+        let mut transaction = connection.begin().await.map_err(failed)?;
         // IF NOT EXISTS alone fails where two do it at once.
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('cloakroom'), 1)")
             .execute(&mut *transaction)
@@ -159,7 +154,9 @@ impl PostgresStore {
                 .await
                 .map_err(failed)?;
         }
-        transaction.commit().await.map_err(failed)
+        let committed = transaction.commit().await;
+        call.end(&committed);
+        committed.map_err(failed)
     }
 
     /// The statement takes a lock, so that one node purges at a time. The others find nothing to do.

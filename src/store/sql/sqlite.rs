@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, Sqlite};
 
+use super::connections::{Call, Connections};
 use super::{
     Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, run, to_integer,
     to_timestamp,
@@ -24,9 +24,6 @@ use crate::token::RecordId;
 
 /// How long a write waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Readers beside the one writer that SQLite allows.
-const READERS: u32 = 4;
 
 static DIALECT: Dialect = Dialect {
     engine: "SQLite",
@@ -56,10 +53,15 @@ static DIALECT: Dialect = Dialect {
 #[derive(Clone)]
 pub struct SqliteStore {
     /// Several connections, or the writer's where a database has but one.
-    reader: SqlitePool,
+    reader: Connections<Sqlite>,
     /// One connection, so that writes of this process wait in a queue and not in SQLite's busy loop.
-    writer: SqlitePool,
+    writer: Connections<Sqlite>,
     statements: Arc<Statements>,
+}
+
+/// Readers beside the one writer that SQLite allows: each has a thread of its own.
+fn readers() -> usize {
+    std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2))
 }
 
 impl SqliteStore {
@@ -83,25 +85,16 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                // A database in memory ends with its connection.
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(failed)?;
+        let writer = Connections::own(options.clone(), &DIALECT, 1)?;
+        // A database in memory ends with its connection.
         let reader = match path.as_os_str() == ":memory:" {
             true => writer.clone(),
-            false => pool(READERS)
-                .connect_with(options.read_only(true))
-                .await
-                .map_err(failed)?,
+            false => Connections::own(options.read_only(true), &DIALECT, readers())?,
         };
+        for connections in [&writer, &reader] {
+            let first = Call::begin(connections, &DIALECT).await.map_err(failed)?;
+            first.end(&Ok(()));
+        }
         let store = Self {
             reader,
             writer,
@@ -115,9 +108,10 @@ impl SqliteStore {
     /// busy timeout.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
+        let connections = Connections::Shared(pool);
         Self {
-            reader: pool.clone(),
-            writer: pool,
+            reader: connections.clone(),
+            writer: connections,
             statements: Statements::new(&DIALECT, Table::default()),
         }
     }
@@ -155,10 +149,11 @@ impl SqliteStore {
     /// The database failed.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         for statement in self.migration() {
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&self.writer)
-                .await
-                .map_err(|error| self.statements.failed("make the session table", error))?;
+            run!(
+                self,
+                "make the session table",
+                writer.execute(sqlx::query(AssertSqlSafe(statement.clone())))
+            );
         }
         Ok(())
     }
