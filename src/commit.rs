@@ -201,10 +201,10 @@ async fn change(
     activity: Activity,
 ) -> Result<Fate, SessionError> {
     let id = base.token.id;
-    let mut now = engine.now();
     if let Some(login) = changes.login() {
         Box::pin(admit(engine, login, Some(id))).await?;
     }
+    let mut now = engine.now();
     // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
     let mut is_stale = engine.lifetimes.is_over(&base.record, now);
     let mut contention: Option<Contention<'_>> = None;

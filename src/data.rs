@@ -172,9 +172,15 @@ impl<'de> Deserialize<'de> for Data {
                         key_len: key.len(),
                     });
                 }
-                // They are in order, and each is there once, as long as nobody else wrote them.
+                // They are in order, and each is there once, as long as nobody else wrote them. Of two, the later counts.
                 entries.sort_by(|a, b| a.key().cmp(b.key()));
-                entries.dedup_by(|a, b| a.key() == b.key());
+                entries.dedup_by(|later, kept| {
+                    let is_same = later.key() == kept.key();
+                    if is_same {
+                        std::mem::swap(later, kept);
+                    }
+                    is_same
+                });
                 Ok(Data(entries.into()))
             }
         }

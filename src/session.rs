@@ -115,14 +115,16 @@ impl State {
         Ok(())
     }
 
-    /// Whether there is anything to write.
-    fn is_changed(&self, engine: &Engine) -> bool {
+    /// Whether there is a change to write.
+    fn is_changed(&self) -> bool {
         let base = self.base.as_ref().map(|base| &base.record);
-        let is_touch_due = |base| {
-            self.activity == Activity::Active
-                && engine.lifetimes.renewal(base, engine.now()).is_some()
-        };
-        self.ended.is_some() || !self.changes.is_empty(base) || base.is_some_and(is_touch_due)
+        self.ended.is_some() || !self.changes.is_empty(base)
+    }
+
+    /// Whether the session has to be touched, if nothing else is written.
+    fn is_touch_due(&self, engine: &Engine, now: Timestamp) -> bool {
+        let is_due = |base: &Base| engine.lifetimes.renewal(&base.record, now).is_some();
+        self.activity == Activity::Active && self.base.as_ref().is_some_and(is_due)
     }
 
     /// What there is to write, with these changes.
@@ -632,6 +634,13 @@ impl Session {
     /// Closes the session to changes, and hands over what there is to write: nothing for most requests, and nothing but an
     /// end where the handler failed.
     pub(crate) fn seal(&self, handler: Handler) -> Option<Pending> {
+        let engine = &self.0.engine;
+        let may_touch = {
+            let state = self.state();
+            handler == Handler::Succeeded && state.base.is_some() && !state.is_changed()
+        };
+        // The clock may be code of the application.
+        let now = may_touch.then(|| engine.now());
         let mut state = self.state();
         match state.phase {
             Phase::Open => state.phase = Phase::Sealed,
@@ -643,7 +652,7 @@ impl Session {
         }
         match (handler, state.ended) {
             (Handler::Succeeded, _) => {
-                if !state.is_changed(&self.0.engine) {
+                if !state.is_changed() && !now.is_some_and(|now| state.is_touch_due(engine, now)) {
                     return None;
                 }
                 let changes = state.changes.hand_over();

@@ -419,9 +419,14 @@ fn is_root() -> bool {
 
 /// Where the tests keep what they share: beneath cargo's target directory.
 fn home() -> PathBuf {
-    // This is target/<profile>/deps/<test>.
-    let test = env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().join("test-servers")
+    // This is target/<profile>/deps/<test>, and that of the benchmarks target/<profile>/<program>.
+    let program = env::current_exe().unwrap();
+    let directory = program.parent().unwrap();
+    let profile = match directory.ends_with("deps") {
+        true => directory.parent().unwrap(),
+        false => directory,
+    };
+    profile.parent().unwrap().join("test-servers")
 }
 
 /// A program on the PATH, or where Debian hides servers.

@@ -1,16 +1,33 @@
 //! The connections that a store's statements go over: the application's pool, or the store's own.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, Object, PoolError, RecycleResult};
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use sqlx::pool::PoolConnection;
 use sqlx::{ConnectOptions as _, Connection, Database, Error, Pool};
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
-use super::Dialect;
+use super::{Dialect, lost_a_race};
 use crate::error::StoreError;
 
 /// A connection that idled for longer is tried before it is used, which is a round trip.
 const TRUSTED_IDLE: Duration = Duration::from_secs(10);
+
+/// How long such a trial may take.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// A connection that idled for longer is closed: a firewall between may have forgotten it.
+const LONGEST_IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// One that is older is closed as well: the server that it leads to may have another role by now.
+const LONGEST_LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// The pause after the first of several attempts to connect to a server that starts, or has no room. Each is twice as long as
+/// the one before, so that all take three seconds.
+const PAUSE: Duration = Duration::from_millis(50);
+const ATTEMPTS: u32 = 6;
 
 /// Where the statements of a store go.
 pub(super) enum Connections<DB: Database> {
@@ -79,6 +96,12 @@ impl<DB: Database> managed::Manager for Connector<DB> {
     type Error = Error;
 
     async fn create(&self) -> Result<DB::Connection, Error> {
+        for attempt in 0..ATTEMPTS {
+            match self.options.connect().await {
+                Err(error) if is_passing(&error) => sleep(PAUSE * 2_u32.pow(attempt)).await,
+                result => return result,
+            }
+        }
         self.options.connect().await
     }
 
@@ -87,10 +110,32 @@ impl<DB: Database> managed::Manager for Connector<DB> {
         connection: &mut DB::Connection,
         metrics: &Metrics,
     ) -> RecycleResult<Error> {
-        if self.is_remote && metrics.last_used() > TRUSTED_IDLE {
-            connection.ping().await?;
+        if !self.is_remote {
+            return Ok(());
+        }
+        let idle = metrics.last_used();
+        if idle > LONGEST_IDLE || metrics.age() > LONGEST_LIFE {
+            return Err(RecycleError::message("the connection is too old"));
+        }
+        if idle > TRUSTED_IDLE {
+            match timeout(TRIAL, connection.ping()).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(RecycleError::message("the connection does not answer")),
+            }
         }
         Ok(())
+    }
+}
+
+/// Does a server refuse connections that it will take in a moment: nobody listens, it starts (57P03), or has too many (53300,
+/// and MySQL's 08004).
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        Error::Database(error) => {
+            matches!(error.code().as_deref(), Some("57P03" | "53300" | "08004"))
+        }
+        _ => false,
     }
 }
 
@@ -142,25 +187,46 @@ impl<DB: Database> Call<DB> {
 
     /// The statement came to this.
     pub(super) fn end<T>(mut self, answer: &Result<T, Error>) {
-        self.outcome = match answer {
-            Ok(_) | Err(Error::Database(_)) => Outcome::Answered,
-            Err(_) => Outcome::Failed,
+        let has_failed = match answer {
+            Ok(_) => false,
+            Err(Error::WorkerCrashed) => true,
+            // A server that ends a connection, or writes no more, says so with an error like any other. Those that belong to
+            // the statement are few.
+            Err(Error::Database(error)) if error.is_unique_violation() => false,
+            Err(error) => self.is_remote && !lost_a_race(error),
+        };
+        self.outcome = if has_failed {
+            Outcome::Failed
+        } else {
+            Outcome::Answered
         };
     }
 }
 
 impl<DB: Database> Drop for Call<DB> {
     fn drop(&mut self) {
-        let closes = match self.outcome {
-            Outcome::Answered => false,
-            // A database in this process finishes what was begun.
-            Outcome::Open => self.is_remote,
-            Outcome::Failed => true,
-        };
-        match self.held.take() {
-            Some(Held::Shared(mut connection)) if closes => connection.close_on_drop(),
-            Some(Held::Own(connection)) if closes => drop(Object::take(connection)),
-            Some(_) | None => {}
+        match (self.held.take(), &self.outcome) {
+            (None, _) | (Some(_), Outcome::Answered) => {}
+            (Some(Held::Shared(mut connection)), _) => {
+                if self.is_remote {
+                    connection.close_on_drop();
+                }
+            }
+            (Some(Held::Own(connection)), Outcome::Failed) => {
+                // What else waits has most likely failed as well.
+                if let Some(pool) = Object::pool(&connection) {
+                    pool.retain(|_, _| false);
+                }
+                drop(Object::take(connection));
+            }
+            (Some(Held::Own(mut connection)), Outcome::Open) => {
+                if self.is_remote {
+                    drop(Object::take(connection));
+                } else if let Ok(runtime) = Handle::try_current() {
+                    // A database in this process finishes what was begun. Nobody else waits behind it.
+                    runtime.spawn(async move { drop(connection.ping().await) });
+                }
+            }
         }
     }
 }

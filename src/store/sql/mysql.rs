@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlRow};
-use sqlx::{AssertSqlSafe, MySql, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySql, Row};
 
 use super::connections::{Call, Connections};
 use super::{
@@ -71,9 +71,11 @@ impl MySqlStore {
             options.get_database().unwrap_or_default(),
             options.get_username(),
         );
+        // A pool would try again for a while.
+        let connection = connected(what, options.connect()).await?;
+        // It is only a goodbye.
+        drop(connection.close().await);
         let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
-        let first = connected(what, Call::begin(&connections, &DIALECT)).await?;
-        first.end(&Ok(()));
         Ok(Self::on_connections(connections))
     }
 
@@ -146,7 +148,8 @@ impl MySqlStore {
                 .failed("take turns in purging expired sessions", error)
         };
         // The lock is the connection's, and ends with it: a call that is not ended closes it, whatever happens here.
-        let mut call = Call::begin(&self.writer, &DIALECT).await.map_err(failed)?;
+        let begin = async { Call::begin(&self.writer, &DIALECT).await.map_err(failed) };
+        let mut call = timely(begin).await?;
         let connection = call.connection().map_err(failed)?;
         let lock = sqlx::query_as(
             "SELECT GET_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(COALESCE(DATABASE(), ''), ?))), 0)",
@@ -156,7 +159,10 @@ impl MySqlStore {
             timely(async { lock.fetch_one(&mut *connection).await.map_err(failed) }).await?;
         match mine {
             Some(1) => {}
-            Some(_) => return Ok(0),
+            Some(_) => {
+                call.end(&Ok(()));
+                return Ok(0);
+            }
             None => {
                 return Err(StoreError::message(
                     "could not take turns in purging expired sessions: the server gives no lock",
@@ -179,9 +185,16 @@ impl MySqlStore {
             .await?;
             purged += removed;
             if removed < PURGED_AT_ONCE.unsigned_abs() {
-                return Ok(purged);
+                break;
             }
         }
+        let free = sqlx::query(
+            "SELECT RELEASE_LOCK(CONCAT('cloakroom ', SHA1(CONCAT(COALESCE(DATABASE(), ''), ?))))",
+        )
+        .bind(self.statements.table.quoted(&DIALECT));
+        let freed = timely(async { Ok(free.execute(&mut *connection).await) }).await?;
+        call.end(&freed);
+        Ok(purged)
     }
 }
 

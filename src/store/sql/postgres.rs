@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres, Row};
 
 use super::connections::{Call, Connections};
 use super::{
@@ -75,9 +75,11 @@ impl PostgresStore {
             options.get_database().unwrap_or(options.get_username()),
             options.get_username(),
         );
+        // A pool would try again for a while.
+        let connection = connected(what, options.connect()).await?;
+        // It is only a goodbye.
+        drop(connection.close().await);
         let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
-        let first = connected(what, Call::begin(&connections, &DIALECT)).await?;
-        first.end(&Ok(()));
         Ok(Self::on_connections(connections))
     }
 
