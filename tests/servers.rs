@@ -424,6 +424,62 @@ async fn a_mysql_connection_whose_call_was_dropped_is_closed() {
     assert_dropped_calls_are_closed(server, store, || (pool.size(), pool.num_idle())).await;
 }
 
+/// The store has several connections open when the server ends them all.
+async fn assert_ended_connections_cost_one_call<S: SessionStore + Clone>(
+    store: S,
+    end_all: impl AsyncFnOnce(),
+) {
+    let id = RecordId::from_bytes([7; 16]);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let store = store.clone();
+        calls.spawn(async move { store.load(id).await.unwrap() });
+    }
+    calls.join_all().await;
+    end_all().await;
+    let mut failed = 0;
+    for _ in 0..32 {
+        failed += u32::from(store.load(id).await.is_err());
+    }
+    assert_eq!(failed, 1);
+}
+
+#[tokio::test]
+async fn when_postgres_ends_all_connections_one_call_fails() {
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let store = PostgresStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let other = sqlx::PgPool::connect(&url).await.unwrap();
+    assert_ended_connections_cost_one_call(store, async || {
+        let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+                   WHERE usename = 'cloakroom' AND pid <> pg_backend_pid()";
+        let ended = sqlx::query(end).fetch_all(&other).await.unwrap();
+        assert!(ended.len() > 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_mysql_ends_all_connections_one_call_fails() {
+    let server = Server::mariadb();
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
+    let store = MySqlStore::open(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let other = sqlx::MySqlPool::connect(&url).await.unwrap();
+    assert_ended_connections_cost_one_call(store, async || {
+        let all = "SELECT id FROM information_schema.processlist \
+                   WHERE user = 'cloakroom' AND id <> connection_id()";
+        let all: Vec<(i64,)> = sqlx::query_as(all).fetch_all(&other).await.unwrap();
+        assert!(all.len() > 1);
+        for (id,) in all {
+            let end = sqlx::AssertSqlSafe(format!("KILL HARD {id}"));
+            sqlx::raw_sql(end).execute(&other).await.unwrap();
+        }
+    })
+    .await;
+}
+
 /// Servers have a longest TTL, and answer with an error beyond.
 async fn assert_sessions_can_last<S: SessionStore>(store: S) {
     let layer = builder(store)
