@@ -99,9 +99,9 @@ fn command(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         #[cfg(feature = "peers")]
-        ["all"] => report::make(),
+        ["all"] => show(&report::make()?),
         #[cfg(feature = "peers")]
-        ["show"] => report::show_again(),
+        ["show"] => show(&report::read()?),
         #[cfg(feature = "peers")]
         ["contention"] => {
             for it in two_threads()?.block_on(contention::measure())? {
@@ -148,6 +148,13 @@ fn command(arguments: &[&str]) -> Result<()> {
         }
         _ => Err(USAGE.into()),
     }
+}
+
+/// In pictures and in the README.
+#[cfg(feature = "peers")]
+fn show(report: &report::Report) -> Result<()> {
+    plots::draw(report)?;
+    readme::write(report)
 }
 
 #[cfg(feature = "peers")]

@@ -15,7 +15,7 @@ use crate::scenario::Scenario;
 use crate::size::{self, Size};
 use crate::threads::{self, Scaling};
 use crate::time::{self, Nanos};
-use crate::{one_thread, plots, readme, two_threads};
+use crate::{one_thread, two_threads};
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
@@ -77,8 +77,8 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("postgres", "--version"),
 ];
 
-/// Measures everything, writes the report, and shows it.
-pub fn make() -> Result<()> {
+/// Measures everything, and writes it down.
+pub fn make() -> Result<Report> {
     let report = Report {
         command: COMMAND.into(),
         machine: machine()?,
@@ -90,17 +90,12 @@ pub fn make() -> Result<()> {
         contention: two_threads()?.block_on(contention::measure())?,
     };
     fs::write(path(), serde_json::to_string_pretty(&report)? + "\n")?;
-    show(&report)
+    Ok(report)
 }
 
-/// Shows a report that was written before.
-pub fn show_again() -> Result<()> {
-    show(&serde_json::from_str(&fs::read_to_string(path())?)?)
-}
-
-fn show(report: &Report) -> Result<()> {
-    plots::draw(report)?;
-    readme::write(report)
+/// A report that was written before.
+pub fn read() -> Result<Report> {
+    Ok(serde_json::from_str(&fs::read_to_string(path())?)?)
 }
 
 fn path() -> PathBuf {
