@@ -176,8 +176,7 @@ impl Engine {
         // The removal of many records is not an answer that a request waits for, and may take longer than one.
         let stopwatch = report::Stopwatch::start();
         let answer = self.store().purge_expired(self.now()).await;
-        stopwatch.stop("purge_expired");
-        told("purge_expired", answer)
+        told("purge_expired", stopwatch, answer)
     }
 
     /// The user's sessions that are not over.
@@ -222,13 +221,17 @@ impl Engine {
                 .await
                 .unwrap_or_else(|_| Err(StoreError::timeout(self.store_timeout))),
         };
-        stopwatch.stop(operation);
-        told(operation, answer)
+        told(operation, stopwatch, answer)
     }
 }
 
-/// A store's answer, logged where it is an error.
-fn told<T>(operation: &'static str, answer: Result<T, StoreError>) -> Result<T, SessionError> {
+/// A store's answer, timed, and logged where it is an error.
+fn told<T>(
+    operation: &'static str,
+    stopwatch: report::Stopwatch,
+    answer: Result<T, StoreError>,
+) -> Result<T, SessionError> {
+    stopwatch.stop(operation);
     answer.map_err(|error| {
         report::store_error(operation, &error);
         error.into()

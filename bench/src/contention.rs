@@ -14,7 +14,7 @@ use cloakroom::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::contenders::{Ready, Result};
+use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 use crate::stores::{Backend, Kind};
 use crate::time::median;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contenders::{Contender, Result};
+use crate::contenders::Contender;
+use crate::ready::Result;
 use crate::scenario::Scenario;
 
 /// Requests of the shorter run. The longer has twice as many.

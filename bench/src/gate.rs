@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::contenders::{Contender, Result};
+use crate::contenders::Contender;
 use crate::count::{self, Cost};
+use crate::ready::Result;
 use crate::scenario::Scenario;
 
 /// What is more than this above a committed figure fails.

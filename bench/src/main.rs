@@ -6,11 +6,14 @@ mod contention;
 mod count;
 mod gate;
 #[cfg(feature = "peers")]
+mod load;
+#[cfg(feature = "peers")]
 mod networked;
 #[cfg(feature = "peers")]
 mod plots;
 #[cfg(feature = "peers")]
 mod readme;
+mod ready;
 #[cfg(feature = "peers")]
 mod report;
 mod scenario;
@@ -28,7 +31,8 @@ mod stores;
 use std::env;
 use std::process::ExitCode;
 
-use contenders::{Contender, Result};
+use contenders::Contender;
+use ready::Result;
 use scenario::Scenario;
 
 const USAGE: &str = "\

@@ -13,7 +13,9 @@ use redis_pool::{RedisPool, SingleRedisPool};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::contenders::{self, Ready, Result};
+use crate::contenders;
+use crate::load::{self, sessions};
+use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 use crate::stores::{Backend, Kind};
 use crate::time::median;
@@ -47,11 +49,32 @@ pub struct Networked {
 enum Client {
     /// A session for each that is in flight.
     Layer(Vec<Ready>),
+    Plain(Plain),
+    /// tower-sessions over sqlx, in a process of its own.
+    Sqlx(SqlxPeer),
+}
+
+/// A client library, and no session.
+#[derive(Clone)]
+enum Plain {
     Redis(ConnectionManager),
     Fred(Pool),
     RedisPool(SingleRedisPool),
-    /// tower-sessions over sqlx, in a process of its own.
-    Sqlx(SqlxPeer),
+}
+
+impl Plain {
+    async fn get(&mut self) -> Result<()> {
+        let value: Vec<u8> = match self {
+            Self::Redis(client) => redis::cmd("GET").arg(KEY).query_async(client).await?,
+            Self::Fred(client) => client.get(KEY).await?,
+            Self::RedisPool(pool) => {
+                let mut client = pool.acquire().await?;
+                redis::cmd("GET").arg(KEY).query_async(&mut client).await?
+            }
+        };
+        assert_eq!(value.len(), VALUE.len());
+        Ok(())
+    }
 }
 
 /// What is measured: a name, a client, and the name of the plain GET that it is compared with.
@@ -93,7 +116,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
     let plain_get = |contender, client| Line {
         what: "GET",
         contender,
-        client,
+        client: Client::Plain(client),
         plain: None,
     };
     // What a handler does with a GET and nothing else.
@@ -105,9 +128,9 @@ async fn over_redis() -> Result<Vec<Networked>> {
             client: Client::Layer(vec![route; IN_FLIGHT as usize]),
             plain: Some("redis"),
         },
-        plain_get("redis", Client::Redis(plain)),
-        plain_get("fred", Client::Fred(fred)),
-        plain_get("redis_pool", Client::RedisPool(pool)),
+        plain_get("redis", Plain::Redis(plain)),
+        plain_get("fred", Plain::Fred(fred)),
+        plain_get("redis_pool", Plain::RedisPool(pool)),
     ];
     for what in ["B", "C"] {
         for (contender, ready, plain) in [
@@ -118,7 +141,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
             lines.push(Line {
                 what,
                 contender,
-                client: Client::Layer(ready.sessions(IN_FLIGHT).await?),
+                client: Client::Layer(sessions(ready, IN_FLIGHT).await?),
                 plain: Some(plain),
             });
         }
@@ -137,7 +160,7 @@ async fn over_sql(kind: Kind, store: &'static str) -> Result<Vec<Networked>> {
         Line {
             what: "B",
             contender: "cloakroom",
-            client: Client::Layer(ours.sessions(IN_FLIGHT).await?),
+            client: Client::Layer(sessions(&ours, IN_FLIGHT).await?),
             plain: None,
         },
         Line {
@@ -166,7 +189,7 @@ pub fn kind(store: &str) -> Option<Kind> {
 pub async fn run(kind: Kind, scenario: &str, requests: u32) -> Result<()> {
     let server = Backend::start(kind);
     let ours = contenders::over(AnyStore::open(&server.direct_url()).await?).await?;
-    let mut client = Client::Layer(ours.sessions(IN_FLIGHT).await?);
+    let mut client = Client::Layer(sessions(&ours, IN_FLIGHT).await?);
     let taken = client.load(scenario, IN_FLIGHT, requests).await?;
     println!(
         "{:.0} requests a second",
@@ -217,65 +240,31 @@ async fn in_turns(store: &str, mut lines: Vec<Line>) -> Result<Vec<Networked>> {
 impl Client {
     /// How long it takes until all requests are answered.
     async fn load(&mut self, what: &str, in_flight: u32, requests: u32) -> Result<Duration> {
-        if let Self::Sqlx(peer) = self {
-            return peer.load(what, in_flight, requests);
-        }
-        let each = requests / in_flight;
-        let start = Instant::now();
-        let mut tasks = JoinSet::new();
-        for number in 0..in_flight as usize {
-            match self {
-                Self::Layer(sessions) => {
-                    let (mut ready, scenario) = (sessions[number].clone(), Scenario::named(what));
-                    tasks.spawn(async move {
-                        let scenario = scenario.ok_or("no such scenario")?;
-                        for _ in 0..each {
-                            ready.send(scenario).await;
-                        }
-                        Ok(())
-                    });
-                }
-                Self::Redis(client) => {
+        match self {
+            Self::Layer(sessions) => {
+                let scenario = Scenario::named(what).ok_or("no such scenario")?;
+                load::send(&sessions[..in_flight as usize], scenario, requests).await
+            }
+            Self::Plain(client) => {
+                let start = Instant::now();
+                let mut tasks = JoinSet::new();
+                for _ in 0..in_flight {
                     let mut client = client.clone();
                     tasks.spawn(async move {
-                        for _ in 0..each {
-                            let value: Vec<u8> =
-                                redis::cmd("GET").arg(KEY).query_async(&mut client).await?;
-                            assert_eq!(value.len(), VALUE.len());
+                        for _ in 0..requests / in_flight {
+                            client.get().await?;
                         }
                         Ok(())
                     });
                 }
-                Self::Fred(client) => {
-                    let client = client.clone();
-                    tasks.spawn(async move {
-                        for _ in 0..each {
-                            let value: Vec<u8> = client.get(KEY).await?;
-                            assert_eq!(value.len(), VALUE.len());
-                        }
-                        Ok(())
-                    });
+                while let Some(done) = tasks.join_next().await {
+                    let done: Result<()> = done?;
+                    done?;
                 }
-                Self::RedisPool(pool) => {
-                    let pool = pool.clone();
-                    tasks.spawn(async move {
-                        for _ in 0..each {
-                            let mut client = pool.acquire().await?;
-                            let value: Vec<u8> =
-                                redis::cmd("GET").arg(KEY).query_async(&mut client).await?;
-                            assert_eq!(value.len(), VALUE.len());
-                        }
-                        Ok(())
-                    });
-                }
-                Self::Sqlx(_) => {}
+                Ok(start.elapsed())
             }
+            Self::Sqlx(peer) => peer.load(what, in_flight, requests),
         }
-        while let Some(done) = tasks.join_next().await {
-            let done: Result<()> = done?;
-            done?;
-        }
-        Ok(start.elapsed())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::contenders::Result;
+use crate::ready::Result;
 use crate::report::Report;
 use crate::scenario::Scenario;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::contenders::Result;
+use crate::ready::Result;
 use crate::report::Report;
 use crate::scenario::Scenario;
 

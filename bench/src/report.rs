@@ -7,10 +7,11 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contenders::{Contender, Result};
+use crate::contenders::Contender;
 use crate::contention::{self, Contention};
 use crate::count::{self, Cost};
 use crate::networked::{self, Networked};
+use crate::ready::Result;
 use crate::scenario::Scenario;
 use crate::size::{self, Size};
 use crate::threads::{self, Scaling};

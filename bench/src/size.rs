@@ -8,8 +8,9 @@ use std::time::Instant;
 use axum::http::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use crate::contenders::{Contender, Ready, Result, session_cookie};
+use crate::contenders::Contender;
 use crate::one_thread;
+use crate::ready::{Ready, Result, session_cookie};
 use crate::scenario::Scenario;
 use crate::time::median;
 

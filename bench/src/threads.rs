@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::contenders::{Contender, Ready, Result, session_cookie};
+use crate::contenders::Contender;
 use crate::one_thread;
+use crate::ready::{Ready, Result, session_cookie};
 use crate::scenario::Scenario;
 use crate::time::median;
 

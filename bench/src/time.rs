@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::contenders::{Contender, Ready, Result};
+use crate::contenders::Contender;
+use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 
 /// Requests of one contender before the next has its turn.

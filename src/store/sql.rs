@@ -20,14 +20,6 @@ pub(crate) mod sqlite;
 /// How many records one statement of a purge removes, so that no write waits long for it.
 const PURGED_AT_ONCE: i64 = 500;
 
-/// Connections that a store opens by itself: as many as PostgreSQL's default limit lets a handful of nodes have.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-const CONNECTIONS: usize = 16;
-
-/// How long a server may take to accept the first connection.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long one statement of a purge may take. A connection that died in silence would keep it, and the turn, for hours.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -175,18 +167,6 @@ fn lost_a_race(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
-/// The first connection of a store, which says at once what is wrong.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-async fn connected<C>(
-    what: String,
-    connecting: impl Future<Output = Result<C, sqlx::Error>>,
-) -> Result<C, StoreError> {
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connecting).await {
-        Ok(connection) => connection.map_err(|error| StoreError::new(what, error)),
-        Err(elapsed) => Err(StoreError::new(what, elapsed)),
-    }
-}
-
 /// A statement of a purge, or an error where it takes too long.
 async fn timely<T>(
     statement: impl Future<Output = Result<T, StoreError>>,
@@ -259,7 +239,7 @@ use run;
 
 /// The contract on a store with the fields `reader`, `writer` and `statements`, and a method `purge`.
 macro_rules! implement_store {
-    ($Store:ident, $Row:ident) => {
+    ($Store:ident, $Database:ident, $Row:ident) => {
         impl $Store {
             /// Another table's name, up to 50 bytes; `cloakroom_sessions` if this is not called.
             #[must_use]
@@ -272,6 +252,14 @@ macro_rules! implement_store {
             fn on(self, table: Table) -> Self {
                 let statements = Statements::new(self.statements.dialect, table);
                 Self { statements, ..self }
+            }
+
+            fn over(reader: Connections<$Database>, writer: Connections<$Database>) -> Self {
+                Self {
+                    reader,
+                    writer,
+                    statements: Statements::new(&DIALECT, Table::default()),
+                }
             }
 
             fn sql(statement: &std::sync::Arc<str>) -> AssertSqlSafe<std::sync::Arc<str>> {

@@ -1,33 +1,31 @@
 //! Times requests to tower-sessions on its SQL stores. They need an older sqlx than the benchmark that starts this.
 
-#[allow(dead_code)]
+#[path = "../../src/load.rs"]
+mod load;
+#[path = "../../src/ready.rs"]
+mod ready;
 #[path = "../../src/scenario.rs"]
 mod scenario;
+#[macro_use]
+#[path = "../../src/contenders/tower_sessions.rs"]
+mod tower_sessions_routes;
 
 use std::env;
-use std::error::Error;
 use std::io::{self, Write};
-use std::num::NonZeroU64;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::header::{HeaderValue, SET_COOKIE};
-use axum::http::{Request, Uri};
-use axum::routing::get;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime;
-use tower::Service;
-use tower_sessions::cookie::Key;
-use tower_sessions::service::SignedCookie;
-use tower_sessions::{Session, SessionManagerLayer, SessionStore, session};
 use tower_sessions_sqlx_store::{PostgresStore, SqliteStore};
 
-use scenario::{GOOD, NONCE, Profile, Scenario, THEME, cart};
+use ready::{Ready, Result};
+use routes::around;
+use scenario::Scenario;
 
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+tower_sessions!(routes, tower_sessions);
 
 const USAGE: &str = "\
 start it as `sqlx-peers sqlite PATH` or `sqlx-peers postgres URL`
@@ -64,7 +62,8 @@ fn serve() -> Result<()> {
         })?,
         _ => return Err(USAGE.into()),
     };
-    let cookie = runtime.block_on(session_cookie(&router))?;
+    let first = runtime.block_on(Ready::of(router))?;
+    let mut sessions = vec![first.clone()];
     let mut stdout = io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;
@@ -72,17 +71,21 @@ fn serve() -> Result<()> {
         let line = line?;
         let (scenario, in_flight, requests) =
             parsed(&line).ok_or_else(|| format!("cannot read the line {line:?}; {USAGE}"))?;
-        let elapsed = runtime.block_on(send(&router, &cookie, scenario, in_flight, requests))?;
+        if let Some(missing) = in_flight.checked_sub(sessions.len() as u32) {
+            sessions.extend(runtime.block_on(load::sessions(&first, missing))?);
+        }
+        let used = &sessions[..in_flight as usize];
+        let elapsed = runtime.block_on(load::send(used, scenario, requests))?;
         writeln!(stdout, "{}", elapsed.as_nanos())?;
         stdout.flush()?;
     }
     Ok(())
 }
 
-fn parsed(line: &str) -> Option<(Scenario, NonZeroU64, u64)> {
+fn parsed(line: &str) -> Option<(Scenario, u32, u32)> {
     let mut words = line.split_whitespace();
     let scenario = Scenario::named(words.next()?)?;
-    let in_flight = words.next()?.parse().ok()?;
+    let in_flight = words.next()?.parse().ok().filter(|&number| number > 0)?;
     let requests = words.next()?.parse().ok()?;
     words
         .next()
@@ -116,102 +119,4 @@ async fn postgres(url: &str) -> Result<Router> {
     let store = PostgresStore::new(pool);
     store.migrate().await?;
     Ok(around(store))
-}
-
-/// The cookies that `/fill` answers with, as a browser sends them.
-async fn session_cookie(router: &Router) -> Result<HeaderValue> {
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = Uri::from_static("/fill");
-    let response = router.clone().call(request).await?;
-    let cookies: Vec<&str> = response
-        .headers()
-        .get_all(SET_COOKIE)
-        .iter()
-        .filter_map(|cookie| cookie.to_str().ok()?.split(';').next())
-        .collect();
-    if response.status() != GOOD || cookies.is_empty() {
-        return Err("no session was made; check that the database can be written to".into());
-    }
-    Ok(cookies.join("; ").parse()?)
-}
-
-/// The time that all requests took together.
-async fn send(
-    router: &Router,
-    cookie: &HeaderValue,
-    scenario: Scenario,
-    in_flight: NonZeroU64,
-    requests: u64,
-) -> Result<Duration> {
-    let start = Instant::now();
-    let tasks: Vec<_> = (0..in_flight.get())
-        .map(|task| {
-            // What does not divide evenly goes to the first tasks.
-            let share = requests / in_flight + u64::from(task < requests % in_flight);
-            let (mut router, cookie) = (router.clone(), cookie.clone());
-            tokio::spawn(async move {
-                for _ in 0..share {
-                    let response = match router.call(scenario.request(&cookie)).await {
-                        Ok(response) => response,
-                        Err(never) => match never {},
-                    };
-                    assert_eq!(response.status(), GOOD, "{scenario}");
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.map_err(|_| {
-            format!(
-                "a request of scenario {scenario} failed; check that the database is up and has \
-                 {CONNECTIONS} connections left"
-            )
-        })?;
-    }
-    Ok(start.elapsed())
-}
-
-fn around<S: SessionStore + Clone>(store: S) -> Router {
-    let layer: SessionManagerLayer<S, SignedCookie> =
-        SessionManagerLayer::new(store).with_signed(Key::generate());
-    Router::new()
-        .route("/untouched", get(untouched))
-        .route("/fill", get(fill))
-        .route("/read", get(read))
-        .route("/count", get(count))
-        .route("/create", get(create))
-        .layer(layer)
-}
-
-async fn untouched() -> &'static str {
-    "ok"
-}
-
-async fn fill(session: Session) -> Result<(), &'static str> {
-    let filled: Result<(), session::Error> = async {
-        session.insert("profile", Profile::example()).await?;
-        session.insert("cart", cart()).await?;
-        session.insert("nonce", NONCE).await?;
-        session.insert("theme", THEME).await?;
-        session.insert("count", 0_u64).await
-    }
-    .await;
-    filled.map_err(|_| "no store")
-}
-
-async fn read(session: Session) -> &'static str {
-    let theme: Option<String> = session.get("theme").await.unwrap();
-    assert_eq!(theme.as_deref(), Some(THEME));
-    "ok"
-}
-
-async fn count(session: Session) -> &'static str {
-    let count: u64 = session.get("count").await.unwrap().unwrap_or(0);
-    session.insert("count", count + 1).await.unwrap();
-    "ok"
-}
-
-async fn create(session: Session) -> &'static str {
-    session.insert("count", 1_u64).await.unwrap();
-    "ok"
 }

@@ -6,7 +6,7 @@ use cloakroom::{
     MemoryStore, Session, SessionError, SessionLayer, SessionLayerBuilder, SessionStore, SigningKey,
 };
 
-use super::{Result, untouched};
+use crate::ready::{Result, untouched};
 use crate::scenario::{NONCE, Profile, THEME, cart};
 
 /// More than are ever made here.

@@ -2,21 +2,20 @@
 
 mod cloakroom;
 #[cfg(feature = "peers")]
+#[macro_use]
+mod tower_sessions;
+#[cfg(feature = "peers")]
 mod peers;
 
-use std::error::Error;
 use std::fmt;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::header::{HeaderValue, SET_COOKIE};
+use axum::http::header::HeaderValue;
 use axum::middleware::AddExtension;
 use axum::routing::get;
-use tower::{Layer, Service, layer::layer_fn};
+use tower::{Layer, layer::layer_fn};
 
-use crate::scenario::{GOOD, Scenario};
-
-pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+use crate::ready::{Ready, Result, untouched};
 
 /// A layer with its store in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +82,7 @@ impl Contender {
         Ok(Ready { router, cookie })
     }
 
-    pub async fn router(self) -> Result<Router> {
+    async fn router(self) -> Result<Router> {
         Ok(match self {
             Self::Bare => plain_routes(),
             Self::Noop => plain_routes().layer(layer_fn(extension)),
@@ -142,60 +141,6 @@ pub async fn tower_sessions_over_redis(pool: fred::prelude::Pool) -> Result<Read
 pub async fn axum_session_over_redis(pool: redis_pool::SingleRedisPool) -> Result<Ready> {
     let pool = axum_session_redispool::SessionRedisPool::from(pool);
     Ready::of(peers::axum_session_routes::around(Some(pool)).await?).await
-}
-
-/// Routes that take requests, and a session's cookie.
-#[derive(Clone)]
-pub struct Ready {
-    pub router: Router,
-    pub cookie: HeaderValue,
-}
-
-impl Ready {
-    pub async fn of(router: Router) -> Result<Self> {
-        let cookie = session_cookie(&router).await?;
-        Ok(Self { router, cookie })
-    }
-
-    /// The same routes, with so many sessions.
-    #[cfg(feature = "peers")]
-    pub async fn sessions(&self, count: u32) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for _ in 0..count {
-            all.push(Self::of(self.router.clone()).await?);
-        }
-        Ok(all)
-    }
-
-    /// Sends one request, and throws the answer away once it is known to be good.
-    pub async fn send(&mut self, scenario: Scenario) {
-        let request = scenario.request(&self.cookie);
-        let response = match self.router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
-        assert_eq!(response.status(), GOOD, "{scenario}");
-    }
-}
-
-/// The cookies that `/fill` answers with, as a browser sends them.
-pub async fn session_cookie(router: &Router) -> Result<HeaderValue> {
-    let mut request = Request::new(axum::body::Body::empty());
-    *request.uri_mut() = "/fill".parse()?;
-    let response = router.clone().call(request).await?;
-    assert_eq!(response.status(), GOOD);
-    let cookies: Vec<&str> = response
-        .headers()
-        .get_all(SET_COOKIE)
-        .iter()
-        .filter_map(|cookie| cookie.to_str().ok()?.split(';').next())
-        .collect();
-    assert!(!cookies.is_empty(), "no session was made");
-    Ok(cookies.join("; ").parse()?)
-}
-
-async fn untouched() -> &'static str {
-    "ok"
 }
 
 /// Every path, and no session behind any.

@@ -7,62 +7,8 @@ use axum::routing::get;
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 
-use super::{Result, untouched};
+use crate::ready::{Result, untouched};
 use crate::scenario::{NONCE, Profile, THEME, cart};
-
-/// Handlers of tower-sessions, of which the newest stores need an older version than the newest layer.
-macro_rules! tower_sessions {
-    ($name:ident, $package:ident) => {
-        pub(super) mod $name {
-            use super::*;
-            use $package::cookie::Key;
-            use $package::service::SignedCookie;
-            use $package::session::Error;
-            use $package::{Session, SessionManagerLayer, SessionStore};
-
-            pub(in super::super) fn around<S: SessionStore + Clone>(store: S) -> Router {
-                let layer: SessionManagerLayer<S, SignedCookie> =
-                    SessionManagerLayer::new(store).with_signed(Key::generate());
-                Router::new()
-                    .route("/untouched", get(untouched))
-                    .route("/fill", get(fill))
-                    .route("/read", get(read))
-                    .route("/count", get(count))
-                    .route("/create", get(create))
-                    .layer(layer)
-            }
-
-            async fn fill(session: Session) -> Result<(), &'static str> {
-                let filled: Result<(), Error> = async {
-                    session.insert("profile", Profile::example()).await?;
-                    session.insert("cart", cart()).await?;
-                    session.insert("nonce", NONCE).await?;
-                    session.insert("theme", THEME).await?;
-                    session.insert("count", 0_u64).await
-                }
-                .await;
-                filled.map_err(|_| "no store")
-            }
-
-            async fn read(session: Session) -> &'static str {
-                let theme: Option<String> = session.get("theme").await.unwrap();
-                assert_eq!(theme.as_deref(), Some(THEME));
-                "ok"
-            }
-
-            async fn count(session: Session) -> &'static str {
-                let count: u64 = session.get("count").await.unwrap().unwrap_or(0);
-                session.insert("count", count + 1).await.unwrap();
-                "ok"
-            }
-
-            async fn create(session: Session) -> &'static str {
-                session.insert("count", 1_u64).await.unwrap();
-                "ok"
-            }
-        }
-    };
-}
 
 tower_sessions!(newest, tower_sessions);
 tower_sessions!(with_stores, tower_sessions_14);

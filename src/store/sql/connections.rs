@@ -12,6 +12,14 @@ use tokio::time::{sleep, timeout};
 use super::{Dialect, lost_a_race};
 use crate::error::StoreError;
 
+/// Connections that a store has to a server: as many as PostgreSQL's default limit lets a handful of nodes have.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const CONNECTIONS: usize = 16;
+
+/// How long a server may take to accept the first of them.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A connection that idled for longer is tried before it is used, which is a round trip.
 const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 
@@ -52,6 +60,23 @@ impl<DB: Database> Connections<DB> {
         let pool = managed::Pool::builder(connector).max_size(max).build();
         pool.map(Self::Own)
             .map_err(|error| StoreError::new("could not make a pool of connections", error))
+    }
+
+    /// A pool of connections to a server. The first says at once what is wrong, where the others are tried for a while.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) async fn to_server(
+        what: String,
+        options: Options<DB>,
+        dialect: &Dialect,
+    ) -> Result<Self, StoreError> {
+        let first = match timeout(CONNECTION_TIMEOUT, options.connect()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(StoreError::new(what, error)),
+            Err(elapsed) => return Err(StoreError::new(what, elapsed)),
+        };
+        // It is only a goodbye.
+        drop(first.close().await);
+        Self::own(options, dialect, CONNECTIONS)
     }
 
     async fn get(&self) -> Result<Held<DB>, Error> {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySql, Row};
+use sqlx::{AssertSqlSafe, MySql, Row};
 
 use super::connections::{Call, Connections};
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, Table, connected, implement_store,
-    repeat_lost, run, timely, to_integer, to_timestamp,
+    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, repeat_lost, run, timely,
+    to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -71,12 +71,8 @@ impl MySqlStore {
             options.get_database().unwrap_or_default(),
             options.get_username(),
         );
-        // A pool would try again for a while.
-        let connection = connected(what, options.connect()).await?;
-        // It is only a goodbye.
-        drop(connection.close().await);
-        let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
-        Ok(Self::on_connections(connections))
+        let connections = Connections::to_server(what, options, &DIALECT).await?;
+        Ok(Self::over(connections.clone(), connections))
     }
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
@@ -86,15 +82,8 @@ impl MySqlStore {
     /// some seconds.
     #[must_use]
     pub fn new(pool: MySqlPool) -> Self {
-        Self::on_connections(Connections::Shared(pool))
-    }
-
-    fn on_connections(connections: Connections<MySql>) -> Self {
-        Self {
-            reader: connections.clone(),
-            writer: connections,
-            statements: Statements::new(&DIALECT, Table::default()),
-        }
+        let connections = Connections::Shared(pool);
+        Self::over(connections.clone(), connections)
     }
 
     /// The schema (database) of the table, which must exist; the connection's own if this is not called.
@@ -198,4 +187,4 @@ impl MySqlStore {
     }
 }
 
-implement_store! { MySqlStore, MySqlRow }
+implement_store! { MySqlStore, MySql, MySqlRow }

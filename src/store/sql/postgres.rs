@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres, Row};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 
 use super::connections::{Call, Connections};
 use super::{
-    CONNECTIONS, Dialect, PURGED_AT_ONCE, Statements, Table, connected, implement_store,
-    in_batches, run, to_integer, to_timestamp,
+    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, run, to_integer,
+    to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -75,12 +75,8 @@ impl PostgresStore {
             options.get_database().unwrap_or(options.get_username()),
             options.get_username(),
         );
-        // A pool would try again for a while.
-        let connection = connected(what, options.connect()).await?;
-        // It is only a goodbye.
-        drop(connection.close().await);
-        let connections = Connections::own(options, &DIALECT, CONNECTIONS)?;
-        Ok(Self::on_connections(connections))
+        let connections = Connections::to_server(what, options, &DIALECT).await?;
+        Ok(Self::over(connections.clone(), connections))
     }
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
@@ -90,15 +86,8 @@ impl PostgresStore {
     /// some seconds.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self::on_connections(Connections::Shared(pool))
-    }
-
-    fn on_connections(connections: Connections<Postgres>) -> Self {
-        Self {
-            reader: connections.clone(),
-            writer: connections,
-            statements: Statements::new(&DIALECT, Table::default()),
-        }
+        let connections = Connections::Shared(pool);
+        Self::over(connections.clone(), connections)
     }
 
     /// The schema of the table, which must exist; the connection's `search_path` if this is not called.
@@ -181,4 +170,4 @@ impl PostgresStore {
     }
 }
 
-implement_store! { PostgresStore, PgRow }
+implement_store! { PostgresStore, Postgres, PgRow }

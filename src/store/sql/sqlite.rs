@@ -95,11 +95,7 @@ impl SqliteStore {
             let first = Call::begin(connections, &DIALECT).await.map_err(failed)?;
             first.end(&Ok(()));
         }
-        let store = Self {
-            reader,
-            writer,
-            statements: Statements::new(&DIALECT, Table::default()),
-        };
+        let store = Self::over(reader, writer);
         store.migrate().await?;
         Ok(store)
     }
@@ -109,11 +105,7 @@ impl SqliteStore {
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         let connections = Connections::Shared(pool);
-        Self {
-            reader: connections.clone(),
-            writer: connections,
-            statements: Statements::new(&DIALECT, Table::default()),
-        }
+        Self::over(connections.clone(), connections)
     }
 
     /// The statements of [`migrate`](Self::migrate), for those who run migrations themselves. Each can run again.
@@ -176,4 +168,4 @@ impl SqliteStore {
     }
 }
 
-implement_store! { SqliteStore, SqliteRow }
+implement_store! { SqliteStore, Sqlite, SqliteRow }
