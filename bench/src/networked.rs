@@ -59,7 +59,7 @@ enum Client {
 enum Plain {
     Redis(ConnectionManager),
     Fred(Pool),
-    RedisPool(SingleRedisPool),
+    RedisPool(Box<SingleRedisPool>),
 }
 
 impl Plain {
@@ -130,7 +130,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
         },
         plain_get("redis", Plain::Redis(plain)),
         plain_get("fred", Plain::Fred(fred)),
-        plain_get("redis_pool", Plain::RedisPool(pool)),
+        plain_get("redis_pool", Plain::RedisPool(Box::new(pool))),
     ];
     for what in ["B", "C"] {
         for (contender, ready, plain) in [
