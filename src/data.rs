@@ -105,10 +105,9 @@ impl Data {
         self.0.iter().map(|entry| entry.text.len()).sum()
     }
 
-    /// The size with this entry.
-    pub(crate) fn size_with(&self, entry: &Entry) -> usize {
-        let old = self.get(entry.key()).map_or(0, |old| old.text.len());
-        self.size() - old + entry.text.len()
+    /// Bytes of its JSON: besides keys and values two quotes, a colon and a comma for each.
+    pub(crate) fn encoded_size(&self) -> usize {
+        self.size() + 4 * self.0.len() + 2
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
@@ -162,7 +161,7 @@ impl<'de> Deserialize<'de> for Data {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
                 let mut entries = Vec::with_capacity(8);
-                let mut text = String::new();
+                let mut text = String::with_capacity(256);
                 while let Some((Key(key), json)) = map.next_entry::<Key<'de>, &RawValue>()? {
                     text.clear();
                     text.push_str(&key);

@@ -295,7 +295,10 @@ impl Record {
             client,
             data: &self.data,
         };
-        let mut bytes = vec![0; 1 + Self::CHECKSUM_LEN];
+        // Room for most records.
+        const ALL_BUT_DATA: usize = 256;
+        let mut bytes = Vec::with_capacity(ALL_BUT_DATA + self.data.encoded_size());
+        bytes.resize(1 + Self::CHECKSUM_LEN, 0);
         serde_json::to_writer(&mut bytes, &encoded)
             .map_err(|error| crate::StoreError::new("could not encode a session record", error))?;
         if let Some((format, rest)) = bytes.split_first_mut()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
 use redis::cluster_async::ClusterConnection;
-use redis::{FromRedisValue, RedisError, RedisResult, Script};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
 
 use self::connection::Connection;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -25,6 +25,9 @@ const PRUNED_AFTER: Duration = Duration::from_secs(600);
 
 /// The longest TTL, a century: Redis refuses one that reaches beyond its numbers, when the rest of a script is done already.
 const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// Room for a call, less its largest arguments, so that it is written without growing.
+const A_CALL: usize = 320;
 
 /// How many sessions of a user one call removes.
 const REMOVED_AT_ONCE: usize = 250;
@@ -134,13 +137,14 @@ impl RedisStore {
         format!("{}user:{user}", self.prefix)
     }
 
-    /// Runs a script that writes a record, and files it under its user if the script says that it did.
+    /// Runs a script that writes a record, with these arguments after those of every write, and files the record under its user
+    /// if the script says that it wrote.
     async fn write(
         &self,
         script: &Script,
         id: RecordId,
         record: &Record,
-        arguments: impl FnOnce(&mut redis::ScriptInvocation<'_>),
+        arguments: &[&[u8]],
     ) -> RedisResult<i64> {
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
@@ -148,21 +152,26 @@ impl RedisStore {
         let pruned = now.saturating_sub(u64::try_from(PRUNED_AFTER.as_millis()).unwrap_or(0));
         let user = record.user();
 
-        let mut call = script.key(self.session_key(id));
         let spans_slots = matches!(self.connection, Connection::Cluster(_));
-        if let Some(user) = user
-            && !spans_slots
-        {
-            call.key(self.index_key(user));
-        }
-        call.arg(id.to_string())
+        let index = user
+            .filter(|_| !spans_slots)
+            .map(|user| self.index_key(user));
+        let record_id = id.to_string();
+        let size: usize = arguments.iter().map(|argument| argument.len()).sum();
+        let mut call = Cmd::with_capacity(16, size + A_CALL);
+        call.arg("EVALSHA")
+            .arg(script.get_hash())
+            .arg(1 + usize::from(index.is_some()))
+            .arg(self.session_key(id))
+            .arg(index)
+            .arg(record_id)
             .arg(user.map_or("", UserId::as_str))
             .arg(record.version().number())
             .arg(expires_at)
             .arg(ttl)
-            .arg(pruned);
-        arguments(&mut call);
-        let answer: i64 = call.invoke_async(&mut self.connection.clone()).await?;
+            .arg(pruned)
+            .arg(arguments);
+        let answer = self.run(script, &call).await?;
 
         if let Some(user) = user
             && spans_slots
@@ -177,6 +186,18 @@ impl RedisStore {
             let () = call.invoke_async(&mut self.connection.clone()).await?;
         }
         Ok(answer)
+    }
+
+    /// Runs a call of a script, which the server has to be told the first time.
+    async fn run(&self, script: &Script, call: &Cmd) -> RedisResult<i64> {
+        let mut connection = self.connection.clone();
+        match call.query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                script.load_async(&mut connection).await?;
+                call.query_async(&mut connection).await
+            }
+            answer => answer,
+        }
     }
 
     /// The sessions that the index has, some of which may be no more.
@@ -391,7 +412,8 @@ fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let answer = redis::cmd("HMGET")
+        let answer = Cmd::with_capacity(5, A_CALL)
+            .arg("HMGET")
             .arg(self.session_key(id))
             .arg(Row::FIELDS)
             .query_async(&mut self.connection.clone())
@@ -403,9 +425,12 @@ impl SessionStore for RedisStore {
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(&self.scripts.insert, id, record, |call| {
-                call.arg(self.write_name()).arg(bytes);
-            })
+            .write(
+                &self.scripts.insert,
+                id,
+                record,
+                &[self.write_name().as_bytes(), &bytes],
+            )
             .await
             .map_err(failed("write a new session"))?;
         Ok(answer == DONE)
@@ -419,11 +444,16 @@ impl SessionStore for RedisStore {
     ) -> Result<Replaced, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(&self.scripts.replace, id, record, |call| {
-                call.arg(self.write_name())
-                    .arg(bytes)
-                    .arg(expected.number());
-            })
+            .write(
+                &self.scripts.replace,
+                id,
+                record,
+                &[
+                    self.write_name().as_bytes(),
+                    &bytes,
+                    expected.number().to_string().as_bytes(),
+                ],
+            )
             .await
             .map_err(failed("write a session"))?;
         Ok(match answer {
@@ -435,7 +465,7 @@ impl SessionStore for RedisStore {
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let answer = self
-            .write(&self.scripts.touch, id, record, |_| {})
+            .write(&self.scripts.touch, id, record, &[])
             .await
             .map_err(failed("touch a session"))?;
         Ok(answer == DONE)
