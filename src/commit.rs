@@ -212,7 +212,7 @@ async fn change(
         if is_stale {
             data = None;
             match Box::pin(engine.load(&base.token)).await? {
-                Loaded::Live(record) => base.record = record,
+                Loaded::Live { record, .. } => base.record = record,
                 Loaded::Superseded { .. } => return superseded(base, changes),
                 Loaded::Gone => return Ok(gone(id, changes)),
             }

@@ -95,7 +95,11 @@ pub(crate) struct Base {
 
 /// What a token leads to.
 pub(crate) enum Loaded {
-    Live(Record),
+    Live {
+        record: Record,
+        /// So long ago was its last use recorded that this one is to be recorded, too.
+        is_touch_due: bool,
+    },
     /// The session is there, and has another token now.
     Superseded {
         /// Since so short a time that the request may have crossed the one that replaced it.
@@ -142,7 +146,11 @@ impl Engine {
             });
         }
         report::loaded(token.id);
-        Ok(Loaded::Live(record))
+        let is_touch_due = self.lifetimes.renewal(&record, now).is_some();
+        Ok(Loaded::Live {
+            record,
+            is_touch_due,
+        })
     }
 
     pub(crate) async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {

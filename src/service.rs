@@ -17,7 +17,7 @@ use crate::commit::{Committed, Pending, commit};
 use crate::engine::{Engine, Loading};
 use crate::error::SessionError;
 use crate::report;
-use crate::session::{Handler, Session};
+use crate::session::{Handler, Sealed, Session, Told};
 
 /// What the browser is to forget when a user logs out. Not its cookies: the session's own is removed by name, and others are
 /// not this crate's.
@@ -125,7 +125,7 @@ pin_project! {
         Committing {
             commit: BoxFuture<Result<Committed, SessionError>>,
             // Taken when the changes are written.
-            answer: Option<(Session, R)>,
+            answer: Option<(Session, Told, R)>,
         },
     }
 }
@@ -203,13 +203,13 @@ where
                         Ok(_) | Err(_) => Handler::Failed,
                     };
                     match session.seal(handler) {
-                        Some(pending) => Step::Committing {
+                        Sealed::Dirty(told, pending) => Step::Committing {
                             commit: write(session.clone(), pending),
-                            answer: Some((session, answer)),
+                            answer: Some((session, told, answer)),
                         },
-                        None => {
+                        Sealed::Clean(told) => {
                             return Poll::Ready(answer.map(|mut response| {
-                                tell(&session, &mut response, &Committed::Kept(None));
+                                tell(&session, told, &mut response, &Committed::Kept(None));
                                 response
                             }));
                         }
@@ -217,13 +217,13 @@ where
                 }
                 StepProjection::Committing { commit, answer } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let Some((session, answer)) = answer.take() else {
+                    let Some((session, told, answer)) = answer.take() else {
                         return Poll::Pending;
                     };
                     return Poll::Ready(match committed {
                         Ok(committed) => {
                             let answer = answer.map(|mut response| {
-                                tell(&session, &mut response, &committed);
+                                tell(&session, told, &mut response, &committed);
                                 response
                             });
                             session.settle(committed.into_base());
@@ -273,10 +273,9 @@ fn within<T>(span: Span, work: impl Future<Output = T> + Send + 'static) -> BoxF
 }
 
 /// Tells the client and caches what they have to know of the session.
-fn tell<B>(session: &Session, response: &mut Response<B>, committed: &Committed) {
+fn tell<B>(session: &Session, told: Told, response: &mut Response<B>, committed: &Committed) {
     let headers = response.headers_mut();
     let carrier = &session.engine().carrier;
-    let told = session.told();
     match committed {
         Committed::Kept(_) if told.varies => carrier.vary(headers),
         Committed::Kept(_) => {}

@@ -59,6 +59,8 @@ struct State {
     /// Counts changes of the data, so that `update` sees one that came between.
     revision: u64,
     activity: Activity,
+    /// Whether the session's use is to be recorded, if nothing else is written.
+    is_touch_due: bool,
     /// Whether the response depends on the session.
     looked_at: bool,
     clears_site_data: bool,
@@ -106,12 +108,11 @@ impl State {
 
     /// Puts an entry into the data as the handler sees it, if that keeps to the limit.
     fn put(&mut self, entry: Entry, limit: usize) -> Result<(), SessionError> {
-        let size = match self.data() {
-            Some(data) => data.size_with(&entry),
-            None => Data::default().size_with(&entry),
-        };
-        change::check_size(size, limit)?;
-        self.data_mut().insert(entry);
+        let mut data = self.data().cloned().unwrap_or_default();
+        data.insert(entry);
+        change::check_size(data.size(), limit)?;
+        self.data = Some(data);
+        self.revision += 1;
         Ok(())
     }
 
@@ -121,10 +122,10 @@ impl State {
         self.ended.is_some() || !self.changes.is_empty(base)
     }
 
-    /// Whether the session has to be touched, if nothing else is written.
-    fn is_touch_due(&self, engine: &Engine, now: Timestamp) -> bool {
-        let is_due = |base: &Base| engine.lifetimes.renewal(&base.record, now).is_some();
-        self.activity == Activity::Active && self.base.as_ref().is_some_and(is_due)
+    /// Whether there is nothing for the store.
+    fn is_clean(&self) -> bool {
+        let is_touched = self.is_touch_due && self.activity == Activity::Active;
+        !is_touched && !self.is_changed()
     }
 
     /// What there is to write, with these changes.
@@ -267,20 +268,30 @@ impl Session {
             Phase::Open | Phase::Sealed => return Ok(()),
             Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
         };
-        let (base, superseded) = match self.0.engine.verify(presented) {
-            None => (None, None),
-            Some(token) => match self.0.engine.load(&token).await? {
-                Loaded::Live(record) => (Some(Base { token, record }), None),
-                Loaded::Superseded { is_recent: true } => (None, Some(token.id)),
-                Loaded::Superseded { is_recent: false } | Loaded::Gone => (None, None),
-            },
+        let found = match self.0.engine.verify(presented) {
+            None => None,
+            Some(token) => Some((self.0.engine.load(&token).await?, token)),
         };
         let mut state = self.state();
         match state.phase {
             Phase::Unloaded(_) => {
-                state.base = base;
-                state.superseded = superseded;
                 state.phase = Phase::Open;
+                match found {
+                    Some((
+                        Loaded::Live {
+                            record,
+                            is_touch_due,
+                        },
+                        token,
+                    )) => {
+                        state.base = Some(Base { token, record });
+                        state.is_touch_due = is_touch_due;
+                    }
+                    Some((Loaded::Superseded { is_recent: true }, token)) => {
+                        state.superseded = Some(token.id);
+                    }
+                    Some((Loaded::Superseded { is_recent: false } | Loaded::Gone, _)) | None => {}
+                }
                 Ok(())
             }
             Phase::Open | Phase::Sealed => Ok(()),
@@ -631,42 +642,39 @@ impl Session {
         })
     }
 
-    /// Closes the session to changes, and hands over what there is to write: nothing for most requests, and nothing but an
-    /// end where the handler failed.
-    pub(crate) fn seal(&self, handler: Handler) -> Option<Pending> {
-        let engine = &self.0.engine;
-        let may_touch = {
-            let state = self.state();
-            handler == Handler::Succeeded && state.base.is_some() && !state.is_changed()
-        };
-        // The clock may be code of the application.
-        let now = may_touch.then(|| engine.now());
+    /// Closes the session to changes, and hands over what there is to write and to tell: nothing to write for most requests,
+    /// and nothing but an end where the handler failed.
+    pub(crate) fn seal(&self, handler: Handler) -> Sealed {
         let mut state = self.state();
-        match state.phase {
-            Phase::Open => state.phase = Phase::Sealed,
-            Phase::Unloaded(_) => {
-                state.phase = Phase::SealedUnloaded;
-                return None;
-            }
-            Phase::Sealed | Phase::SealedUnloaded => return None,
+        let told = Told {
+            varies: state.looked_at,
+            clears_site_data: state.clears_site_data && self.0.engine.clear_site_data,
+        };
+        let was_open = matches!(state.phase, Phase::Open);
+        state.phase = match state.phase {
+            Phase::Open | Phase::Sealed => Phase::Sealed,
+            Phase::Unloaded(_) | Phase::SealedUnloaded => Phase::SealedUnloaded,
+        };
+        if !was_open {
+            return Sealed::Clean(told);
         }
         match (handler, state.ended) {
-            (Handler::Succeeded, _) => {
-                if !state.is_changed() && !now.is_some_and(|now| state.is_touch_due(engine, now)) {
-                    return None;
-                }
+            (Handler::Succeeded, _) if !state.is_clean() => {
                 let changes = state.changes.hand_over();
-                Some(state.pending(changes))
+                Sealed::Dirty(told, state.pending(changes))
             }
-            (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => Some(Pending {
-                ended,
-                base: None,
-                superseded: None,
-                changes: ChangeSet::default(),
-                data: None,
-                activity: state.activity,
-            }),
-            (Handler::Failed, _) => None,
+            (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => {
+                let end = Pending {
+                    ended,
+                    base: None,
+                    superseded: None,
+                    changes: ChangeSet::default(),
+                    data: None,
+                    activity: state.activity,
+                };
+                Sealed::Dirty(told, end)
+            }
+            _ => Sealed::Clean(told),
         }
     }
 
@@ -679,15 +687,16 @@ impl Session {
         state.changes = ChangeSet::default();
         state.data = None;
     }
+}
 
-    /// What the response has to say of the session, besides its token.
-    pub(crate) fn told(&self) -> Told {
-        let state = self.state();
-        Told {
-            varies: state.looked_at,
-            clears_site_data: state.clears_site_data && self.0.engine.clear_site_data,
-        }
-    }
+/// What a handler leaves behind, for the response and for the store.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart as soon as it is made"
+)]
+pub(crate) enum Sealed {
+    Clean(Told),
+    Dirty(Told, Pending),
 }
 
 /// What a response has to say of its session, besides the token.
@@ -878,7 +887,7 @@ impl DetachedSession {
     /// What the store has of the session now.
     async fn record(&self, token: &SessionToken) -> Result<Record, SessionError> {
         match self.work.engine().load(token).await? {
-            Loaded::Live(record) => Ok(record),
+            Loaded::Live { record, .. } => Ok(record),
             Loaded::Superseded { .. } => Err(ErrorKind::Superseded.into()),
             Loaded::Gone => Err(ErrorKind::Ended.into()),
         }

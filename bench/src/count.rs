@@ -11,7 +11,11 @@ use crate::ready::Result;
 use crate::scenario::Scenario;
 
 /// Requests of the shorter run. The longer has twice as many.
-const REQUESTS: u64 = 1000;
+const REQUESTS: usize = 1000;
+
+/// How many requests either run makes before it sends some of them, so that making them does not count: it is a server that
+/// makes them of what comes in, and not a session layer.
+pub const PREPARED: usize = 2 * REQUESTS;
 
 /// What one request costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +45,7 @@ const ALLOCATORS: [&str; 5] = [
 
 pub fn measure(contender: Contender, scenario: Scenario) -> Result<Cost> {
     let short = run(contender, scenario, REQUESTS)?;
-    let long = run(contender, scenario, 2 * REQUESTS)?;
+    let long = run(contender, scenario, PREPARED)?;
     let a_request = |short: u64, long: u64| (long - short) as f64 / REQUESTS as f64;
     Ok(Cost {
         instructions: a_request(short.0, long.0),
@@ -50,7 +54,7 @@ pub fn measure(contender: Contender, scenario: Scenario) -> Result<Cost> {
 }
 
 /// Instructions and allocations of a run of its own.
-fn run(contender: Contender, scenario: Scenario, requests: u64) -> Result<(u64, u64)> {
+fn run(contender: Contender, scenario: Scenario, requests: usize) -> Result<(u64, u64)> {
     let out = env::temp_dir().join(format!(
         "callgrind.{}.{contender}.{scenario}.{requests}",
         std::process::id()

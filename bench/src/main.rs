@@ -139,14 +139,18 @@ fn command(arguments: &[&str]) -> Result<()> {
         ["run", contender, scenario, requests] => {
             let contender = Contender::named(contender).ok_or(USAGE)?;
             let scenario = Scenario::named(scenario).ok_or(USAGE)?;
-            let requests: u64 = requests.parse()?;
+            let requests: usize = requests.parse()?;
             one_thread()?.block_on(async {
                 let mut ready = contender.ready().await?;
-                for _ in 0..requests {
-                    ready.send(scenario).await;
+                let request = || scenario.request(&ready.cookie);
+                let mut prepared: Vec<_> = std::iter::repeat_with(request)
+                    .take(requests.max(count::PREPARED))
+                    .collect();
+                for request in prepared.drain(..requests) {
+                    ready.answer(request).await;
                 }
                 // What it takes to free a store is no part of a request.
-                std::mem::forget(ready);
+                std::mem::forget((ready, prepared));
                 Ok(())
             })
         }
