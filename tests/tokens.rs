@@ -6,28 +6,9 @@ mod support;
 
 use std::collections::HashSet;
 
-use base64_bits::decode;
 use cloakroom::{MemoryStore, RecordId, SessionLayer, SqliteStore};
+use support::base64::decode;
 use support::{Browser, Spy, app, key};
-
-/// Decoding for the tests, apart from the crate's.
-mod base64_bits {
-    pub(crate) fn decode(text: &str) -> Vec<u8> {
-        let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut bits = 0_u32;
-        let mut count = 0;
-        let mut bytes = Vec::new();
-        for letter in text.chars() {
-            bits = bits << 6 | u32::try_from(alphabet.find(letter).unwrap()).unwrap();
-            count += 6;
-            if count >= 8 {
-                count -= 8;
-                bytes.push(u8::try_from(bits >> count & 0xff).unwrap());
-            }
-        }
-        bytes
-    }
-}
 
 #[tokio::test]
 async fn a_hundred_thousand_tokens_are_distinct_and_every_random_bit_is_even() {
