@@ -6,9 +6,10 @@ mod support;
 
 use axum::Router;
 use axum::body::Body;
-use cloakroom::{MemoryStore, Transport};
+use axum::routing::post;
+use cloakroom::{MemoryStore, Session, SessionError, Transport};
 use http::Request;
-use support::{Reply, Spy, app, builder, send};
+use support::{Reply, Spy, app, builder, routes, send};
 
 fn setup() -> (Spy<MemoryStore>, Router) {
     let spy = Spy::new(MemoryStore::new());
@@ -90,6 +91,39 @@ async fn the_scheme_has_no_case_and_no_other_scheme_or_place_will_do() {
         .await
         .assert(200, "nothing");
     assert_eq!(spy.calls(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_token_in_a_form_is_no_session() {
+    /// Says what it got, so that a test knows the form has come through.
+    async fn handler(session: Session, form: String) -> Result<String, SessionError> {
+        let theme = session.get::<String>("theme")?;
+        Ok(format!("{theme:?} and {} bytes", form.len()))
+    }
+    let spy = Spy::new(MemoryStore::new());
+    let layer = builder(spy.clone()).transport(Transport::Bearer);
+    let app = routes()
+        .route("/form", post(handler))
+        .layer(layer.build().unwrap());
+    let token = new_token(&with(&app, "/insert/theme/dark", &[]).await);
+    spy.calls();
+    // RFC 6750, section 2.2, has a form's `access_token`.
+    let form = format!("access_token={token}");
+    let posted = |authorization: &str| {
+        Request::post("/form")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", authorization)
+            .body(Body::from(form.clone()))
+            .unwrap()
+    };
+    let length = form.len();
+    send(&app, posted(""))
+        .await
+        .assert(200, &format!("None and {length} bytes"));
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+    send(&app, posted(&format!("Bearer {token}")))
+        .await
+        .assert(200, &format!("Some(\"dark\") and {length} bytes"));
 }
 
 #[tokio::test]
