@@ -4,13 +4,19 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use axum::Router;
 use axum::body::Body;
-use cloakroom::{Keys, MemoryStore, SessionLayer, SigningKey};
+use axum::routing::post;
+use cloakroom::{Keys, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use http::header::COOKIE;
 use http::{HeaderValue, Request};
+use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{Browser, Reply, Spy, app, builder, key, request, send};
+use proptest::sample::Index;
+use support::base64::{decode, encode};
+use support::{Browser, Reply, Spy, app, builder, key, request, routes, send};
 
 /// An application, and the cookie values of two sessions in it.
 async fn two_sessions() -> (Router, Spy<MemoryStore>, String, String) {
@@ -68,7 +74,9 @@ async fn the_session_is_found_among_other_cookies_and_over_several_headers() {
 #[tokio::test]
 async fn among_bad_values_of_the_name_the_good_one_is_found_in_any_order() {
     let (app, _, good, _) = two_sessions().await;
-    let forged = format!("{}{}", "A".repeat(85), "A");
+    // As long as a good one, so that it falls out by its signature alone.
+    let forged = "A".repeat(64);
+    assert_eq!(forged.len(), good.len());
     for bad in [forged, String::new(), "short".to_owned(), "x".repeat(200)] {
         for pair in [[&good, &bad], [&bad, &good]] {
             let both = pair.map(|value| format!("__Host-session={value}"));
@@ -89,6 +97,90 @@ async fn two_different_good_values_are_an_anonymous_request() {
         let both = pair.map(|value| format!("__Host-session={value}"));
         assert_eq!(with_cookies(&app, &[both.join("; ")]).await.body, "nothing");
         assert_eq!(with_cookies(&app, &both).await.body, "nothing");
+    }
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+}
+
+/// Every order of these cookies, and every way to cut it into headers.
+fn orders_and_cuts(cookies: &[String]) -> Vec<Vec<String>> {
+    fn orders(cookies: &[String]) -> BTreeSet<Vec<String>> {
+        let mut all = BTreeSet::new();
+        for at in 0..cookies.len() {
+            let mut rest = cookies.to_vec();
+            let first = rest.remove(at);
+            for order in orders(&rest) {
+                all.insert([vec![first.clone()], order].concat());
+            }
+        }
+        if all.is_empty() {
+            all.insert(Vec::new());
+        }
+        all
+    }
+    let mut all = Vec::new();
+    for order in orders(cookies) {
+        for cuts in 0..1 << (cookies.len() - 1) {
+            let mut headers: Vec<String> = Vec::new();
+            for (at, cookie) in order.iter().enumerate() {
+                match headers.last_mut() {
+                    Some(header) if cuts >> (at - 1) & 1 == 0 => {
+                        header.push_str("; ");
+                        header.push_str(cookie);
+                    }
+                    _ => headers.push(cookie.clone()),
+                }
+            }
+            all.push(headers);
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_order_and_every_cut_into_headers_of_good_bad_and_repeated_values_means_the_same() {
+    let (app, spy, first, second) = two_sessions().await;
+    let foreign = support::app(SessionLayer::new(
+        MemoryStore::new(),
+        SigningKey::from_bytes(&[8; 64]).unwrap(),
+    ));
+    let foreign = Browser::new(&foreign).get("/insert/a/b").await;
+    let named = |value: &str| format!("__Host-session={value}");
+    let (good, other_good) = (named(&first), named(&second));
+    // The good one's id and secret, with the signature of the other.
+    let forged = named(&format!("{}{}", &first[..43], &second[43..]));
+    let of_another_key = named(&foreign.token().unwrap());
+    let other = "theme=light".to_owned();
+
+    let one_good = [
+        good.clone(),
+        good.clone(),
+        forged.clone(),
+        of_another_key.clone(),
+        named(""),
+        other.clone(),
+    ];
+    let all = orders_and_cuts(&one_good);
+    assert_eq!(all.len(), 360 * 32);
+    for headers in all {
+        assert_eq!(
+            with_cookies(&app, &headers).await.body,
+            "first",
+            "{headers:?}"
+        );
+    }
+    spy.calls();
+
+    for with_another in [
+        [good.clone(), good.clone(), other_good.clone(), forged],
+        [good, other_good, of_another_key, other],
+    ] {
+        for headers in orders_and_cuts(&with_another) {
+            assert_eq!(
+                with_cookies(&app, &headers).await.body,
+                "nothing",
+                "{headers:?}"
+            );
+        }
     }
     assert_eq!(spy.calls(), Vec::<&str>::new());
 }
@@ -158,6 +250,50 @@ async fn a_token_is_good_nowhere_but_in_the_cookie() {
 }
 
 #[tokio::test]
+async fn a_token_in_a_form_is_no_session() {
+    /// Says what it got, so that a test knows the form has come through.
+    async fn handler(session: Session, form: String) -> Result<String, SessionError> {
+        let theme = session.get::<String>("theme")?;
+        Ok(format!("{theme:?} and {} bytes", form.len()))
+    }
+    let spy = Spy::new(MemoryStore::new());
+    let app = routes()
+        .route("/form", post(handler))
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/first").await;
+    let token = browser.token();
+    spy.calls();
+    let part = |name: &str| {
+        format!(
+            "--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{token}\r\n--x--\r\n"
+        )
+    };
+    for name in ["__Host-session", "session", "access_token"] {
+        for (content_type, form) in [
+            (
+                "application/x-www-form-urlencoded",
+                format!("{name}={token}"),
+            ),
+            ("multipart/form-data; boundary=x", part(name)),
+        ] {
+            let expected = format!("None and {} bytes", form.len());
+            let request = Request::post("/form")
+                .header("content-type", content_type)
+                .body(Body::from(form));
+            send(&app, request.unwrap()).await.assert(200, &expected);
+        }
+    }
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+    let with_the_cookie = Request::post("/form")
+        .header(COOKIE, format!("__Host-session={token}"))
+        .body(Body::empty());
+    send(&app, with_the_cookie.unwrap())
+        .await
+        .assert(200, "Some(\"first\") and 0 bytes");
+}
+
+#[tokio::test]
 async fn any_changed_or_cut_token_is_anonymous_and_costs_no_store_call() {
     let (app, spy, token, _) = two_sessions().await;
     for index in 0..token.len() {
@@ -184,16 +320,58 @@ async fn any_changed_or_cut_token_is_anonymous_and_costs_no_store_call() {
         format!("{token}="),
         format!("{token}A"),
         format!(" {token}x"),
-        token.replace('-', "+"),
     ] {
-        if padded != token {
-            assert_eq!(
-                with_cookies(&app, &[format!("__Host-session={padded}")])
-                    .await
-                    .body,
-                "nothing"
-            );
-        }
+        assert_eq!(
+            with_cookies(&app, &[format!("__Host-session={padded}")])
+                .await
+                .body,
+            "nothing"
+        );
+    }
+    assert_eq!(spy.calls(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_call() {
+    let spy = Spy::new(MemoryStore::new());
+    // Such a token has letters in which the alphabets of base64 differ.
+    let random = |bytes: &mut [u8]| {
+        bytes.fill(0xff);
+        Ok::<_, std::io::Error>(())
+    };
+    let app = app(builder(spy.clone()).random(random).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/first").await;
+    browser.get("/get/theme").await.assert(200, "first");
+    spy.calls();
+    let token = browser.token();
+    assert!(token.contains('_'));
+    let bytes = decode(&token);
+    assert_eq!(encode(&bytes), token);
+    let (id, unsigned) = (&bytes[..16], &bytes[..32]);
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    for value in [
+        encode(unsigned),
+        format!("{}=", encode(unsigned)),
+        encode(&[unsigned, &[0; 16]].concat()),
+        encode(&[unsigned, &[0xff; 16]].concat()),
+        encode(&[unsigned, id].concat()),
+        hex(unsigned),
+        hex(&bytes),
+        hex(&bytes).to_uppercase(),
+        token.replace('-', "+").replace('_', "/"),
+        token.replace('_', "%5F"),
+        token.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+        format!("\"{token}\""),
+    ] {
+        assert_ne!(value, token);
+        assert_eq!(
+            with_cookies(&app, &[format!("__Host-session={value}")])
+                .await
+                .body,
+            "nothing",
+            "{value}"
+        );
     }
     assert_eq!(spy.calls(), Vec::<&str>::new());
 }
@@ -267,18 +445,27 @@ async fn keys_rotate_in_three_phases_and_nobody_is_logged_out_before_the_last() 
 #[tokio::test]
 async fn large_empty_and_nameless_headers_are_anonymous() {
     let (app, spy, ..) = two_sessions().await;
-    let name = "__Host-session=";
+    let name = b"__Host-session=";
+    let named = |value: &[u8]| [name, value].concat();
     for header in [
-        String::new(),
-        "=".to_owned(),
-        ";".to_owned(),
-        "=value".to_owned(),
-        "__Host-session".to_owned(),
-        name.to_owned(),
-        "x".repeat(8 * 1024),
-        format!("{name}{}", "A".repeat(64 * 1024)),
-        "__Host-session=A;".repeat(4 * 1024),
-        format!("{name}{};", "A".repeat(64)).repeat(600),
+        Vec::new(),
+        b"=".to_vec(),
+        b";".to_vec(),
+        b"=value".to_vec(),
+        b"__Host-session".to_vec(),
+        name.to_vec(),
+        b"x".repeat(8 * 1024),
+        named(&b"A".repeat(64 * 1024)),
+        b"__Host-session=A;".repeat(4 * 1024),
+        [named(&b"A".repeat(64)), b";".to_vec()]
+            .concat()
+            .repeat(600),
+        // Bytes that are no UTF-8, as long as a token and longer.
+        named(&[0xff; 64]),
+        named(&[0x80; 64]),
+        [named(&[0xff; 64]), b";".to_vec()].concat().repeat(600),
+        named(&[0xff; 64 * 1024]),
+        vec![0xff; 64 * 1024],
     ] {
         assert_eq!(with_cookies(&app, &[header]).await.body, "nothing");
     }
@@ -301,26 +488,95 @@ async fn an_unknown_id_that_is_well_signed_is_never_adopted() {
     assert_ne!(reply.token().unwrap(), gone);
 }
 
+/// What HTTP itself refuses never gets here.
+fn allowed(bytes: Vec<u8>) -> Vec<u8> {
+    let allow = |byte: u8| {
+        if byte < b' ' || byte == 0x7f {
+            b'\t'
+        } else {
+            byte
+        }
+    };
+    bytes.into_iter().map(allow).collect()
+}
+
+/// An application with a session in it, and the session's token.
+fn one_session() -> (Router, Spy<MemoryStore>, Vec<u8>) {
+    let spy = Spy::new(MemoryStore::new());
+    let app = app(SessionLayer::new(spy.clone(), key()));
+    let token = now(Browser::new(&app).get("/insert/theme/dark")).token();
+    spy.calls();
+    (app, spy, token.unwrap().into_bytes())
+}
+
+/// A property is no async function.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().build().unwrap().block_on(future)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_in_a_cookie_header_are_an_anonymous_request_without_a_store_call(
         bytes in prop_oneof![
-            proptest::collection::vec(any::<u8>(), 0..300),
-            // Bytes that look like the cookie.
-            proptest::collection::vec(prop_oneof![
-                Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 64]), "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes),
-            ], 0..8).prop_map(|parts| parts.concat()),
+            vec(any::<u8>(), 0..300),
+            // Bytes that look like the cookie, up to 64 KiB of them.
+            (
+                vec(prop_oneof![
+                    Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 64]),
+                    "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes), vec(any::<u8>(), 0..70),
+                ], 0..8),
+                prop_oneof![19 => Just(1), 1 => 1..1000_usize],
+            ).prop_map(|(parts, times)| {
+                let mut bytes = parts.concat().repeat(times);
+                bytes.truncate(64 * 1024);
+                bytes
+            }),
         ],
     ) {
-        // What HTTP itself refuses never gets here.
-        let allow = |byte: u8| if byte < b' ' || byte == 0x7f { b'\t' } else { byte };
-        let bytes: Vec<u8> = bytes.into_iter().map(allow).collect();
-        let spy = Spy::new(MemoryStore::new());
-        let app = app(SessionLayer::new(spy.clone(), key()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let reply = runtime.block_on(with_cookies(&app, &[&bytes]));
+        let (app, spy, _) = one_session();
+        let reply = now(with_cookies(&app, &[allowed(bytes)]));
+        prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
+        prop_assert!(reply.cookies().is_empty());
+        prop_assert!(spy.calls().is_empty());
+    }
+
+    #[test]
+    fn any_bytes_as_the_cookies_value_are_an_anonymous_request_without_a_store_call(
+        value in prop_oneof![
+            vec(any::<u8>(), 0..100),
+            // As long as a token.
+            vec(any::<u8>(), 64),
+            "[A-Za-z0-9_-]{64}".prop_map(String::into_bytes),
+        ],
+    ) {
+        let (app, spy, _) = one_session();
+        let header = [b"__Host-session=".to_vec(), allowed(value)].concat();
+        let reply = now(with_cookies(&app, &[header]));
+        prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
+        prop_assert!(reply.cookies().is_empty());
+        prop_assert!(spy.calls().is_empty());
+    }
+
+    #[test]
+    fn a_good_token_with_any_byte_changed_added_or_left_out_is_anonymous_without_a_store_call(
+        change in 0..3, at in any::<Index>(), byte in any::<u8>(),
+    ) {
+        let (app, spy, token) = one_session();
+        let mut value = token.clone();
+        match change {
+            0 => value[at.index(token.len())] = byte,
+            1 => value.insert(at.index(token.len() + 1), byte),
+            _ => drop(value.remove(at.index(token.len()))),
+        }
+        let value = allowed(value);
+        // White space around a value, and a semicolon behind it, belong to the header.
+        let presented = value.split(|&byte| byte == b';').next().unwrap();
+        prop_assume!(presented.trim_ascii() != token);
+        let header = [b"__Host-session=".to_vec(), value].concat();
+        let reply = now(with_cookies(&app, &[header]));
         prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
         prop_assert!(reply.cookies().is_empty());
         prop_assert!(spy.calls().is_empty());
