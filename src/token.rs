@@ -480,7 +480,7 @@ impl Signer {
         let mut good: Option<(&EncodedToken, SessionToken)> = None;
         for candidate in presented.candidates() {
             match &good {
-                Some((other, _)) if *other == candidate => continue,
+                Some((other, _)) if other.is_equal(candidate) => continue,
                 _ => {}
             }
             if let Some(token) = self.verified(candidate) {
@@ -549,12 +549,17 @@ pub(crate) enum Rejected {
 }
 
 /// A token as it travels, or what is as long as one and is not verified yet.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
 
 impl EncodedToken {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// In constant time as well: who can plant a cookie beside the good one must not find that out letter by letter.
+    fn is_equal(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(&other.0).into()
     }
 }
 
@@ -600,5 +605,44 @@ impl Presented {
 impl fmt::Debug for Presented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Presented({})", self.candidates().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::marker::PhantomData;
+
+    use super::*;
+
+    /// Whether a type has an `==`: the constant of the type itself goes before that of the trait, where its bound holds.
+    struct Equality<T>(PhantomData<T>);
+
+    impl<T: PartialEq> Equality<T> {
+        const IS_THERE: bool = true;
+    }
+
+    trait NoEquality {
+        const IS_THERE: bool = false;
+    }
+
+    impl<T> NoEquality for Equality<T> {}
+
+    #[test]
+    fn secrets_and_their_hashes_have_no_equality_but_that_in_constant_time() {
+        let secrets = [
+            Equality::<SecretHash>::IS_THERE,
+            Equality::<SessionToken>::IS_THERE,
+            Equality::<EncodedToken>::IS_THERE,
+            Equality::<Presented>::IS_THERE,
+            Equality::<SigningKey>::IS_THERE,
+            Equality::<Keys>::IS_THERE,
+        ];
+        assert_eq!(secrets, [false; 6]);
+        // What is no secret shows that the test would see one.
+        let public = [
+            Equality::<RecordId>::IS_THERE,
+            Equality::<Rejected>::IS_THERE,
+        ];
+        assert_eq!(public, [true; 2]);
     }
 }
