@@ -4,14 +4,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::Path;
 use axum::http::HeaderMap;
 use axum::response::AppendHeaders;
 use axum::routing::get;
-use cloakroom::{MemoryStore, SameSite, Session, SessionError, SessionLayer, TestClock};
+use cloakroom::{
+    Client, CurrentUser, MemoryStore, SameSite, Session, SessionError, SessionLayer, TestClock,
+};
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
-use support::{Browser, Spy, app, builder, key, send};
+use support::{Browser, Spy, app, builder, key, routes, send};
 
 fn default_app() -> Router {
     app(SessionLayer::new(MemoryStore::new(), key()))
@@ -93,6 +97,41 @@ async fn a_removal_leaves_the_browsers_jar_empty() {
 }
 
 #[tokio::test]
+async fn a_removal_leaves_the_jar_empty_for_every_path_domain_and_partition() {
+    let kinds = [
+        (true, false, SameSite::Lax),
+        (true, false, SameSite::Strict),
+        (true, true, SameSite::None),
+        (true, true, SameSite::Lax),
+        (false, false, SameSite::Lax),
+    ];
+    for (secure, partitioned, same_site) in kinds {
+        for path in ["/", "/app", "/app/"] {
+            for domain in [None, Some("example.com")] {
+                let mut layer = builder(MemoryStore::new())
+                    .cookie_name("sid")
+                    .secure(secure)
+                    .partitioned(partitioned)
+                    .same_site(same_site)
+                    .cookie_path(path);
+                if let Some(domain) = domain {
+                    layer = layer.cookie_domain(domain);
+                }
+                let app = Router::new().nest("/app", app(layer.build().unwrap()));
+                for end in ["/app/log_out", "/app/destroy"] {
+                    let mut browser = Browser::new(&app);
+                    let set = browser.get("/app/insert/theme/dark").await;
+                    assert_eq!(browser.kept(), ["sid"], "{set:?}");
+                    browser.get("/app/get/theme").await.assert(200, "dark");
+                    let removed = browser.get(end).await;
+                    assert!(browser.kept().is_empty(), "{set:?}, then {removed:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_does_not_end_a_session_removes_no_cookie() {
     let app = default_app();
     // Neither a visitor who logs out, nor one with a cookie of a session that is gone.
@@ -139,15 +178,44 @@ async fn a_secure_cookie_stays_secure_over_plain_http_and_whatever_a_proxy_says(
 
 #[tokio::test]
 async fn vary_and_cache_control_follow_what_the_handler_did() {
-    let app = default_app();
+    let asks = |ask: fn(&Session) -> Result<(), SessionError>| {
+        get(move |session: Session| async move { ask(&session) })
+    };
+    let app = routes()
+        .route("/extract", asks(|_| Ok(())))
+        .route("/maybe_user", get(|_: Option<CurrentUser>| async {}))
+        .route(
+            "/authenticated_at",
+            asks(|session| session.authenticated_at().map(drop)),
+        )
+        .route(
+            "/require_fresh",
+            asks(|session| session.require_fresh(Duration::from_secs(60))),
+        )
+        .route("/ends_at", asks(|session| session.ends_at().map(drop)))
+        .route("/detach", asks(|session| session.detach().map(drop)))
+        .route(
+            "/set_client",
+            asks(|session| session.set_client(Client::new())),
+        )
+        .route("/set_remember", asks(|session| session.remember(true)))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
     // What the handler does, then whether the response varies and whether it must not be stored: for a visitor, and for
     // someone with a session.
     let table = [
         ("/", (false, false), (false, false)),
+        ("/extract", (false, false), (false, false)),
         ("/get/theme", (true, false), (true, false)),
         ("/keys", (true, false), (true, false)),
         ("/id", (true, false), (true, false)),
         ("/user", (true, true), (true, true)),
+        ("/maybe_user", (true, false), (true, false)),
+        ("/authenticated_at", (true, false), (true, false)),
+        ("/require_fresh", (true, true), (true, true)),
+        ("/ends_at", (true, false), (true, false)),
+        ("/detach", (true, false), (true, false)),
+        ("/set_client", (true, false), (true, false)),
+        ("/set_remember", (true, false), (true, true)),
         ("/insert/theme/light", (true, true), (true, false)),
         ("/update/visits", (true, true), (true, false)),
         ("/remove/nothing", (true, false), (true, false)),
@@ -156,6 +224,7 @@ async fn vary_and_cache_control_follow_what_the_handler_did() {
         ("/regenerate", (true, false), (true, true)),
         ("/log_in/ada", (true, true), (true, true)),
         ("/log_out", (true, false), (true, true)),
+        ("/destroy", (true, false), (true, true)),
     ];
     for (path, visitor, owner) in table {
         let mut browser = Browser::new(&app);

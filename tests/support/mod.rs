@@ -25,6 +25,7 @@ use cloakroom::{
     SessionLayerBuilder, SessionStore, SigningKey, StoreError, Timestamp, UserId, UserIndex,
     Version,
 };
+use cookie::Cookie;
 use cookie_store::CookieStore;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request, StatusCode};
@@ -162,9 +163,33 @@ impl Browser {
     /// Keeps the cookies of an answer, as its browser would when it comes in.
     pub fn keep(&mut self, reply: &Reply) {
         for header in reply.headers.get_all(SET_COOKIE) {
+            let header = header.to_str().unwrap();
+            self.assert_removes_what_is_kept(header);
             // A cookie that the jar refuses is one that a browser would drop.
-            self.jar.parse(header.to_str().unwrap(), &self.url).unwrap();
+            self.jar.parse(header, &self.url).unwrap();
         }
+    }
+
+    /// To a browser a removal without Partitioned, say, is of another cookie. The jar does not look at all attributes.
+    #[track_caller]
+    fn assert_removes_what_is_kept(&self, header: &str) {
+        fn attributes<'a>(cookie: &'a Cookie<'_>) -> impl PartialEq + use<'a> {
+            let place = (cookie.path(), cookie.domain(), cookie.partitioned());
+            (place, cookie.secure(), cookie.same_site())
+        }
+        let set = Cookie::parse(header).unwrap();
+        let is_removal = set.max_age().is_some_and(|max_age| max_age.is_zero());
+        let mut kept = self
+            .jar
+            .iter_unexpired()
+            .filter(|kept| kept.name() == set.name())
+            .peekable();
+        assert!(
+            !is_removal
+                || kept.peek().is_none()
+                || kept.any(|kept| attributes(kept) == attributes(&set)),
+            "{header} removes another cookie than the one that is kept"
+        );
     }
 
     /// `name=value` of all cookies.
@@ -173,6 +198,11 @@ impl Browser {
             .get_request_values(&self.url)
             .map(|(name, value)| format!("{name}={value}"))
             .collect()
+    }
+
+    /// The names of all cookies, whatever path they are for.
+    pub fn kept(&self) -> Vec<&str> {
+        self.jar.iter_unexpired().map(|kept| kept.name()).collect()
     }
 
     /// The only cookie's value.
