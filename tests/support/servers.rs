@@ -769,12 +769,13 @@ impl RedisCluster {
         cluster
     }
 
-    fn nodes(&self) -> [&Server; 4] {
+    /// The masters, and the replica at last.
+    pub fn nodes(&self) -> [&Server; 4] {
         let [first, second, third] = &self.masters;
         [first, second, third, &self.replica]
     }
 
-    /// Of all nodes; the last is the replica's.
+    /// Of all nodes.
     pub fn addresses(&self) -> Vec<String> {
         self.nodes().map(Server::address).into()
     }
@@ -847,6 +848,11 @@ impl RedisSentinel {
             replica,
             sentinels,
         }
+    }
+
+    /// The master and the replica.
+    pub fn nodes(&self) -> [&Server; 2] {
+        [&self.master, &self.replica]
     }
 
     /// The addresses of the sentinels.
