@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{
     AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore,
-    SessionLayer, SessionStore, SqliteStore, StoreError, TestClock,
+    SessionLayer, SessionStore, Sessions, SqliteStore, StoreError, TestClock,
 };
 use sqlx::{MySqlPool, PgPool};
 use support::servers::{Server, run_redis};
@@ -735,4 +735,105 @@ async fn the_index_of_redis_follows_touches_and_forgets_sessions_that_ended() {
     assert_eq!(size(), "2");
     assert_eq!(sessions.list("ada").await.unwrap().len(), 1);
     assert_eq!(size(), "1");
+}
+
+/// A session of one user in each of two stores. The layers have the same key, and both sessions the same token, of [`SOME_ID`].
+async fn strangers<S: SessionStore>(stores: [S; 2]) -> [(Sessions<S>, Browser); 2] {
+    let [first, second] = stores.map(|store| {
+        let random = |bytes: &mut [u8]| {
+            bytes.fill(7);
+            Ok::<_, std::io::Error>(())
+        };
+        let layer = builder(store).random(random).build().unwrap();
+        (layer.sessions(), Browser::new(&app(layer)))
+    });
+    let ((sessions, mut browser), (other_sessions, mut other)) = (first, second);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    browser.get("/insert/theme/dark").await.assert(200, "done");
+
+    // A token that the other store does not know yet.
+    let cookie = browser.cookies().remove(0);
+    for (path, status, body) in [("/user", 401, ""), ("/log_out", 200, "done")] {
+        let reply = other.get_with(path, &[("cookie", &cookie)]).await;
+        reply.assert(status, body);
+        reply.assert_no_cookie();
+    }
+    browser.get("/user").await.assert(200, "ada");
+
+    other.get("/log_in/ada").await.assert(200, "done");
+    other.get("/insert/theme/light").await.assert(200, "done");
+    assert_eq!(browser.token(), other.token());
+    browser.get("/get/theme").await.assert(200, "dark");
+    other.get("/get/theme").await.assert(200, "light");
+    [(sessions, browser), (other_sessions, other)]
+}
+
+#[tokio::test]
+async fn stores_of_two_prefixes_on_one_redis_are_strangers() {
+    let server = Server::redis(&[]);
+    let url = format!("redis://{}", server.address());
+    let store = RedisStore::open(&url).await.unwrap();
+    let stores = ["shop:", "shop:admin:"].map(|prefix| store.clone().with_prefix(prefix));
+    let [(sessions, mut browser), (other_sessions, mut other)] = strangers(stores).await;
+    for sessions in [&sessions, &other_sessions] {
+        assert_eq!(sessions.list("ada").await.unwrap().len(), 1);
+    }
+    assert_eq!(sessions.revoke_all("ada").await.unwrap(), 1);
+    browser.get("/user").await.assert(401, "");
+    other.get("/user").await.assert(200, "ada");
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 0);
+    assert_eq!(other_sessions.list("ada").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn stores_of_two_prefixes_on_one_memcached_are_strangers() {
+    let server = Server::memcached(&[]);
+    let url = format!("memcache://{}", server.address());
+    let store = MemcachedStore::open(&url).await.unwrap();
+    let stores = ["shop:", "shop:admin:"].map(|prefix| store.clone().with_prefix(prefix));
+    let [(sessions, mut browser), (_, mut other)] = strangers(stores).await;
+    assert!(sessions.revoke(SOME_ID).await.unwrap());
+    browser.get("/user").await.assert(401, "");
+    other.get("/user").await.assert(200, "ada");
+    other.get("/get/theme").await.assert(200, "light");
+}
+
+#[tokio::test]
+async fn a_key_of_the_application_that_is_named_like_a_session_is_none() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::open(&format!("redis://{at}")).await.unwrap();
+    let layer = SessionLayer::new(store, key());
+    let sessions = layer.sessions();
+    let app = app(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let id = sessions.list("ada").await.unwrap()[0].id();
+
+    // A user named so that the index of their sessions could be taken for that session.
+    let user = format!("session:{id}");
+    let mut named = Browser::new(&app);
+    named
+        .get(&format!("/log_in/{user}"))
+        .await
+        .assert(200, "done");
+    named.get("/user").await.assert(200, &user);
+    browser.get("/user").await.assert(200, "ada");
+    assert_eq!(sessions.revoke_all(&user).await.unwrap(), 1);
+    named.get("/user").await.assert(401, "");
+    browser.get("/user").await.assert(200, "ada");
+
+    // The session's own bytes under other names are no session.
+    let session = format!("cloakroom:session:{id}");
+    let others = ["", "session:", "user:", "cloakroom:", "cloakroom:user:"];
+    let others = others.map(|prefix| format!("{prefix}{id}"));
+    for other in &others {
+        assert_eq!(run_redis(&at, &["COPY", &session, other]), "1");
+    }
+    assert_eq!(run_redis(&at, &["DEL", &session]), "1");
+    browser.get("/user").await.assert(401, "");
+    browser.get("/log_out").await.assert(200, "done");
+    for other in &others {
+        assert_eq!(run_redis(&at, &["EXISTS", other]), "1", "{other}");
+    }
 }
