@@ -124,7 +124,12 @@ async fn leave(
     id: RecordId,
     committed: Committed,
 ) -> Result<Committed, SessionError> {
-    match engine.remove(id).await {
+    let mut removed = engine.remove(id).await;
+    if removed.is_err() {
+        // It may be gone, with only the answer lost. Without another try, neither session would be left then.
+        removed = engine.remove(id).await;
+    }
+    match removed {
         Ok(_) => Ok(committed),
         Err(error) => {
             if let Some(new) = committed.into_base() {
