@@ -8,10 +8,14 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::routing::get;
 use cloakroom::{ErrorKind, Key, MemoryStore, Session, SessionError, SessionLayer};
+use http_body_util::{BodyExt, Full};
 use serde::{Deserialize, Serialize};
 use support::{Browser, Spy, app, builder, key, routes};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::unbounded_channel;
 
 fn setup() -> (Spy<MemoryStore>, Router) {
     let spy = Spy::new(MemoryStore::new());
@@ -451,6 +455,49 @@ async fn a_change_after_the_response_is_an_error_that_says_so() {
             "reads go on"
         );
     }
+    browser.get("/keys").await.assert(200, "theme");
+}
+
+#[tokio::test]
+async fn a_change_from_a_spawned_task_or_a_streaming_body_is_an_error() {
+    let turns = Arc::new(Semaphore::new(0));
+    let (tell, mut told) = unbounded_channel();
+    let task_turns = turns.clone();
+    let handler = get(async move |session: Session| {
+        session.insert("theme", "dark")?;
+        let late = session.clone();
+        tokio::spawn(async move {
+            for _ in 0..2 {
+                task_turns.acquire().await.unwrap().forget();
+                tell.send(late.insert("task", 1)).unwrap();
+            }
+        });
+        // It changes the session when it is sent, and is what came of that.
+        let body = Full::<Bytes>::from("chunk").map_frame(move |frame| {
+            let result = session.insert("body", 1).map_err(|error| error.kind());
+            frame.map_data(|_| Bytes::from(format!("{result:?}")))
+        });
+        Ok::<_, SessionError>(Body::new(body))
+    });
+    let spy = Spy::new(MemoryStore::new());
+    let app = routes()
+        .route("/handler", handler)
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    let gate = spy.stop_at("insert");
+    let request = tokio::spawn(browser.send("/handler", &[]));
+    gate.arrived(1).await;
+    // The handler is done, and the store has not taken its changes yet.
+    turns.add_permits(1);
+    let error = told.recv().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Sealed);
+    gate.let_through(1);
+    let reply = request.await.unwrap();
+    reply.assert(200, "Err(Sealed)");
+    browser.keep(&reply);
+    turns.add_permits(1);
+    let error = told.recv().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Sealed);
     browser.get("/keys").await.assert(200, "theme");
 }
 
