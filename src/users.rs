@@ -20,6 +20,33 @@ use crate::token::RecordId;
 ///
 /// The futures of all methods can be dropped: what was under way in the store may or may not take effect.
 ///
+/// # Logins in flight
+///
+/// A login proves the user by itself, and is written after its handler. One that is not written yet when sessions are ended is
+/// not ended with them: it makes a session afterwards, and a new one where that which it was made in has been ended. So change
+/// the password, or mark the ban, before you end sessions: every login that is checked later fails. One that was checked before
+/// may still be on its way. Where it must not get through, put what it was checked against into the session, beside
+/// [`log_in`](crate::Session::log_in), and compare that at each request:
+///
+/// ```
+/// use cloakroom::{Session, SessionError};
+///
+/// struct User { id: i64, password_version: u64, is_banned: bool }
+///
+/// fn log_in(session: &Session, checked: &User) -> Result<(), SessionError> {
+///     session.insert("password_version", checked.password_version)?;
+///     session.log_in(checked.id)
+/// }
+///
+/// /// With the user as the database has it now.
+/// fn is_still_good(session: &Session, user: &User) -> Result<bool, SessionError> {
+///     let version = session.get::<u64>("password_version")?;
+///     Ok(!user.is_banned && version == Some(user.password_version))
+/// }
+/// ```
+///
+/// # Example
+///
 /// ```
 /// use cloakroom::{MemoryStore, SessionError, SessionLayer, Sessions, SigningKey};
 ///
@@ -96,6 +123,8 @@ impl<St: SessionStore> Sessions<St> {
 
     /// Ends a session, whoever's it is. `false` if there is none of this id. For a user's own request, see
     /// [`revoke_of`](Self::revoke_of).
+    ///
+    /// A login that is under way in it makes a new session all the same: see [logins in flight](Self#logins-in-flight).
     ///
     /// # Errors
     ///
@@ -175,7 +204,8 @@ impl<St: UserIndex> Sessions<St> {
         Ok(infos)
     }
 
-    /// Ends a session if it is this user's: for an id that comes from the user. `false` if it is not, or there is none.
+    /// Ends a session if it is this user's: for an id that comes from the user. `false` if it is not, or there is none. A login
+    /// that is under way in it makes a new session all the same, as with [`revoke`](Self::revoke).
     ///
     /// # Errors
     ///
@@ -194,6 +224,9 @@ impl<St: UserIndex> Sessions<St> {
 
     /// Ends all sessions of a user, and says how many: after a ban, or when an account is closed.
     ///
+    /// A login that is not written yet is none of them and makes a session afterwards, so mark the ban first: see
+    /// [logins in flight](Self#logins-in-flight).
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
@@ -203,8 +236,10 @@ impl<St: UserIndex> Sessions<St> {
             .await
     }
 
-    /// Ends all sessions of a user but one, and says how many: after a new password, say. A login that is not written yet is
-    /// none of them, so change the password first.
+    /// Ends all sessions of a user but one, and says how many: after a new password, say.
+    ///
+    /// A login that is not written yet is none of them and makes a session afterwards, so change the password first: see
+    /// [logins in flight](Self#logins-in-flight).
     ///
     /// # Errors
     ///

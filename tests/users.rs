@@ -271,7 +271,7 @@ async fn a_user_can_revoke_their_own_sessions_only() {
 }
 
 #[tokio::test]
-async fn all_other_sessions_of_a_user_are_ended_and_a_racing_login_too() {
+async fn all_other_sessions_of_a_user_are_ended_and_a_racing_write_brings_none_back() {
     let Setup {
         app, sessions, spy, ..
     } = setup();
@@ -280,7 +280,7 @@ async fn all_other_sessions_of_a_user_are_ended_and_a_racing_login_too() {
         browsers.push(logged_in(&app, "ada").await);
     }
     let mut grace = logged_in(&app, "grace").await;
-    // A login is being written to one of the sessions.
+    // A change is being written to one of the sessions.
     let gate = spy.stop_at("replace");
     let racing = tokio::spawn(browsers[4].send("/update/visits", &[]));
     gate.arrived(1).await;
@@ -296,6 +296,58 @@ async fn all_other_sessions_of_a_user_are_ended_and_a_racing_login_too() {
     grace.get("/user").await.assert(200, "grace");
     assert_eq!(sessions.revoke_all("ada").await.unwrap(), 1);
     browsers[0].get("/user").await.assert(401, "");
+}
+
+/// As documented: it has proved the user by itself. What the application compares goes along with it.
+#[tokio::test]
+async fn a_login_in_flight_is_not_ended_with_the_other_sessions_of_its_user() {
+    async fn log_in(session: Session) -> Result<(), SessionError> {
+        session.insert("password", "the first")?;
+        session.log_in("ada")
+    }
+    for how in ["revoke", "revoke_others", "revoke_all"] {
+        for is_new in [true, false] {
+            let spy = Spy::new(MemoryStore::new());
+            let layer = SessionLayer::new(spy.clone(), key());
+            let sessions = layer.sessions();
+            let app = routes().route("/log_in", get(log_in)).layer(layer);
+            let mut kept = logged_in(&app, "ada").await;
+            let mut revoked = logged_in(&app, "ada").await;
+            revoked.get("/insert/diary/secret").await;
+            let ended = id(&mut revoked).await;
+            let mut browser = match is_new {
+                true => Browser::new(&app),
+                false => revoked.clone(),
+            };
+            let gate = spy.stop_at(if is_new { "insert" } else { "replace" });
+            let login = tokio::spawn(browser.send("/log_in", &[]));
+            gate.arrived(1).await;
+            spy.stop_nowhere();
+            let count = match how {
+                "revoke" => u64::from(sessions.revoke(ended).await.unwrap()),
+                "revoke_others" => {
+                    let keep = id(&mut kept).await;
+                    sessions.revoke_others("ada", keep).await.unwrap()
+                }
+                _ => sessions.revoke_all("ada").await.unwrap(),
+            };
+            assert_eq!(count, if how == "revoke_all" { 2 } else { 1 }, "{how}");
+            gate.let_through(1);
+            let reply = login.await.unwrap();
+            reply.assert(200, "");
+            browser.keep(&reply);
+            // It has a session of its own, without the data of the one that was ended.
+            browser.get("/user").await.assert(200, "ada");
+            browser.get("/keys").await.assert(200, "password");
+            assert_ne!(id(&mut browser).await, ended, "{how}");
+            revoked.get("/user").await.assert(401, "");
+            let status = kept.get("/user").await.status.as_u16();
+            assert_eq!(status, if how == "revoke_all" { 401 } else { 200 }, "{how}");
+            // The next call finds it.
+            assert!(sessions.revoke_all("ada").await.unwrap() >= 1);
+            browser.get("/user").await.assert(401, "");
+        }
+    }
 }
 
 #[tokio::test]
