@@ -1,6 +1,6 @@
 //! What the log says, and what it never says.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
@@ -8,7 +8,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloakroom::{MemcachedStore, MemoryStore, SessionLayer, SqliteStore, TestClock};
+use axum::body::Body;
+use axum::middleware::{Next, from_fn};
+use cloakroom::{MemcachedStore, MemoryStore, SessionLayer, SqliteStore, TestClock, Transport};
+use http::{HeaderMap, Request};
 use support::servers::Server;
 use support::{Browser, Spy, app, builder, key};
 use tracing_subscriber::fmt::MakeWriter;
@@ -254,6 +257,90 @@ async fn the_whole_log_holds_no_token_and_no_data() {
                 "{part} of {token} is in the log:\n{log}"
             );
         }
+    }
+}
+
+/// In processes of their own, since the log is that of all tests in one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_or_a_value_in_the_log_of_any_test_makes_its_request_panic() {
+    const CHILD: &str = "CLOAKROOM_TEST_LEAK";
+    if let Ok(leak) = std::env::var(CHILD) {
+        return leaks(&leak).await;
+    }
+    for (leak, is_secret) in [
+        ("token", true),
+        ("a part of the token", true),
+        ("new token", true),
+        ("bearer token", true),
+        ("value", true),
+        ("value on another thread", true),
+        ("value without tracing", true),
+        ("value of an earlier request", true),
+        ("record id", false),
+        ("key", false),
+    ] {
+        let name = "a_token_or_a_value_in_the_log_of_any_test_makes_its_request_panic";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, leak)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(!child.status.success(), is_secret, "{leak}: {said}");
+        assert_eq!(said.contains("is in the log"), is_secret, "{leak}: {said}");
+    }
+}
+
+/// Requests around which something is logged.
+async fn leaks(leak: &str) {
+    fn say(text: &str) {
+        tracing::trace!(target: "an application", "{text}");
+    }
+    let what = leak.to_owned();
+    let leaking = from_fn(move |request: Request<Body>, next: Next| {
+        let what = what.clone();
+        async move {
+            let header = |headers: &HeaderMap, name: &str| {
+                let value = headers.get(name).map(|value| value.to_str().unwrap());
+                value.unwrap_or_default().to_owned()
+            };
+            let cookie = header(request.headers(), "cookie");
+            let token = cookie.rsplit('=').next().unwrap_or_default();
+            let response = next.run(request).await;
+            match &*what {
+                "token" => say(&cookie),
+                "a part of the token" => say(token.get(30..50).unwrap_or_default()),
+                "new token" => say(&header(response.headers(), "set-cookie")),
+                "bearer token" => say(&header(response.headers(), "x-session-token")),
+                "value" | "value of an earlier request" => say("it was: dear diary"),
+                "value on another thread" => {
+                    let logs = || say("it was: dear diary");
+                    std::thread::spawn(logs).join().unwrap();
+                }
+                "value without tracing" => log::info!("it was: dear diary"),
+                "record id" => say(token.get(..22).unwrap_or_default()),
+                "key" => say("the key is diary"),
+                other => panic!("{other}"),
+            }
+            response
+        }
+    });
+    let transport = match leak {
+        "bearer token" => Transport::Bearer,
+        _ => Transport::Cookie,
+    };
+    let layer = builder(MemoryStore::new())
+        .transport(transport)
+        .build()
+        .unwrap();
+    let mut quiet = Browser::new(&app(layer.clone()));
+    let mut browser = Browser::new(&app(layer).layer(leaking));
+    if leak == "value of an earlier request" {
+        quiet.get("/insert/diary/dear%20diary").await;
+        browser.get("/").await;
+    } else {
+        browser.get("/insert/diary/dear%20diary").await;
+        browser.get("/get/diary").await.assert(200, "dear diary");
     }
 }
 

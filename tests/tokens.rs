@@ -20,7 +20,7 @@ async fn a_hundred_thousand_tokens_are_distinct_and_every_random_bit_is_even() {
     let mut seen = HashSet::new();
     let mut ones = [0_usize; 256];
     for _ in 0..TOKENS {
-        let token = support::send(&app, support::request("/insert/a/b"))
+        let token = support::send_unwatched(&app, support::request("/insert/a/b"))
             .await
             .token()
             .unwrap();

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod base64;
+pub mod log;
 pub mod servers;
 pub mod stores;
 
@@ -92,8 +93,16 @@ impl Reply {
     }
 }
 
-/// Sends one request, as it is.
+/// Sends one request, as it is. It panics if a token or a value is in the log.
 pub async fn send(app: &Router, request: Request<Body>) -> Reply {
+    let logged = log::Logged::start(&request);
+    let reply = send_unwatched(app, request).await;
+    logged.assert_no_secret(&reply.headers);
+    reply
+}
+
+/// The same without a look at the log, for a test of very many requests.
+pub async fn send_unwatched(app: &Router, request: Request<Body>) -> Reply {
     let response = app.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     Reply {
