@@ -5,10 +5,23 @@
 mod support;
 
 use std::collections::HashSet;
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use cloakroom::{MemoryStore, RecordId, SessionLayer, SqliteStore};
+use axum::body::Body;
+use axum::routing::get;
+use cloakroom::{
+    AnyStore, ErrorKind, Keys, MemoryStore, RecordId, Session, SessionError, SessionLayer,
+    SessionStore, SigningKey, SqliteStore, TestClock, WhenFull,
+};
+use http::{Request, Response};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::base64::decode;
+use support::servers::Server;
 use support::{Browser, Spy, app, key};
+use tower::{Layer, Service};
 
 #[tokio::test]
 async fn a_hundred_thousand_tokens_are_distinct_and_every_random_bit_is_even() {
@@ -121,21 +134,34 @@ fn record_ids_are_read_and_written_as_text() {
     }
 }
 
+/// Bytes as `Debug` prints them, without the brackets.
+fn listed(bytes: &[u8]) -> String {
+    let list = format!("{bytes:?}");
+    list.trim_matches(['[', ']']).to_owned()
+}
+
 #[tokio::test]
 async fn nothing_that_can_be_printed_shows_a_secret_or_data() {
-    let spy = Spy::new(MemoryStore::new());
-    let layer = SessionLayer::new(spy.clone(), key());
-    let printed = std::sync::Arc::new(std::sync::Mutex::new(format!(
-        "{layer:?} {:?} {:?}",
-        layer.sessions(),
-        key()
-    )));
+    let store = MemoryStore::new();
+    let keys = Keys::new(key()).retiring(SigningKey::from_bytes(&[9; 64]).unwrap());
+    let builder = SessionLayer::builder(store.clone(), keys.clone())
+        .max_sessions_per_user(3, WhenFull::EndOldest);
+    let printed = format!("{keys:?} {:?} {builder:?}", key());
+    let layer = builder.build().unwrap();
+    let sessions = layer.sessions();
+    let service = layer.layer(tower::service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    }));
+    let printed = Arc::new(Mutex::new(format!("{printed} {layer:?} {sessions:?}")));
     let print = printed.clone();
-    let handler = axum::routing::get(move |session: cloakroom::Session| async move {
+    let handler = get(async move |session: Session| {
         let mut printed = print.lock().unwrap();
         printed.push_str(&format!("{session:?} {:?}", session.detach().unwrap()));
         session.insert("diary", "dear diary").unwrap();
-        session.regenerate().unwrap();
+        session
+            .update("n", |_: Option<String>| "dear diary, again".to_owned())
+            .unwrap();
+        session.log_in("ada").unwrap();
         printed.push_str(&format!("{session:?}"));
     });
     let app = support::routes().route("/print", handler).layer(layer);
@@ -144,24 +170,215 @@ async fn nothing_that_can_be_printed_shows_a_secret_or_data() {
     let first = browser.token();
     browser.get("/print").await.assert(200, "");
     let second = browser.token();
-    let record = cloakroom::SessionStore::load(
-        &spy.store,
-        first[..22]
-            .parse()
-            .unwrap_or_else(|_| RecordId::from_bytes(decode(&first)[..16].try_into().unwrap())),
-    )
-    .await
-    .unwrap()
-    .unwrap();
-    let printed = format!("{} {record:?}", printed.lock().unwrap());
-    assert!(printed.contains("SessionToken"), "{printed}");
+
+    let mut request = support::request("/");
+    let cookie = browser.cookies()[0].parse().unwrap();
+    request.headers_mut().insert("cookie", cookie);
+    let future = service.clone().call(request);
+    let purge = sessions.spawn_purge(Duration::from_secs(60));
+    let list = sessions.list("ada").await.unwrap();
+    let id = RecordId::from_bytes(decode(&first)[..16].try_into().unwrap());
+    let record = store.load(id).await.unwrap().unwrap();
+    let printed = format!(
+        "{} {future:?} {purge:?} {list:?} {record:?} {store:?}",
+        printed.lock().unwrap()
+    );
+
+    for name in [
+        "Keys",
+        "SigningKey",
+        "SessionLayerBuilder",
+        "SessionLayer",
+        "Sessions",
+        "Session",
+        "DetachedSession",
+        "SessionToken",
+        "ResponseFuture",
+        "SessionInfo",
+        "Record",
+        "MemoryStore",
+    ] {
+        assert!(printed.contains(name), "no {name} in {printed}");
+    }
+    let (first_bytes, second_bytes) = (decode(&first), decode(&second));
+    let json = String::from_utf8(record.encode().unwrap().split_off(5)).unwrap();
+    let hash = json.split_once("\"secret_hash\":\"").unwrap().1;
     for secret in [
         "dear diary",
+        &listed(b"dear diary"),
         &first[22..50],
         &second[22..50],
+        &listed(&first_bytes[16..32]),
+        &listed(&second_bytes[16..32]),
+        &listed(&second_bytes[32..]),
+        &hash[..22],
         "07070707",
         "7, 7, 7",
+        "09090909",
+        "9, 9, 9",
     ] {
         assert!(!printed.contains(secret), "{secret} is in {printed}");
+    }
+}
+
+/// An error with all that caused it, as it is shown and as it is printed.
+fn whole(error: &dyn Error) -> String {
+    let mut text = format!("{error:?}");
+    let mut next = Some(error);
+    while let Some(error) = next {
+        text.push_str(&format!(" {error}"));
+        next = error.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn no_error_shows_a_token_or_data() {
+    /// Says what it is in its own errors, as a type of the application may.
+    #[derive(Debug)]
+    struct Frank;
+
+    impl Serialize for Frank {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("not dear diary"))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Frank {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            Err(serde::de::Error::custom(format!("not {text}")))
+        }
+    }
+
+    let clock = TestClock::new();
+    let spy = Spy::new(MemoryStore::new());
+    let layer = support::builder(spy.clone())
+        .clock(clock.clone())
+        .data_limit(100)
+        .store_timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    let kept = Arc::new(Mutex::new(None));
+    let keep = kept.clone();
+    let handler = get(async move |session: Session| {
+        let large = "dear diary".repeat(10);
+        let too_long = "dear diary".repeat(26);
+        let minute = Duration::from_secs(60);
+        let errors = vec![
+            session.get::<u64>("diary").unwrap_err(),
+            session.get::<Frank>("diary").unwrap_err(),
+            session.remove::<Frank>("diary").unwrap_err(),
+            session.update("diary", |_: Option<u64>| 1).unwrap_err(),
+            session.insert("diary", Frank).unwrap_err(),
+            session.insert("diary", large).unwrap_err(),
+            session.log_in(too_long).unwrap_err(),
+            session.require_fresh(minute).unwrap_err(),
+        ];
+        *keep.lock().unwrap() = Some((session.clone(), session.detach().unwrap(), errors));
+    });
+    let app = support::routes().route("/errors", handler).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/diary/dear%20diary").await;
+    browser.get("/errors").await.assert(200, "");
+    let (session, mut later, mut errors) = kept.lock().unwrap().take().unwrap();
+    errors.push(session.insert("diary", "dear diary").unwrap_err());
+    later.insert("diary", "dear diary, again").unwrap();
+    spy.is_down();
+    errors.push(later.save().await.unwrap_err());
+    spy.hangs();
+    errors.push(later.save().await.unwrap_err());
+    spy.is_well();
+    let first = browser.token();
+    browser.get("/log_in/ada").await;
+    let second = browser.token();
+    errors.push(later.save().await.unwrap_err());
+    browser.get("/log_out").await;
+    errors.push(later.save().await.unwrap_err());
+
+    let kinds: Vec<_> = errors.iter().map(SessionError::kind).collect();
+    use ErrorKind::*;
+    assert_eq!(
+        kinds,
+        [
+            WrongType,
+            WrongType,
+            WrongType,
+            WrongType,
+            Unserializable,
+            TooLarge,
+            InvalidUserId,
+            NotLoggedIn,
+            Sealed,
+            Store,
+            Store,
+            Superseded,
+            Ended,
+        ]
+    );
+    for error in &errors {
+        let text = whole(error);
+        for secret in ["dear diary", &first[22..50], &second[22..50]] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_store_that_a_url_opened_shows_its_password_and_no_error_of_it_data() {
+    let postgres = Server::postgres();
+    let mysql = Server::mariadb();
+    let redis = Server::redis(&["--requirepass", "secret"]);
+    let urls = [
+        format!(
+            "postgres://cloakroom:secret@{}/cloakroom",
+            postgres.address()
+        ),
+        format!("mysql://cloakroom:secret@{}/cloakroom", mysql.address()),
+        format!("redis://:secret@{}", redis.address()),
+    ];
+    let mut opened = Vec::new();
+    for url in &urls {
+        let store = AnyStore::open(url).await.unwrap();
+        let layer = SessionLayer::new(store.clone(), key());
+        let printed = format!("{store:?} {layer:?} {:?}", layer.sessions());
+        assert!(printed.contains("Store"), "{printed}");
+        assert!(!printed.contains("secret"), "{printed}");
+        let mut browser = Browser::new(&app(layer));
+        browser.get("/insert/diary/dear%20diary").await;
+        let id = decode(&browser.token())[..16].try_into().unwrap();
+        let record = store.load(RecordId::from_bytes(id)).await.unwrap();
+        opened.push((store, record.unwrap()));
+    }
+    // A database that refuses a row may say which one, and `Debug` of its error has all that it says.
+    let postgres_pool = sqlx::PgPool::connect(&urls[0]).await.unwrap();
+    let mysql_pool = sqlx::MySqlPool::connect(&urls[1]).await.unwrap();
+    let mut errors = Vec::new();
+    for spoil in [
+        "DELETE FROM cloakroom_sessions",
+        "ALTER TABLE cloakroom_sessions ADD CONSTRAINT refuses CHECK (version > 1)",
+        "DROP TABLE cloakroom_sessions",
+    ] {
+        sqlx::query(spoil).execute(&postgres_pool).await.unwrap();
+        sqlx::query(spoil).execute(&mysql_pool).await.unwrap();
+        if spoil.starts_with("DELETE") {
+            continue;
+        }
+        for (store, record) in &opened[..2] {
+            let other = RecordId::from_bytes([1; 16]);
+            errors.push(store.insert(other, record).await.unwrap_err());
+        }
+    }
+    let refused = format!("{:?}", errors[0]);
+    assert!(refused.contains("Failing row contains"), "{refused}");
+    let hex: String = b"dear diary"
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    for error in errors {
+        let text = whole(&error);
+        for secret in ["secret", "dear diary", &hex, &listed(b"dear diary")] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
     }
 }
