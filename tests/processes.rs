@@ -5,33 +5,31 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use cloakroom::{AnyStore, SessionLayer};
+use cloakroom::SessionLayer;
+use support::processes::{child, child_name, store_of_parent};
 use support::stores::{Backend, Kind};
 use support::{Browser, app, key};
 use tokio::task::JoinSet;
 
-/// What tells a process that it is the child of a test, and which one.
-const CHILD: &str = "CLOAKROOM_TEST_CHILD";
-const URL: &str = "CLOAKROOM_TEST_URL";
 const COOKIE: &str = "CLOAKROOM_TEST_COOKIE";
 
-/// A child that runs one test of this program again, as `name`.
-fn child(test: &str, name: &str, url: &str, cookie: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, name)
-        .env(URL, url)
-        .env(COOKIE, cookie)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+/// Starts a child that goes on with this browser's session.
+fn start(test: &str, name: &str, url: &str, browser: &Browser) -> Child {
+    let mut child = child(test, name, url);
+    child.env(COOKIE, &browser.cookies()[0]).spawn().unwrap()
+}
+
+/// In a child: an application on the same store, and the session's cookie.
+async fn in_child() -> (Browser, String) {
+    let browser = Browser::new(&app(SessionLayer::new(store_of_parent().await, key())));
+    (browser, std::env::var(COOKIE).unwrap())
 }
 
 /// Two children count on one session, and each of their requests inserts a key of its own.
 async fn two_processes_lose_nothing(test: &str, kind: Kind) {
-    if let Ok(name) = std::env::var(CHILD) {
+    if let Some(name) = child_name() {
         return visit_32_times(&name).await;
     }
     let backend = Backend::start(kind);
@@ -39,7 +37,7 @@ async fn two_processes_lose_nothing(test: &str, kind: Kind) {
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await.assert(200, "done");
     let url = backend.url();
-    let children = ["a", "b"].map(|name| child(test, name, &url, &browser.cookies()[0]));
+    let children = ["a", "b"].map(|name| start(test, name, &url, &browser));
     for child in children {
         assert!(child.wait_with_output().unwrap().status.success());
     }
@@ -52,10 +50,7 @@ async fn two_processes_lose_nothing(test: &str, kind: Kind) {
 }
 
 async fn visit_32_times(name: &str) {
-    let variable = |name| std::env::var(name).unwrap();
-    let store = AnyStore::open(&variable(URL)).await.unwrap();
-    let browser = Browser::new(&app(SessionLayer::new(store, key())));
-    let cookie = variable(COOKIE);
+    let (browser, cookie) = in_child().await;
     let mut requests = JoinSet::new();
     for n in 0..32 {
         requests.spawn(browser.send(&format!("/visit/{name}-{n}"), &[("cookie", &cookie)]));
@@ -89,10 +84,8 @@ two_processes! {
 /// The child writes without end, and says what was answered. It is killed in the midst of it.
 #[tokio::test]
 async fn what_sqlite_answered_before_its_process_was_killed_is_there() {
-    if std::env::var(CHILD).is_ok() {
-        let store = AnyStore::open(&std::env::var(URL).unwrap()).await.unwrap();
-        let browser = Browser::new(&app(SessionLayer::new(store, key())));
-        let cookie = std::env::var(COOKIE).unwrap();
+    if child_name().is_some() {
+        let (browser, cookie) = in_child().await;
         for n in 0.. {
             let path = format!("/visit/key-{n}");
             let reply = browser.send(&path, &[("cookie", &cookie)]).await;
@@ -105,11 +98,11 @@ async fn what_sqlite_answered_before_its_process_was_killed_is_there() {
     let app = app(SessionLayer::new(backend.store().await, key()));
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await.assert(200, "done");
-    let mut child = child(
+    let mut child = start(
         "what_sqlite_answered_before_its_process_was_killed_is_there",
         "writer",
         &backend.url(),
-        &browser.cookies()[0],
+        &browser,
     );
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut answered = Vec::new();

@@ -9,6 +9,7 @@
 
 pub mod base64;
 pub mod log;
+pub mod processes;
 pub mod servers;
 pub mod stores;
 
