@@ -717,6 +717,8 @@ fn assert_ok(server: &Server, command: &[&str]) {
 pub struct RedisCluster {
     masters: [Server; 3],
     replica: Server,
+    /// One in front of each node, whose address the node tells for its own.
+    proxies: Vec<Proxy>,
 }
 
 impl RedisCluster {
@@ -735,10 +737,17 @@ impl RedisCluster {
                 "0",
             ])
         };
-        let cluster = Self {
+        let mut cluster = Self {
             masters: [node(), node(), node()],
             replica: node(),
+            proxies: Vec::new(),
         };
+        for node in cluster.nodes().map(Server::address) {
+            let proxy = Proxy::to(&node);
+            let port = proxy.address.port().to_string();
+            run_redis(&node, &["CONFIG", "SET", "cluster-announce-port", &port]);
+            cluster.proxies.push(proxy);
+        }
         let slots = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
         for (master, (first, last)) in cluster.masters.iter().zip(slots) {
             assert_ok(master, &["CLUSTER", "ADDSLOTSRANGE", first, last]);
@@ -775,9 +784,17 @@ impl RedisCluster {
         [first, second, third, &self.replica]
     }
 
-    /// Of all nodes.
+    /// What the nodes are known by; the last is the replica's.
     pub fn addresses(&self) -> Vec<String> {
-        self.nodes().map(Server::address).into()
+        self.proxies.iter().map(Proxy::address).collect()
+    }
+
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
+    pub fn masters_without_replica(&mut self) -> &mut [Server] {
+        &mut self.masters[1..]
     }
 
     pub fn master_with_replica(&mut self) -> &mut Server {
@@ -888,6 +905,7 @@ struct Shared {
 struct Connection {
     client: TcpStream,
     server: TcpStream,
+    is_mute: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -911,6 +929,13 @@ impl Proxy {
     pub fn cut(&self) {
         for (_, connection) in self.shared.connections.lock().unwrap().drain() {
             connection.close();
+        }
+    }
+
+    /// Swallows what the server sends over the connections that there are, as a network does that is about to break.
+    pub fn mute(&self) {
+        for connection in self.shared.connections.lock().unwrap().values() {
+            connection.is_mute.store(true, Ordering::SeqCst);
         }
     }
 
@@ -949,7 +974,13 @@ impl Shared {
             if let Ok((client, _)) = accepted
                 && let Ok(server) = TcpStream::connect_timeout(&server, PATIENCE)
             {
-                self.connect(id, Connection { client, server });
+                let is_mute = Arc::default();
+                let connection = Connection {
+                    client,
+                    server,
+                    is_mute,
+                };
+                self.connect(id, connection);
             }
         }
     }
@@ -967,10 +998,12 @@ impl Shared {
                         if !client_sends.swap(true, Ordering::SeqCst) {
                             shared.round_trips.fetch_add(1, Ordering::SeqCst);
                         }
+                        true
                     });
                 });
                 to_client.pass_on(&to_client.server, &to_client.client, || {
                     client_sends.store(false, Ordering::SeqCst);
+                    !to_client.is_mute.load(Ordering::SeqCst)
                 });
             });
             shared.connections.lock().unwrap().remove(&id);
@@ -979,8 +1012,8 @@ impl Shared {
 }
 
 impl Connection {
-    /// Passes on what one side sends, and calls a function each time before.
-    fn pass_on(&self, mut from: &TcpStream, mut to: &TcpStream, before: impl Fn()) {
+    /// Passes on what one side sends, if a function that is called each time before says so.
+    fn pass_on(&self, mut from: &TcpStream, mut to: &TcpStream, passes: impl Fn() -> bool) {
         let _ = to.set_nodelay(true);
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -991,8 +1024,7 @@ impl Connection {
                     return;
                 }
                 Ok(length) => {
-                    before();
-                    if to.write_all(&buffer[..length]).is_err() {
+                    if passes() && to.write_all(&buffer[..length]).is_err() {
                         return self.close();
                     }
                 }
@@ -1010,6 +1042,7 @@ impl Connection {
         Self {
             client: self.client.try_clone().unwrap(),
             server: self.server.try_clone().unwrap(),
+            is_mute: Arc::clone(&self.is_mute),
         }
     }
 }

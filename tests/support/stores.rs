@@ -10,7 +10,7 @@
 use cloakroom::AnyStore;
 use tempfile::TempDir;
 
-use super::servers::{Proxy, RedisCluster, RedisSentinel, Server};
+use super::servers::{Proxy, RedisCluster, RedisSentinel, Server, run_redis};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -31,7 +31,7 @@ pub enum Kind {
 pub struct Backend {
     kind: Kind,
     servers: Servers,
-    /// One in front of each server that has a fixed address.
+    /// One in front of each server, but for those of a cluster, which has its own, and of Sentinel.
     proxies: Vec<Proxy>,
 }
 
@@ -71,6 +71,10 @@ impl Backend {
             servers,
             proxies,
         }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The store's URL, by way of the proxies.
@@ -122,10 +126,34 @@ impl Backend {
         }
     }
 
+    /// The servers that hold sessions, and whose place no other takes.
+    pub fn irreplaceable(&mut self) -> Vec<&mut Server> {
+        match &mut self.servers {
+            Servers::Cluster(cluster) => cluster.masters_without_replica().iter_mut().collect(),
+            Servers::Single(servers) => servers.iter_mut().collect(),
+            Servers::File(_) | Servers::Sentinel(_) => Vec::new(),
+        }
+    }
+
+    /// Swallows the answers over every connection that has a proxy.
+    pub fn mute(&self) {
+        self.proxies().iter().for_each(Proxy::mute);
+    }
+
     /// Closes every connection; new ones work.
-    pub fn cut(&self) {
-        for proxy in &self.proxies {
-            proxy.cut();
+    pub fn cut(&mut self) {
+        self.proxies().iter().for_each(Proxy::cut);
+        // Sentinels name the master itself, and not a proxy.
+        if let Servers::Sentinel(sentinel) = &mut self.servers {
+            let master = sentinel.master().address();
+            run_redis(&master, &["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+    }
+
+    fn proxies(&self) -> &[Proxy] {
+        match &self.servers {
+            Servers::Cluster(cluster) => cluster.proxies(),
+            _ => &self.proxies,
         }
     }
 
