@@ -124,12 +124,8 @@ async fn leave(
     id: RecordId,
     committed: Committed,
 ) -> Result<Committed, SessionError> {
-    let mut removed = engine.remove(id).await;
-    if removed.is_err() {
-        // It may be gone, with only the answer lost. Without another try, neither session would be left then.
-        removed = engine.remove(id).await;
-    }
-    match removed {
+    // Where it is gone and is not known to be, neither session would be left.
+    match remove_for_sure(engine, id).await {
         Ok(_) => Ok(committed),
         Err(error) => {
             if let Some(new) = committed.into_base() {
@@ -137,6 +133,14 @@ async fn leave(
             }
             Err(error)
         }
+    }
+}
+
+/// Removes a session, once more where that may have failed with only the answer lost.
+async fn remove_for_sure(engine: &Engine, id: RecordId) -> Result<bool, SessionError> {
+    match engine.remove(id).await {
+        Err(_) => engine.remove(id).await,
+        removed => removed,
     }
 }
 
@@ -420,7 +424,7 @@ async fn settle(
             }
         }
         WhenFull::Refuse => {
-            if is_one_more && surplus > 0 && engine.remove(own).await.is_ok() {
+            if is_one_more && surplus > 0 && remove_for_sure(engine, own).await.is_ok() {
                 return Err(ErrorKind::TooManySessions.into());
             }
         }

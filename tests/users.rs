@@ -471,9 +471,11 @@ async fn parallel_logins_never_exceed_the_cap_once_settled() {
 }
 
 /// Two logins at once with a cap of one session, the first of which is written last; its browser, and the other's.
-async fn crossing_logins(when_full: WhenFull) -> (support::Reply, Browser, Browser) {
+async fn crossing_logins(
+    when_full: WhenFull,
+    spy: Spy<MemoryStore>,
+) -> (support::Reply, Browser, Browser) {
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .clock(clock.clone())
         .max_sessions_per_user(1, when_full)
@@ -493,9 +495,29 @@ async fn crossing_logins(when_full: WhenFull) -> (support::Reply, Browser, Brows
     (reply, first, second)
 }
 
+fn spy() -> Spy<MemoryStore> {
+    Spy::new(MemoryStore::new())
+}
+
+/// Or its client would have a 200, and a token of no session.
+#[tokio::test]
+async fn the_last_of_crossing_logins_is_refused_though_the_answer_to_its_end_is_lost() {
+    let spy = spy();
+    spy.loses_one_answer("remove");
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, spy.clone()).await;
+    reply.assert(403, "");
+    reply.assert_no_cookie();
+    assert_eq!(
+        spy.calls().iter().filter(|call| **call == "remove").count(),
+        2
+    );
+    first.get("/user").await.assert(401, "");
+    second.get("/user").await.assert(200, "ada");
+}
+
 #[tokio::test]
 async fn the_last_of_crossing_logins_is_refused_though_its_session_is_the_older_one() {
-    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse).await;
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, spy()).await;
     reply.assert(403, "");
     reply.assert_no_cookie();
     first.get("/user").await.assert(401, "");
@@ -504,7 +526,7 @@ async fn the_last_of_crossing_logins_is_refused_though_its_session_is_the_older_
 
 #[tokio::test]
 async fn a_login_never_ends_its_own_session_though_it_is_the_oldest() {
-    let (reply, mut first, mut second) = crossing_logins(WhenFull::EndOldest).await;
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::EndOldest, spy()).await;
     reply.assert(200, "done");
     first.get("/user").await.assert(200, "ada");
     second.get("/user").await.assert(401, "");

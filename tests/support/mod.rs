@@ -45,6 +45,11 @@ pub fn builder<S: SessionStore>(store: S) -> SessionLayerBuilder<S> {
     SessionLayer::builder(store, key())
 }
 
+/// The record id that a token begins with.
+pub fn id_of(token: &str) -> RecordId {
+    RecordId::from_bytes(*base64::decode(token).first_chunk().unwrap())
+}
+
 /// A response that was read to its end.
 #[derive(Debug)]
 pub struct Reply {
@@ -338,6 +343,8 @@ enum Trouble {
     Failing(&'static str),
     /// Calls of this name fail after they took effect, as when the connection breaks.
     AnswerLost(&'static str),
+    /// The same of one call alone.
+    OneAnswerLost(&'static str),
     /// No call is answered.
     Hanging,
 }
@@ -386,6 +393,10 @@ impl<S> Spy<S> {
         *self.trouble.lock().unwrap() = Trouble::AnswerLost(call);
     }
 
+    pub fn loses_one_answer(&self, call: &'static str) {
+        *self.trouble.lock().unwrap() = Trouble::OneAnswerLost(call);
+    }
+
     pub fn hangs(&self) {
         *self.trouble.lock().unwrap() = Trouble::Hanging;
     }
@@ -425,6 +436,11 @@ impl<S> Spy<S> {
             Trouble::Down => Err(broken()),
             Trouble::Failing(failing) if failing == name => Err(broken()),
             Trouble::AnswerLost(lost) if lost == name => {
+                call.await?;
+                Err(broken())
+            }
+            Trouble::OneAnswerLost(lost) if lost == name => {
+                self.is_well();
                 call.await?;
                 Err(broken())
             }
