@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use support::stores::{Backend, Kind};
 use support::{Browser, Reply, app, builder};
+use tokio::sync::Barrier;
 
 const CLIENTS: usize = 8;
 
@@ -45,7 +46,7 @@ impl Client {
     }
 
     /// Writes until it is told to stop. Each request is answered in time, with a success or a 503, and takes no cookie away.
-    async fn write(mut self, stop: Arc<AtomicBool>) -> Self {
+    async fn write(mut self, stop: Arc<AtomicBool>, started: Arc<Barrier>) -> Self {
         for n in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -64,6 +65,9 @@ impl Client {
                 _ => panic!("{reply:?}"),
             }
             reply.assert_no_cookie();
+            if n == 0 {
+                started.wait().await;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self
@@ -107,11 +111,13 @@ async fn under_load(backend: &mut Backend, trouble: impl AsyncFnOnce(&mut Backen
         .unwrap();
     let app = app(layer);
     let stop = Arc::new(AtomicBool::new(false));
+    let started = Arc::new(Barrier::new(CLIENTS + 1));
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let client = Client::new(&app, number).await;
-        clients.push(tokio::spawn(client.write(stop.clone())));
+        clients.push(tokio::spawn(client.write(stop.clone(), started.clone())));
     }
+    started.wait().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = resident_kib();
 
