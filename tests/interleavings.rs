@@ -13,8 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::{
     MemoryStore, Record, RecordId, Replaced, Session, SessionError, SessionStore, Sessions,
     StoreError, TestClock, Timestamp, Version,
@@ -22,7 +20,7 @@ use cloakroom::{
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use support::builder;
+use support::{builder, id_of};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -559,13 +557,6 @@ impl World {
             }
         }
     }
-}
-
-/// A token begins with the record id.
-fn id_of(token: &str) -> RecordId {
-    let mut bytes = [0; 48];
-    URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).unwrap();
-    RecordId::from_bytes(*bytes.first_chunk().unwrap())
 }
 
 /// What a request waits for asks for Tokio's clock, and never for more than that.

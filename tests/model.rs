@@ -13,15 +13,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::{
     Keys, MemoryStore, RecordId, Session, SessionError, SessionLayer, Sessions, SigningKey,
     SqliteStore, TestClock, UserIndex,
 };
 use http::header::COOKIE;
 use proptest::prelude::*;
-use support::{Reply, routes, send};
+use support::{Reply, id_of, routes, send};
 
 const BROWSERS: usize = 3;
 const USERS: [&str; 2] = ["ada", "grace"];
@@ -579,13 +577,6 @@ fn is_persistent(reply: &Reply) -> bool {
     reply.cookies()[0].contains("; Max-Age=")
 }
 
-/// A token begins with the record id.
-fn id_of(token: &str) -> RecordId {
-    let mut bytes = [0; 48];
-    URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).unwrap();
-    RecordId::from_bytes(*bytes.first_chunk().unwrap())
-}
-
 async fn happens<S: UserIndex + Clone>(event: &Event, model: &mut Model, system: &mut System<S>) {
     match *event {
         Event::Request(browser, act) => {
@@ -695,7 +686,7 @@ async fn happens<S: UserIndex + Clone>(event: &Event, model: &mut Model, system:
 
 /// What holds at any time: a user's list has just the sessions that are not over.
 async fn assert_listed<S: UserIndex + Clone>(model: &Model, system: &System<S>) {
-    for user in 0..USERS.len() {
+    for (user, name) in USERS.iter().enumerate() {
         let live = |(_, session): &(usize, &Kept)| {
             session.user == Some(user) && !session.is_over(model.now)
         };
@@ -706,7 +697,7 @@ async fn assert_listed<S: UserIndex + Clone>(model: &Model, system: &System<S>) 
             .filter(live)
             .map(|(number, _)| system.ids[&number])
             .collect();
-        assert_eq!(system.listed(user).await, expected, "{}", USERS[user]);
+        assert_eq!(system.listed(user).await, expected, "{name}");
     }
 }
 
