@@ -52,6 +52,7 @@
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
 //! | test timeouts | [`TestClock`] |
+//! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [operations](docs::operations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //!
 //! # Features
 //!
@@ -91,6 +92,8 @@ mod commit;
 pub mod conformance;
 mod cookie;
 mod data;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod engine;
 mod error;
 #[cfg(feature = "axum")]
