@@ -263,6 +263,21 @@ async fn a_url_that_no_store_has_is_an_error_that_names_the_schemes() {
 }
 
 #[tokio::test]
+async fn a_login_in_the_place_of_the_database_is_refused_and_not_shown() {
+    for scheme in ["postgres", "postgresql", "mysql", "mariadb"] {
+        for rest in [
+            "cloakroom:secret@host/database",
+            "/cloakroom:secret@host/database",
+            "///cloakroom:secret@host/database",
+            "//cloakroom:12/secret@host/database",
+            "cloakroom:secret@host://database",
+        ] {
+            assert_not_opened(&format!("{scheme}:{rest}"), &["://user:password@host"]).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_url_opens_the_store_of_its_scheme() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sessions.sqlite3");

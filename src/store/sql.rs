@@ -192,6 +192,24 @@ where
     }
 }
 
+/// Refuses a login behind the host, where it stands with a slash too few or too many, or one in the password: sqlx takes it for
+/// the name of a database, which errors show.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn check_login(url: &str, dialect: &Dialect) -> Result<(), StoreError> {
+    let (_scheme, rest) = url.split_once(':').unwrap_or_default();
+    let is_in_place = rest.strip_prefix("//").is_some_and(|rest| {
+        let (place, _options) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
+        let (_host, database) = place.split_once('/').unwrap_or((place, ""));
+        !database.contains('@')
+    });
+    is_in_place.then_some(()).ok_or_else(|| {
+        StoreError::message(format!(
+            "the {} URL must look like scheme://user:password@host:port/database; a slash in the password is %2F",
+            dialect.engine
+        ))
+    })
+}
+
 fn to_integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, MySql, Row};
 
 use super::connections::{Call, Connections};
 use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, repeat_lost, run, timely,
-    to_integer, to_timestamp,
+    Dialect, PURGED_AT_ONCE, Statements, Table, check_login, implement_store, repeat_lost, run,
+    timely, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -62,6 +62,7 @@ impl MySqlStore {
     ///
     /// The URL is wrong, the server cannot be reached, or it refuses the user or the database.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        check_login(url, &DIALECT)?;
         let options = MySqlConnectOptions::from_str(url)
             .map_err(|error| StoreError::new("the MySQL URL is wrong", error))?;
         let what = format!(

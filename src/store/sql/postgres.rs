@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
 
 use super::connections::{Call, Connections};
 use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, run, to_integer,
-    to_timestamp,
+    Dialect, PURGED_AT_ONCE, Statements, Table, check_login, implement_store, in_batches, run,
+    to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -66,6 +66,7 @@ impl PostgresStore {
     ///
     /// The URL is wrong, the server cannot be reached, or it refuses the user or the database.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        check_login(url, &DIALECT)?;
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::new("the PostgreSQL URL is wrong", error))?;
         let what = format!(
