@@ -1,0 +1,323 @@
+//! What each fuzz target does with its input. `tests/fuzz.rs` includes this file, and replays the seeds of `fuzz/corpus`.
+
+#![allow(unreachable_pub, reason = "it is a library and a module")]
+#![allow(clippy::unwrap_used)]
+
+use std::error::Error as _;
+use std::sync::Once;
+
+use cloakroom::{
+    AnyStore, MemoryStore, Record, RecordId, Session, SessionError, SessionLayer, SigningKey,
+    Transport, UserIndex,
+};
+use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Request, Response};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tower::{Layer, ServiceExt, service_fn};
+
+/// The input as Cookie headers, and as the session cookie's value: see [`Site::written`] for how tokens get into it.
+pub fn cookie(input: &[u8]) {
+    run(Site::is_safe_from(Transport::Cookie, input));
+}
+
+/// The same for the `Authorization` header.
+pub fn bearer(input: &[u8]) {
+    run(Site::is_safe_from(Transport::Bearer, input));
+}
+
+fn run(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(future);
+}
+
+/// An application whose first and second user are logged in.
+struct Site {
+    transport: Transport,
+    store: MemoryStore,
+    layer: SessionLayer<MemoryStore>,
+    first: Vec<u8>,
+    second: Vec<u8>,
+}
+
+const NOBODY: &str = "nobody";
+
+/// What is in the session's data; and one visit more. A path is the name of somebody who logs in.
+async fn handler(request: Request<()>) -> Result<Response<String>, SessionError> {
+    let session = Session::from_extensions(request.extensions())?;
+    let owner = session.get::<String>("owner")?;
+    session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    let user = request.uri().path().trim_start_matches('/');
+    if !user.is_empty() {
+        session.log_in(user)?;
+        session.insert("owner", user)?;
+    }
+    Ok(Response::new(owner.unwrap_or_else(|| NOBODY.to_owned())))
+}
+
+impl Site {
+    async fn is_safe_from(transport: Transport, input: &[u8]) {
+        let store = MemoryStore::new();
+        let layer = SessionLayer::builder(store.clone(), SigningKey::from_bytes(&[7; 64]).unwrap())
+            .transport(transport)
+            .build()
+            .unwrap();
+        let mut site = Self {
+            transport,
+            store,
+            layer,
+            first: Vec::new(),
+            second: Vec::new(),
+        };
+        site.first = site.logged_in("first").await;
+        site.second = site.logged_in("second").await;
+
+        let written = site.written(input);
+        let headers: Vec<_> = written.split(|&byte| byte == b'\n').collect();
+        site.check(&headers).await;
+        let value = match transport {
+            Transport::Cookie => b"__Host-session=".as_slice(),
+            _ => b"Bearer ",
+        };
+        site.check(&[&[value, &written].concat()]).await;
+    }
+
+    async fn logged_in(&self, user: &str) -> Vec<u8> {
+        let request = Request::get(format!("/{user}")).body(()).unwrap();
+        self.token(&self.answer(request).await).unwrap()
+    }
+
+    async fn answer(&self, request: Request<()>) -> Response<String> {
+        let service = self.layer.layer(service_fn(handler));
+        service.oneshot(request).await.unwrap()
+    }
+
+    /// The token that a response gives to the client.
+    fn token(&self, response: &Response<String>) -> Option<Vec<u8>> {
+        let header = match self.transport {
+            Transport::Cookie => SET_COOKIE,
+            _ => Transport::TOKEN_HEADER,
+        };
+        let value = response.headers().get(header)?.as_bytes();
+        let value = value.strip_prefix(b"__Host-session=").unwrap_or(value);
+        value.split(|&byte| byte == b';').next().map(<[u8]>::to_vec)
+    }
+
+    /// The input, where bytes that no header may have stand for tokens, since no fuzzer guesses one: 0 and 1 for the good
+    /// ones, 2 for the first with another byte somewhere, 3 for the first cut short, 4 for the beginning of the first and the
+    /// rest of the second.
+    fn written(&self, input: &[u8]) -> Vec<u8> {
+        let (first, second) = (&*self.first, &*self.second);
+        let mut input = input.iter().copied();
+        let mut written = Vec::new();
+        while let Some(byte) = input.next() {
+            let mut next = || input.next().unwrap_or_default();
+            let index = |byte| usize::from(byte) % first.len();
+            match byte {
+                0 => written.extend(first),
+                1 => written.extend(second),
+                2 => {
+                    let mut changed = first.to_vec();
+                    let index = index(next());
+                    changed[index] = next();
+                    written.extend(changed);
+                }
+                3 => written.extend(&first[..index(next())]),
+                4 => {
+                    let (beginning, _) = first.split_at(index(next()));
+                    written.extend(beginning);
+                    written.extend(&second[beginning.len()..]);
+                }
+                _ => written.push(byte),
+            }
+        }
+        written
+    }
+
+    /// Sends these headers, and sees that nobody gets at a session whose token is not among them.
+    async fn check(&self, headers: &[&[u8]]) {
+        let name: HeaderName = match self.transport {
+            Transport::Cookie => COOKIE,
+            _ => AUTHORIZATION,
+        };
+        let mut request = Request::new(());
+        let mut presented = Vec::new();
+        for header in headers {
+            // What HTTP itself refuses never gets here.
+            let allow = |&byte: &u8| {
+                if byte < b' ' || byte == 0x7f {
+                    b'\t'
+                } else {
+                    byte
+                }
+            };
+            let header: Vec<u8> = header.iter().map(allow).collect();
+            presented.extend(self.presented(&header));
+            let value = HeaderValue::from_bytes(&header).unwrap();
+            request.headers_mut().append(&name, value);
+        }
+        // Both cannot be meant.
+        let owner = match [&self.first, &self.second].map(|good| presented.contains(good)) {
+            [true, false] => "first",
+            [false, true] => "second",
+            _ => NOBODY,
+        };
+
+        let before = [self.record("first").await, self.record("second").await];
+        let response = self.answer(request).await;
+        let after = [self.record("first").await, self.record("second").await];
+
+        assert_eq!(
+            (response.status().as_u16(), &**response.body()),
+            (200, owner)
+        );
+        let is_written = ["first", "second"].map(|user| user == owner);
+        assert_eq!([0, 1].map(|user| before[user] != after[user]), is_written);
+        let token = self.token(&response);
+        assert_eq!(token.is_some(), owner == NOBODY, "who is new gets a token");
+        assert!(token.is_none_or(|token| token != self.first && token != self.second));
+    }
+
+    /// What a header holds as tokens, read in another way than the crate's.
+    fn presented(&self, header: &[u8]) -> Vec<Vec<u8>> {
+        // All other bytes stay as they are.
+        let header: String = header.iter().copied().map(char::from).collect();
+        let values: Vec<_> = match self.transport {
+            Transport::Cookie => header
+                .split(';')
+                .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
+                .filter(|(name, _)| *name == "__Host-session")
+                .map(|(_, value)| value)
+                .collect(),
+            _ => header
+                .split_once(' ')
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map(|(_, value)| value)
+                .into_iter()
+                .collect(),
+        };
+        let bytes = |value: &str| {
+            value
+                .trim_matches([' ', '\t'])
+                .chars()
+                .map(|c| c as u8)
+                .collect()
+        };
+        values.into_iter().map(bytes).collect()
+    }
+
+    /// What is stored for a user.
+    async fn record(&self, user: &str) -> Vec<u8> {
+        let sessions = self.store.sessions_of(&user.into()).await.unwrap();
+        let [(_, record)] = &*sessions else {
+            unreachable!("a user has one session")
+        };
+        record.encode().unwrap()
+    }
+}
+
+/// The input as a record's bytes, and as its JSON behind the format's number and a good checksum, which no fuzzer guesses.
+pub fn record(input: &[u8]) {
+    let id = RecordId::from_bytes([7; 16]);
+    let checksum = crc32fast::hash(input).to_be_bytes();
+    for bytes in [input, &[&[1], &checksum[..], input].concat()] {
+        if let Some(record) = Record::decode(id, bytes) {
+            let encoded = record.encode().unwrap();
+            let decoded = Record::decode(id, &encoded).unwrap();
+            assert_eq!(decoded.encode().unwrap(), encoded);
+            assert_eq!(decoded.version(), record.version());
+            assert_eq!(decoded.expires_at(), record.expires_at());
+            assert_eq!(decoded.user(), record.user());
+        }
+    }
+}
+
+const PASSWORD: &str = "correct-horse";
+
+/// The input as the URL of a store, and with a password where one may stand, which no error shows.
+///
+/// It goes the whole way of [`AnyStore::open`], up to the first socket or file: see [`open`].
+pub fn store_url(input: &[u8]) {
+    let url = String::from_utf8_lossy(input);
+    // A password that stands elsewhere is a host's name, say, and may be shown.
+    if url.contains(PASSWORD) {
+        return;
+    }
+    open(&url);
+    let Some((scheme, rest)) = url.split_once(':') else {
+        return;
+    };
+    let and = if url.contains('?') { '&' } else { '?' };
+    let mut urls = vec![format!("{url}{and}pass={PASSWORD}&password={PASSWORD}")];
+    // Where a path follows, it has no login.
+    if !matches!(scheme, "sqlite" | "redis+unix") {
+        // With as many slashes as there are: a wrong number is a mistake like others.
+        let place = rest.trim_start_matches('/');
+        let slashes = "/".repeat(rest.len() - place.len());
+        urls.push(format!("{scheme}:{slashes}ada:{PASSWORD}@{place}"));
+    }
+    for url in urls {
+        if let Some(error) = open(&url) {
+            assert!(!error.contains(PASSWORD), "{error}");
+        }
+    }
+}
+
+/// Opens a store while the process may have no other file descriptor than it has, so that whatever the URL says, there is no
+/// socket and no file: where one would be opened, the operating system refuses it. What is read of an answer or of a file is
+/// not covered.
+///
+/// Returns the error with all its causes.
+fn open(url: &str) -> Option<String> {
+    // It has descriptors of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let descriptors = NoDescriptors::now();
+    let opened = runtime.block_on(AnyStore::open(url));
+    let error = opened.err().map(|error| {
+        let mut text = format!("{error}, {error:?}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text += &format!(", caused by {cause}");
+            source = cause.source();
+        }
+        text
+    });
+    // It waits for its threads, one of which may look up a host.
+    drop(runtime);
+    drop(descriptors);
+    error
+}
+
+/// While it is there, the process cannot open anything.
+struct NoDescriptors(Rlimit);
+
+impl NoDescriptors {
+    fn now() -> Self {
+        let usual = getrlimit(Resource::Nofile);
+        // The fuzzer ends the process at a panic, and has a file to write before.
+        static AT_A_PANIC: Once = Once::new();
+        AT_A_PANIC.call_once(|| {
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                drop(Self(usual));
+                hook(panic);
+            }));
+        });
+        let none = Rlimit {
+            current: Some(0),
+            ..usual
+        };
+        setrlimit(Resource::Nofile, none).unwrap();
+        Self(usual)
+    }
+}
+
+impl Drop for NoDescriptors {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).unwrap();
+    }
+}
