@@ -1,7 +1,6 @@
 //! What each fuzz target does with its input. `tests/fuzz.rs` includes this file, and replays the seeds of `fuzz/corpus`.
 
 #![allow(unreachable_pub, reason = "it is a library and a module")]
-#![allow(clippy::unwrap_used)]
 
 use std::error::Error as _;
 use std::sync::Once;
