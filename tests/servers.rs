@@ -257,6 +257,8 @@ async fn a_url_that_no_store_has_is_an_error_that_names_the_schemes() {
     )
     .await;
     assert_not_opened("sessions.sqlite3", &["no scheme", "sqlite:"]).await;
+    assert_not_opened("secret@localhost:6379", &["no scheme"]).await;
+    assert_not_opened("//localhost/?password=secret&a=b:c", &["no scheme"]).await;
     assert_not_opened("sqlite:", &["sqlite:path"]).await;
     assert_not_opened("sqlite://app.db?mode=rwc", &["question mark"]).await;
     assert_not_opened("memory:1000", &["`memory:`"]).await;

@@ -156,12 +156,19 @@ fn not_opened(scheme: &str, rest: &str) -> StoreError {
         None => format!(
             "no session store has a URL with {}; there are memory:, sqlite:, postgres:, mysql:, redis:, redis+cluster:, \
              redis+sentinel: and memcache:",
-            match scheme {
-                "" => "no scheme".to_owned(),
-                scheme => format!("the scheme {scheme:?}"),
+            if is_scheme(scheme) {
+                format!("the scheme {scheme:?}")
+            } else {
+                "no scheme".to_owned()
             }
         ),
     })
+}
+
+/// RFC 3986, section 3.1. What else stands before a colon may be a password, as where the scheme is missing.
+fn is_scheme(text: &str) -> bool {
+    let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_scheme_byte)
 }
 
 #[async_trait]
