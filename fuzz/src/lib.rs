@@ -256,8 +256,9 @@ pub fn store_url(input: &[u8]) {
     let Some((scheme, rest)) = url.split_once(':') else {
         return;
     };
-    let and = if url.contains('?') { '&' } else { '?' };
-    let mut urls = vec![format!("{url}{and}pass={PASSWORD}&password={PASSWORD}")];
+    let (before, options) = url.split_once('?').unwrap_or((&url, ""));
+    let password = format!("pass={PASSWORD}&password={PASSWORD}");
+    let mut urls = vec![format!("{before}?{password}&{options}")];
     // Where a path follows, it has no login.
     if !matches!(scheme, "sqlite" | "redis+unix") {
         // With as many slashes as there are: a wrong number is a mistake like others.
