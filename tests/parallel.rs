@@ -277,6 +277,31 @@ async fn an_update_whose_value_changed_its_type_meanwhile_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_commit_that_another_node_overtakes_again_and_again_is_tried_until_it_is_through() {
+    let spy = Spy::new(MemoryStore::new());
+    let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
+    // It has a queue of its own, so that only the store's answer says that it came first.
+    let mut of_another_node = Browser::new(&app(SessionLayer::new(spy.store.clone(), key())));
+    let reply = browser.get("/update/visits").await;
+    of_another_node.keep(&reply);
+    let gate = spy.stop_at("replace");
+    let slow = tokio::spawn(browser.send("/update/visits", &[]));
+    for overtaken in 2..6_u32 {
+        gate.arrived(1).await;
+        let visits = overtaken.to_string();
+        of_another_node
+            .get("/update/visits")
+            .await
+            .assert(200, &visits);
+        gate.let_through(1);
+    }
+    gate.arrived(1).await;
+    gate.let_through(1);
+    slow.await.unwrap().assert(200, "2");
+    of_another_node.get("/get/visits").await.assert(200, "6");
+}
+
+#[tokio::test]
 async fn requests_that_cannot_get_their_turn_in_time_are_answered_503() {
     #[derive(Debug)]
     struct Busy(MemoryStore);

@@ -473,6 +473,7 @@ async fn parallel_logins_never_exceed_the_cap_once_settled() {
 /// Two logins at once with a cap of one session, the first of which is written last; its browser, and the other's.
 async fn crossing_logins(
     when_full: WhenFull,
+    has_session: bool,
     spy: Spy<MemoryStore>,
 ) -> (support::Reply, Browser, Browser) {
     let clock = TestClock::new();
@@ -483,7 +484,12 @@ async fn crossing_logins(
         .unwrap();
     let app = app(layer);
     let mut first = Browser::new(&app);
-    let gate = spy.stop_at("insert");
+    let mut written_by = "insert";
+    if has_session {
+        first.get("/insert/theme/dark").await;
+        written_by = "replace";
+    }
+    let gate = spy.stop_at(written_by);
     let login = tokio::spawn(first.send("/log_in/ada", &[]));
     gate.arrived(1).await;
     spy.stop_nowhere();
@@ -499,12 +505,22 @@ fn spy() -> Spy<MemoryStore> {
     Spy::new(MemoryStore::new())
 }
 
+#[tokio::test]
+async fn the_last_of_crossing_logins_is_refused_though_it_was_a_visitors_session_before() {
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, true, spy()).await;
+    reply.assert(403, "");
+    reply.assert_no_cookie();
+    first.get("/user").await.assert(401, "");
+    second.get("/user").await.assert(200, "ada");
+}
+
 /// Or its client would have a 200, and a token of no session.
 #[tokio::test]
 async fn the_last_of_crossing_logins_is_refused_though_the_answer_to_its_end_is_lost() {
     let spy = spy();
     spy.loses_one_answer("remove");
-    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, spy.clone()).await;
+    let (reply, mut first, mut second) =
+        crossing_logins(WhenFull::Refuse, false, spy.clone()).await;
     reply.assert(403, "");
     reply.assert_no_cookie();
     assert_eq!(
@@ -517,7 +533,7 @@ async fn the_last_of_crossing_logins_is_refused_though_the_answer_to_its_end_is_
 
 #[tokio::test]
 async fn the_last_of_crossing_logins_is_refused_though_its_session_is_the_older_one() {
-    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, spy()).await;
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::Refuse, false, spy()).await;
     reply.assert(403, "");
     reply.assert_no_cookie();
     first.get("/user").await.assert(401, "");
@@ -526,7 +542,7 @@ async fn the_last_of_crossing_logins_is_refused_though_its_session_is_the_older_
 
 #[tokio::test]
 async fn a_login_never_ends_its_own_session_though_it_is_the_oldest() {
-    let (reply, mut first, mut second) = crossing_logins(WhenFull::EndOldest, spy()).await;
+    let (reply, mut first, mut second) = crossing_logins(WhenFull::EndOldest, false, spy()).await;
     reply.assert(200, "done");
     first.get("/user").await.assert(200, "ada");
     second.get("/user").await.assert(401, "");
