@@ -278,6 +278,13 @@ impl Model {
         }
     }
 
+    /// A visitor's new session.
+    fn start(&mut self, cookie: &mut Cookie) -> usize {
+        let session = self.make(None, false);
+        *cookie = Cookie::Set(self.token(session));
+        session
+    }
+
     fn replace_token(&mut self, session: usize) {
         let now = self.now;
         let kept = &mut self.sessions[session];
@@ -306,11 +313,7 @@ impl Model {
             Act::Insert(key, value) => {
                 writes = true;
                 if !is_superseded {
-                    let session = home.unwrap_or_else(|| {
-                        let session = self.make(None, false);
-                        cookie = Cookie::Set(self.token(session));
-                        session
-                    });
+                    let session = home.unwrap_or_else(|| self.start(&mut cookie));
                     let data = &mut self.sessions[session].data;
                     data.insert(KEYS[key], VALUES[value].into());
                 }
@@ -318,11 +321,7 @@ impl Model {
             Act::Update => {
                 writes = true;
                 if !is_superseded {
-                    let session = home.unwrap_or_else(|| {
-                        let session = self.make(None, false);
-                        cookie = Cookie::Set(self.token(session));
-                        session
-                    });
+                    let session = home.unwrap_or_else(|| self.start(&mut cookie));
                     let data = &mut self.sessions[session].data;
                     let visits = data.get("visits").map_or(0, |n| n.parse().unwrap()) + 1;
                     data.insert("visits", visits.to_string());
@@ -381,9 +380,8 @@ impl Model {
                     if let Some(session) = home.take() {
                         self.sessions[session].is_ended = true;
                     }
-                    let session = self.make(None, false);
+                    let session = self.start(&mut cookie);
                     self.sessions[session].data.insert(KEYS[key], "new".into());
-                    cookie = Cookie::Set(self.token(session));
                 }
             }
             Act::Fail(failure) => {
