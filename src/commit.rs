@@ -124,8 +124,8 @@ async fn leave(
     id: RecordId,
     committed: Committed,
 ) -> Result<Committed, SessionError> {
-    // Where it is gone and is not known to be, neither session would be left.
-    match remove_for_sure(engine, id).await {
+    // Where it is gone and is not known to be, neither session is left. That takes two lost answers.
+    match remove_with_retry(engine, id).await {
         Ok(_) => Ok(committed),
         Err(error) => {
             if let Some(new) = committed.into_base() {
@@ -136,8 +136,8 @@ async fn leave(
     }
 }
 
-/// Removes a session, once more where that may have failed with only the answer lost.
-async fn remove_for_sure(engine: &Engine, id: RecordId) -> Result<bool, SessionError> {
+/// Removes a session, and tries once more where only the answer may have been lost.
+async fn remove_with_retry(engine: &Engine, id: RecordId) -> Result<bool, SessionError> {
     match engine.remove(id).await {
         Err(_) => engine.remove(id).await,
         removed => removed,
@@ -221,7 +221,7 @@ async fn change(
         if is_stale {
             data = None;
             match Box::pin(engine.load(&base.token)).await? {
-                Loaded::Live { record, .. } => base.record = record,
+                Loaded::Live(record) => base.record = record,
                 Loaded::Superseded { .. } => return superseded(base, changes),
                 Loaded::Gone => return Ok(gone(id, changes)),
             }
@@ -424,7 +424,7 @@ async fn settle(
             }
         }
         WhenFull::Refuse => {
-            if is_one_more && surplus > 0 && remove_for_sure(engine, own).await.is_ok() {
+            if is_one_more && surplus > 0 && remove_with_retry(engine, own).await.is_ok() {
                 return Err(ErrorKind::TooManySessions.into());
             }
         }

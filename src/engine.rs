@@ -95,11 +95,7 @@ pub(crate) struct Base {
 
 /// What a token leads to.
 pub(crate) enum Loaded {
-    Live {
-        record: Record,
-        /// So long ago was its last use recorded that this one is to be recorded, too.
-        is_touch_due: bool,
-    },
+    Live(Record),
     /// The session is there, and has another token now.
     Superseded {
         /// Since so short a time that the request may have crossed the one that replaced it.
@@ -146,11 +142,7 @@ impl Engine {
             });
         }
         report::loaded(token.id);
-        let is_touch_due = self.lifetimes.renewal(&record, now).is_some();
-        Ok(Loaded::Live {
-            record,
-            is_touch_due,
-        })
+        Ok(Loaded::Live(record))
     }
 
     pub(crate) async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {

@@ -59,8 +59,6 @@ struct State {
     /// Counts changes of the data, so that `update` sees one that came between.
     revision: u64,
     activity: Activity,
-    /// Whether the session's use is to be recorded, if nothing else is written.
-    is_touch_due: bool,
     /// Whether the response depends on the session.
     looked_at: bool,
     clears_site_data: bool,
@@ -122,10 +120,10 @@ impl State {
         self.ended.is_some() || !self.changes.is_empty(base)
     }
 
-    /// Whether there is nothing for the store.
-    fn is_clean(&self) -> bool {
-        let is_touched = self.is_touch_due && self.activity == Activity::Active;
-        !is_touched && !self.is_changed()
+    /// Whether the session has to be touched, if nothing else is written.
+    fn is_touch_due(&self, engine: &Engine, now: Timestamp) -> bool {
+        let is_due = |base: &Base| engine.lifetimes.renewal(&base.record, now).is_some();
+        self.activity == Activity::Active && self.base.as_ref().is_some_and(is_due)
     }
 
     /// What there is to write, with these changes.
@@ -277,15 +275,8 @@ impl Session {
             Phase::Unloaded(_) => {
                 state.phase = Phase::Open;
                 match found {
-                    Some((
-                        Loaded::Live {
-                            record,
-                            is_touch_due,
-                        },
-                        token,
-                    )) => {
+                    Some((Loaded::Live(record), token)) => {
                         state.base = Some(Base { token, record });
-                        state.is_touch_due = is_touch_due;
                     }
                     Some((Loaded::Superseded { is_recent: true }, token)) => {
                         state.superseded = Some(token.id);
@@ -645,7 +636,16 @@ impl Session {
     /// Closes the session to changes, and hands over what there is to write and to tell: nothing to write for most requests,
     /// and nothing but an end where the handler failed.
     pub(crate) fn seal(&self, handler: Handler) -> Sealed {
+        let engine = &self.0.engine;
+        let may_touch = {
+            let state = self.state();
+            handler == Handler::Succeeded && state.base.is_some() && !state.is_changed()
+        };
+        // The clock may be code of the application, so no lock is held. It is asked now, and not when the session was loaded, so
+        // that slow requests keep a session alive.
+        let now = may_touch.then(|| engine.now());
         let mut state = self.state();
+        let is_dirty = state.is_changed() || now.is_some_and(|now| state.is_touch_due(engine, now));
         let told = Told {
             varies: state.looked_at,
             clears_site_data: state.clears_site_data && self.0.engine.clear_site_data,
@@ -659,7 +659,7 @@ impl Session {
             return Sealed::Clean(told);
         }
         match (handler, state.ended) {
-            (Handler::Succeeded, _) if !state.is_clean() => {
+            (Handler::Succeeded, _) if is_dirty => {
                 let changes = state.changes.hand_over();
                 Sealed::Dirty(told, state.pending(changes))
             }
@@ -887,7 +887,7 @@ impl DetachedSession {
     /// What the store has of the session now.
     async fn record(&self, token: &SessionToken) -> Result<Record, SessionError> {
         match self.work.engine().load(token).await? {
-            Loaded::Live { record, .. } => Ok(record),
+            Loaded::Live(record) => Ok(record),
             Loaded::Superseded { .. } => Err(ErrorKind::Superseded.into()),
             Loaded::Gone => Err(ErrorKind::Ended.into()),
         }

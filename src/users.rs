@@ -25,8 +25,8 @@ use crate::token::RecordId;
 /// A login proves the user by itself, and is written after its handler. One that is not written yet when sessions are ended is
 /// not ended with them: it makes a session afterwards, and a new one where that which it was made in has been ended. So change
 /// the password, or mark the ban, before you end sessions: every login that is checked later fails. One that was checked before
-/// may still be on its way. Where it must not get through, put what it was checked against into the session, beside
-/// [`log_in`](crate::Session::log_in), and compare that at each request:
+/// may still be on its way. Where it must not get through, put what it was checked against into the session, after
+/// [`log_in`](crate::Session::log_in) (which may start an empty one), and compare that at each request:
 ///
 /// ```
 /// use cloakroom::{Session, SessionError};
@@ -34,8 +34,8 @@ use crate::token::RecordId;
 /// struct User { id: i64, password_version: u64, is_banned: bool }
 ///
 /// fn log_in(session: &Session, checked: &User) -> Result<(), SessionError> {
-///     session.insert("password_version", checked.password_version)?;
-///     session.log_in(checked.id)
+///     session.log_in(checked.id)?;
+///     session.insert("password_version", checked.password_version)
 /// }
 ///
 /// /// With the user as the database has it now.

@@ -277,6 +277,25 @@ async fn a_handler_that_outlives_its_session_does_not_bring_it_back() {
     }
 }
 
+/// Neither is to be recorded when it comes, and the first is when it is answered.
+#[tokio::test]
+async fn slow_requests_one_after_the_other_keep_a_session_alive() {
+    let Setup { clock, layer, .. } = setup();
+    let slow = axum::routing::get(move |session: Session| async move {
+        clock.advance(20 * MINUTE);
+        session
+            .get::<String>("theme")
+            .map(Option::unwrap_or_default)
+    });
+    let app = support::routes().route("/slow", slow).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    for _ in 0..3 {
+        browser.get("/slow").await.assert(200, "dark");
+    }
+    assert!(is_alive(&mut browser).await);
+}
+
 #[tokio::test]
 async fn a_slow_write_is_kept_where_another_request_kept_the_session_alive() {
     let Setup { clock, layer, .. } = setup();

@@ -168,7 +168,7 @@ fn not_opened(scheme: &str, rest: &str) -> StoreError {
 /// RFC 3986, section 3.1. What else stands before a colon may be a password, as where the scheme is missing.
 fn is_scheme(text: &str) -> bool {
     let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_scheme_byte)
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(is_scheme_byte)
 }
 
 #[async_trait]

@@ -192,22 +192,25 @@ where
     }
 }
 
-/// Refuses a login behind the host, where it stands with a slash too few or too many, or one in the password: sqlx takes it for
-/// the name of a database, which errors show.
+/// Refuses a login behind the host, where it stands with a slash too few or too many, or with a slash or a question mark in the
+/// password: sqlx takes it for the name of a database, which errors show, or of an option, which it logs.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn check_login(url: &str, dialect: &Dialect) -> Result<(), StoreError> {
     let (_scheme, rest) = url.split_once(':').unwrap_or_default();
     let is_in_place = rest.strip_prefix("//").is_some_and(|rest| {
-        let (place, _options) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
+        let (place, options) = rest.split_once(['?', '#']).unwrap_or((rest, ""));
         let (_host, database) = place.split_once('/').unwrap_or((place, ""));
-        !database.contains('@')
+        let mut options = options.split('&');
+        let is_login = |option: &str| option.split('=').next().unwrap_or(option).contains('@');
+        !database.contains('@') && !options.any(is_login)
     });
-    is_in_place.then_some(()).ok_or_else(|| {
-        StoreError::message(format!(
-            "the {} URL must look like scheme://user:password@host:port/database; a slash in the password is %2F",
+    if !is_in_place {
+        return Err(StoreError::message(format!(
+            "the {} URL must look like scheme://user:password@host:port/database; in the password, a slash is %2F and a question mark %3F",
             dialect.engine
-        ))
-    })
+        )));
+    }
+    Ok(())
 }
 
 fn to_integer(number: u64) -> i64 {
