@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Loads the demo with eight connections for ten minutes, or for so many seconds: bench/soak.sh 60
-# Fails where a request does, or where memory grows after a warm-up of a tenth of the time. Needs wrk, of the package wrk.
+# Fails where a request does, or where memory grows after a warm-up of a tenth of the time. At least 20. Needs curl, and wrk of the package wrk.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -30,18 +30,28 @@ resident_kib() {
 
 wrk --threads 8 --connections 8 --duration "${seconds}s" --timeout 10s --script bench/soak.lua "$address" >"$directory/wrk" &
 wrk=$!
-sleep $((seconds / 10))
-warm=$(resident_kib)
-highest=$warm
+# A login needs 19 MiB for its hash for a moment, so that the least of a while is what counts.
+samples=()
 while kill -0 "$wrk" 2>/dev/null; do
-  now=$(resident_kib)
-  ((now <= highest)) || highest=$now
+  samples+=("$(resident_kib)")
+  # wrk counts a request that is never answered as none.
+  curl --silent --fail --max-time 10 --output /dev/null "$address/" || { echo "the demo does not answer" >&2; exit 1; }
   sleep 1
 done
 wait "$wrk"
-end=$(resident_kib)
+
+tenth=$((${#samples[@]} / 10))
+least() {
+  printf '%s\n' "$@" | sort -n | head -n 1
+}
+warm=$(least "${samples[@]:tenth:tenth}")
+end=$(least "${samples[@]: -tenth}")
 
 cat "$directory/wrk"
-echo "memory: $warm KiB after warm-up, $highest at most, $end at the end"
+if grep -E 'panicked|ERROR' "$directory/log"; then
+  echo "the demo has logged errors" >&2
+  exit 1
+fi
+echo "memory: $warm KiB after a tenth of the time, $end KiB at the end"
 grep -q '^errors: 0 ' "$directory/wrk" || { echo "requests failed" >&2; exit 1; }
-((highest - warm <= most_growth_kib)) || { echo "memory grew by $((highest - warm)) KiB" >&2; exit 1; }
+((end - warm <= most_growth_kib)) || { echo "memory grew by $((end - warm)) KiB" >&2; exit 1; }
