@@ -525,7 +525,7 @@ impl World {
         }
 
         // A cookie goes with what this very request ended, and one that comes is good, unless its session was ended since: so
-        // that a late answer to an old cookie takes no good one away, in whatever order the answers come in.
+        // that a late answer of a request that did neither takes no good one away, in whatever order the answers come in.
         for answer in answers {
             match &answer.cookie {
                 Cookie::Kept => {}

@@ -272,6 +272,8 @@ async fn a_login_in_the_place_of_the_database_is_refused_and_not_shown() {
             "/cloakroom:secret@host/database",
             "///cloakroom:secret@host/database",
             "//cloakroom:12/secret@host/database",
+            "//cloakroom:?secret@host/database",
+            "//cloakroom:12?a=b&secret@host/database=c",
             "cloakroom:secret@host://database",
         ] {
             assert_not_opened(&format!("{scheme}:{rest}"), &["://user:password@host"]).await;
