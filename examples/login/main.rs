@@ -150,6 +150,7 @@ async fn run<S: SessionStore>(
             users::DEMO_PASSWORD
         )?;
     }
+    let asked_to_stop = asked_to_stop()?;
     writeln!(out, "cloakroom demo on http://{address}")?;
     out.flush()?;
 
@@ -160,7 +161,7 @@ async fn run<S: SessionStore>(
         app.into_make_service_with_connect_info::<SocketAddr>(),
     )
     .with_graceful_shutdown(async move {
-        asked_to_stop().await;
+        asked_to_stop.await;
         let _ = stop.send(());
     });
     let too_late = async {
@@ -175,26 +176,25 @@ async fn run<S: SessionStore>(
     Ok(())
 }
 
-/// Waits for Ctrl-C, or for the SIGTERM of a service manager.
-async fn asked_to_stop() {
-    let ctrl_c = async {
+/// Waits for Ctrl-C, or for the SIGTERM of a service manager. Either is heeded from the call on, and not only once it is awaited.
+#[cfg(unix)]
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = ctrl_c => {}
-        () = terminated => {}
-    }
+    })
 }
