@@ -330,7 +330,9 @@ fn next_record(
     if record.remember != old.remember || changes.login().is_some() {
         record.expires_at = engine.lifetimes.expiry(record.remember, now);
     } else if activity == Activity::Active
-        && let Some(expires_at) = engine.lifetimes.renewal(&record, now)
+        && let Some(expires_at) = engine
+            .lifetimes
+            .renewal(record.remember, record.expires_at, now)
     {
         record.expires_at = expires_at;
     }
@@ -346,7 +348,10 @@ async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
         return Fate::Over;
     }
     let renewal = match activity {
-        Activity::Active => engine.lifetimes.renewal(&base.record, now),
+        Activity::Active => {
+            let (remember, expires_at) = (base.record.remember, base.record.expires_at);
+            engine.lifetimes.renewal(remember, expires_at, now)
+        }
         Activity::Passive => None,
     };
     if let Some(expires_at) = renewal {

@@ -135,12 +135,15 @@ impl Lifetimes {
 
     /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later expiry than the timeout
     /// gives comes from a layer with a longer one, and moves back.
-    pub(crate) fn renewal(&self, record: &Record, now: Timestamp) -> Option<Timestamp> {
-        let renewed = self.expiry(record.remember, now);
-        let moves = renewed
-            .since(record.expires_at)
-            .max(record.expires_at.since(renewed));
-        (moves > Duration::ZERO && moves >= self.touch_interval(record.remember)).then_some(renewed)
+    pub(crate) fn renewal(
+        &self,
+        remember: bool,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let renewed = self.expiry(remember, now);
+        let moves = renewed.distance(expires_at);
+        (moves > Duration::ZERO && moves >= self.touch_interval(remember)).then_some(renewed)
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.

@@ -120,12 +120,6 @@ impl State {
         self.ended.is_some() || !self.changes.is_empty(base)
     }
 
-    /// Whether the session has to be touched, if nothing else is written.
-    fn is_touch_due(&self, engine: &Engine, now: Timestamp) -> bool {
-        let is_due = |base: &Base| engine.lifetimes.renewal(&base.record, now).is_some();
-        self.activity == Activity::Active && self.base.as_ref().is_some_and(is_due)
-    }
-
     /// What there is to write, with these changes.
     fn pending(&self, changes: ChangeSet) -> Pending {
         Pending {
@@ -637,18 +631,10 @@ impl Session {
     /// and nothing but an end where the handler failed.
     pub(crate) fn seal(&self, handler: Handler) -> Sealed {
         let engine = &self.0.engine;
-        let may_touch = {
-            let state = self.state();
-            handler == Handler::Succeeded && state.base.is_some() && !state.is_changed()
-        };
-        // The clock may be code of the application, so no lock is held. It is asked now, and not when the session was loaded, so
-        // that slow requests keep a session alive.
-        let now = may_touch.then(|| engine.now());
         let mut state = self.state();
-        let is_dirty = state.is_changed() || now.is_some_and(|now| state.is_touch_due(engine, now));
         let told = Told {
             varies: state.looked_at,
-            clears_site_data: state.clears_site_data && self.0.engine.clear_site_data,
+            clears_site_data: state.clears_site_data && engine.clear_site_data,
         };
         let was_open = matches!(state.phase, Phase::Open);
         state.phase = match state.phase {
@@ -659,10 +645,24 @@ impl Session {
             return Sealed::Clean(told);
         }
         match (handler, state.ended) {
-            (Handler::Succeeded, _) if is_dirty => {
+            (Handler::Succeeded, _) if state.is_changed() => {
                 let changes = state.changes.hand_over();
                 Sealed::Dirty(told, state.pending(changes))
             }
+            (Handler::Succeeded, _) => match &state.base {
+                Some(base) if state.activity == Activity::Active => {
+                    let (remember, expires_at) = (base.record.remember, base.record.expires_at);
+                    // The clock may be code of the application, which runs under no lock. It is asked now, and not when the
+                    // session was loaded, so that slow requests keep a session alive.
+                    drop(state);
+                    let renewal = engine.lifetimes.renewal(remember, expires_at, engine.now());
+                    match renewal {
+                        Some(_) => Sealed::Dirty(told, self.state().pending(ChangeSet::default())),
+                        None => Sealed::Clean(told),
+                    }
+                }
+                _ => Sealed::Clean(told),
+            },
             (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => {
                 let end = Pending {
                     ended,
@@ -674,7 +674,7 @@ impl Session {
                 };
                 Sealed::Dirty(told, end)
             }
-            _ => Sealed::Clean(told),
+            (Handler::Failed, _) => Sealed::Clean(told),
         }
     }
 
