@@ -145,6 +145,12 @@ fn sizes_that_browsers_drop_are_refused() {
 #[test]
 fn zero_and_crossed_timeouts_are_refused() {
     const SECOND: Duration = Duration::from_secs(1);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    accepted(|layer| {
+        layer
+            .idle_timeout(MILLISECOND)
+            .absolute_timeout(MILLISECOND)
+    });
     refused("idle_timeout", |layer| layer.idle_timeout(Duration::ZERO));
     refused("absolute_timeout", |layer| {
         layer.absolute_timeout(Duration::from_nanos(1))
