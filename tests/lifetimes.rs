@@ -138,6 +138,10 @@ async fn the_touch_interval_is_configurable() {
     spy.calls();
     browser.get("/get/theme").await;
     assert_eq!(spy.calls(), ["load", "touch"]);
+
+    // In the same millisecond there is nothing to move.
+    browser.get("/get/theme").await;
+    assert_eq!(spy.calls(), ["load"]);
 }
 
 #[tokio::test]

@@ -26,8 +26,8 @@ const PRUNED_AFTER: Duration = Duration::from_secs(600);
 /// The longest TTL, a century: Redis refuses one that reaches beyond its numbers, when the rest of a script is done already.
 const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 
-/// Room for a call, less its largest arguments, so that it is written without growing.
-const A_CALL: usize = 320;
+/// Bytes of a call besides its largest arguments, so that it is written without growing.
+const CALL_OVERHEAD: usize = 320;
 
 /// How many sessions of a user one call removes.
 const REMOVED_AT_ONCE: usize = 250;
@@ -156,22 +156,19 @@ impl RedisStore {
         let index = user
             .filter(|_| !spans_slots)
             .map(|user| self.index_key(user));
-        let record_id = id.to_string();
         let size: usize = arguments.iter().map(|argument| argument.len()).sum();
-        let mut call = Cmd::with_capacity(16, size + A_CALL);
-        call.arg("EVALSHA")
-            .arg(script.get_hash())
-            .arg(1 + usize::from(index.is_some()))
-            .arg(self.session_key(id))
+        let keys = 1 + usize::from(index.is_some());
+        let mut call = call_of(script, keys, size);
+        call.arg(self.session_key(id))
             .arg(index)
-            .arg(record_id)
+            .arg(id.to_string())
             .arg(user.map_or("", UserId::as_str))
             .arg(record.version().number())
             .arg(expires_at)
             .arg(ttl)
             .arg(pruned)
             .arg(arguments);
-        let answer = self.run(script, &call).await?;
+        let answer: i64 = self.run(script, &call).await?;
 
         if let Some(user) = user
             && spans_slots
@@ -181,15 +178,19 @@ impl RedisStore {
             // session lasts: should the next write stop between the two, the entry must not end before the session. Readers
             // clear what outlasts it.
             let ttl = (2 * ttl).min(LONGEST_TTL);
-            let mut call = self.scripts.file.key(self.index_key(user));
-            call.arg(id.to_string()).arg(now + ttl).arg(ttl).arg(pruned);
-            let () = call.invoke_async(&mut self.connection.clone()).await?;
+            let mut call = call_of(&self.scripts.file, 1, 0);
+            call.arg(self.index_key(user))
+                .arg(id.to_string())
+                .arg(now + ttl)
+                .arg(ttl)
+                .arg(pruned);
+            let () = self.run(&self.scripts.file, &call).await?;
         }
         Ok(answer)
     }
 
     /// Runs a call of a script, which the server has to be told the first time.
-    async fn run(&self, script: &Script, call: &Cmd) -> RedisResult<i64> {
+    async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> RedisResult<T> {
         let mut connection = self.connection.clone();
         match call.query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -405,6 +406,14 @@ impl Scripts {
     }
 }
 
+/// The beginning of a call of a script with so many keys, with room for arguments of this size: [`Script`]'s own grows as it is
+/// written.
+fn call_of(script: &Script, keys: usize, size: usize) -> Cmd {
+    let mut call = Cmd::with_capacity(16, size + CALL_OVERHEAD);
+    call.arg("EVALSHA").arg(script.get_hash()).arg(keys);
+    call
+}
+
 fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
     move |error| StoreError::new(format!("could not {what} in Redis"), error)
 }
@@ -412,7 +421,7 @@ fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let answer = Cmd::with_capacity(5, A_CALL)
+        let answer = Cmd::with_capacity(5, CALL_OVERHEAD)
             .arg("HMGET")
             .arg(self.session_key(id))
             .arg(Row::FIELDS)
@@ -523,13 +532,11 @@ impl UserIndex for RedisStore {
         // What is removed is taken out of the index as it goes on, so that a call which comes to its timeout has made a start.
         for ids in ids.chunks(REMOVED_AT_ONCE) {
             for ids in ids.chunks(at_once) {
-                let mut call = self.scripts.remove_of.prepare_invoke();
-                for id in ids {
-                    call.key(self.session_key(*id));
-                }
-                let some: u64 = call
-                    .arg(user.as_str())
-                    .invoke_async(&mut self.connection.clone())
+                let keys: Vec<_> = ids.iter().map(|id| self.session_key(*id)).collect();
+                let mut call = call_of(&self.scripts.remove_of, keys.len(), 0);
+                call.arg(keys).arg(user.as_str());
+                let some: u64 = self
+                    .run(&self.scripts.remove_of, &call)
                     .await
                     .map_err(&failed)?;
                 removed += some;
