@@ -77,6 +77,11 @@ impl<St: SessionStore> SessionLayer<St> {
     pub fn sessions(&self) -> Sessions<St> {
         Sessions::new(self.engine.clone(), self.store.clone())
     }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
 }
 
 impl<St> Clone for SessionLayer<St> {

@@ -51,7 +51,7 @@
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
-//! | test timeouts | [`TestClock`] |
+//! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [operations](docs::operations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //!
 //! # Features
@@ -67,6 +67,7 @@
 //! | `memcached` | | [`MemcachedStore`] |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `metrics` | | the events below as counters, and store latencies |
+//! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
 //! | `conformance` | | the store contract as tests: [`conformance`] |
 //!
 //! # What it says
@@ -106,6 +107,8 @@ mod report;
 mod service;
 mod session;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 mod transport;
 mod users;

@@ -7,12 +7,13 @@ mod support;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
+use cloakroom::testing::FaultyStore;
 use cloakroom::{MemoryStore, Session, SessionError, Transport};
 use http::Request;
-use support::{Reply, Spy, app, builder, routes, send};
+use support::{Reply, app, builder, routes, send};
 
-fn setup() -> (Spy<MemoryStore>, Router) {
-    let spy = Spy::new(MemoryStore::new());
+fn setup() -> (FaultyStore<MemoryStore>, Router) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .transport(Transport::Bearer)
         .build()
@@ -90,7 +91,7 @@ async fn the_scheme_has_no_case_and_no_other_scheme_or_place_will_do() {
     with(&app, &format!("/get/theme?access_token={token}"), &[])
         .await
         .assert(200, "nothing");
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -100,7 +101,7 @@ async fn a_token_in_a_form_is_no_session() {
         let theme = session.get::<String>("theme")?;
         Ok(format!("{theme:?} and {} bytes", form.len()))
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone()).transport(Transport::Bearer);
     let app = routes()
         .route("/form", post(handler))
@@ -120,7 +121,7 @@ async fn a_token_in_a_form_is_no_session() {
     send(&app, posted(""))
         .await
         .assert(200, &format!("None and {length} bytes"));
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
     send(&app, posted(&format!("Bearer {token}")))
         .await
         .assert(200, &format!("Some(\"dark\") and {length} bytes"));

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
+use cloakroom::testing::FaultyStore;
 use cloakroom::{Keys, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use http::header::COOKIE;
 use http::{HeaderValue, Request};
@@ -16,11 +17,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::base64::{decode, encode};
-use support::{Browser, Reply, Spy, app, builder, key, request, routes, send};
+use support::{Browser, Reply, app, builder, key, request, routes, send};
 
 /// An application, and the cookie values of two sessions in it.
-async fn two_sessions() -> (Router, Spy<MemoryStore>, String, String) {
-    let spy = Spy::new(MemoryStore::new());
+async fn two_sessions() -> (Router, FaultyStore<MemoryStore>, String, String) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     let mut tokens = Vec::new();
     for value in ["first", "second"] {
@@ -98,7 +99,7 @@ async fn two_different_good_values_are_an_anonymous_request() {
         assert_eq!(with_cookies(&app, &[both.join("; ")]).await.body, "nothing");
         assert_eq!(with_cookies(&app, &both).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 /// Every order of these cookies, and every way to cut it into headers.
@@ -182,7 +183,7 @@ async fn every_order_and_every_cut_into_headers_of_good_bad_and_repeated_values_
             );
         }
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -224,7 +225,7 @@ async fn the_name_is_compared_byte_for_byte() {
             .body,
         "nothing"
     );
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -246,7 +247,7 @@ async fn a_token_is_good_nowhere_but_in_the_cookie() {
     for request in requests {
         assert_eq!(send(&app, request.unwrap()).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -256,7 +257,7 @@ async fn a_token_in_a_form_is_no_session() {
         let theme = session.get::<String>("theme")?;
         Ok(format!("{theme:?} and {} bytes", form.len()))
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = routes()
         .route("/form", post(handler))
         .layer(SessionLayer::new(spy.clone(), key()));
@@ -284,7 +285,7 @@ async fn a_token_in_a_form_is_no_session() {
             send(&app, request.unwrap()).await.assert(200, &expected);
         }
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
     let with_the_cookie = Request::post("/form")
         .header(COOKIE, format!("__Host-session={token}"))
         .body(Body::empty());
@@ -328,12 +329,12 @@ async fn any_changed_or_cut_token_is_anonymous_and_costs_no_store_call() {
             "nothing"
         );
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
 async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_call() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     // Such a token has letters in which the alphabets of base64 differ.
     let random = |bytes: &mut [u8]| {
         bytes.fill(0xff);
@@ -373,7 +374,7 @@ async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_
             "{value}"
         );
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -386,7 +387,7 @@ async fn a_token_of_another_name_or_another_key_is_anonymous() {
         .token()
         .unwrap();
 
-    let spy = Spy::new(store);
+    let spy = FaultyStore::new(store);
     let renamed = app(builder(spy.clone())
         .cookie_name("__Host-other")
         .build()
@@ -407,7 +408,7 @@ async fn a_token_of_another_name_or_another_key_is_anonymous() {
             .body,
         "nothing"
     );
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -469,7 +470,7 @@ async fn large_empty_and_nameless_headers_are_anonymous() {
     ] {
         assert_eq!(with_cookies(&app, &[header]).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -501,8 +502,8 @@ fn allowed(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// An application with a session in it, and the session's token.
-fn one_session() -> (Router, Spy<MemoryStore>, Vec<u8>) {
-    let spy = Spy::new(MemoryStore::new());
+fn one_session() -> (Router, FaultyStore<MemoryStore>, Vec<u8>) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     let token = now(Browser::new(&app).get("/insert/theme/dark")).token();
     spy.calls();

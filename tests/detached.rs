@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use cloakroom::testing::{Fault, FaultyStore};
 use cloakroom::{DetachedSession, ErrorKind, MemoryStore, Session, SessionError, TestClock};
-use support::{Browser, Spy, builder, routes};
+use support::{Browser, builder, routes};
 use tokio::task::JoinSet;
 
 type Kept = Arc<Mutex<Vec<DetachedSession>>>;
 
 struct Setup {
     clock: TestClock,
-    spy: Spy<MemoryStore>,
+    spy: FaultyStore<MemoryStore>,
     browser: Browser,
     app: Router,
     kept: Kept,
@@ -26,7 +27,7 @@ struct Setup {
 /// An application that keeps a detached handle of every request to `/detach…`.
 fn setup() -> Setup {
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let kept = Kept::default();
     let detach = |change: fn(&Session) -> Result<(), SessionError>| {
         let kept = kept.clone();
@@ -223,7 +224,7 @@ async fn a_session_that_its_own_request_ended_or_never_made_cannot_be_saved() {
     let mut ended = setup.detached("/detach_and_destroy").await;
     ended.insert("later", 1).unwrap();
     assert_eq!(ended.save().await.unwrap_err().kind(), ErrorKind::Ended);
-    assert_eq!(setup.spy.store.len(), 0);
+    assert_eq!(setup.spy.inner().len(), 0);
     Browser::new(&setup.app).get("/keys").await.assert(200, "");
 }
 
@@ -233,10 +234,10 @@ async fn a_save_that_failed_can_be_tried_again() {
     setup.browser.get("/insert/theme/dark").await;
     let mut later = setup.detached("/detach").await;
     later.insert("later", 1).unwrap();
-    setup.spy.is_down();
+    setup.spy.fail(Fault::Refused);
     assert_eq!(later.save().await.unwrap_err().kind(), ErrorKind::Store);
     assert_eq!(later.reload().await.unwrap_err().kind(), ErrorKind::Store);
-    setup.spy.is_well();
+    setup.spy.recover();
     later.save().await.unwrap();
     setup.browser.get("/keys").await.assert(200, "later,theme");
 }

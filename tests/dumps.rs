@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use axum::Router;
+use cloakroom::testing::FaultyStore;
 use cloakroom::{
     MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore, SessionLayer,
     SessionStore,
@@ -18,7 +19,7 @@ use memchr::memmem;
 use sqlx::{MySqlPool, PgPool};
 use support::base64::{decode, encode};
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
-use support::{Browser, Spy, app, key};
+use support::{Browser, app, key};
 
 /// The sessions' tokens, and those that they had before.
 async fn tokens(app: &Router) -> Vec<String> {
@@ -231,13 +232,13 @@ async fn a_dump_of_memcached_holds_no_token() {
 
 #[tokio::test]
 async fn what_a_store_holds_opens_no_session() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     let mut browser = Browser::new(&app);
     browser.get("/log_in/ada").await.assert(200, "done");
     let token = decode(&browser.token());
     let id = RecordId::from_bytes(token[..16].try_into().unwrap());
-    let record = spy.store.load(id).await.unwrap().unwrap();
+    let record = spy.inner().load(id).await.unwrap().unwrap();
     // A format number and a checksum stand before the JSON.
     let json: serde_json::Value = serde_json::from_slice(&record.encode().unwrap()[5..]).unwrap();
     let hash = json["secret_hash"].as_str().unwrap();
@@ -259,6 +260,6 @@ async fn what_a_store_holds_opens_no_session() {
             .await
             .assert(401, "");
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
     browser.get("/user").await.assert(200, "ada");
 }

@@ -16,6 +16,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware::{Next, from_fn};
 use axum::routing::get;
+use cloakroom::testing::StoreCall::{
+    self, Insert, Load, PurgeExpired, Remove, RemoveAllOf, Replace, SessionsOf, Touch,
+};
+use cloakroom::testing::{Fault, FaultyStore};
 use cloakroom::{
     ErrorKind, MemoryStore, Record, RecordId, Replaced, Session, SessionError, SessionLayer,
     SessionStore, SqliteStore, StoreError, TestClock, Timestamp, UserId, UserIndex, Version,
@@ -23,11 +27,11 @@ use cloakroom::{
 };
 use http::Request;
 use http::header::COOKIE;
-use support::{Browser, Spy, app, builder, key, send};
+use support::{Browser, app, builder, key, send};
 use tower::{Layer, ServiceExt};
 
-fn setup() -> (Spy<MemoryStore>, Browser) {
-    let spy = Spy::new(MemoryStore::new());
+fn setup() -> (FaultyStore<MemoryStore>, Browser) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .store_timeout(Duration::from_millis(50))
         .build()
@@ -41,8 +45,8 @@ async fn while_the_store_is_down_requests_are_answered_503_and_the_cookie_is_goo
     let (spy, mut browser) = setup();
     browser.get("/log_in/ada").await;
     let cookies = browser.cookies();
-    for trouble in [Spy::is_down, Spy::hangs] {
-        trouble(&spy);
+    for fault in [Fault::Refused, Fault::Hangs] {
+        spy.fail(fault);
         for path in [
             "/",
             "/get/theme",
@@ -60,7 +64,7 @@ async fn while_the_store_is_down_requests_are_answered_503_and_the_cookie_is_goo
             assert_eq!(reply.header("cache-control"), Some("no-store"));
             assert_eq!(
                 spy.calls(),
-                ["load"],
+                [Load],
                 "the handler ran, or the store was asked again"
             );
             assert!(
@@ -73,14 +77,14 @@ async fn while_the_store_is_down_requests_are_answered_503_and_the_cookie_is_goo
         browser.clone().get_with("/", &[]).await;
         assert_eq!(browser.cookies(), cookies);
     }
-    spy.is_well();
+    spy.recover();
     browser.get("/user").await.assert(200, "ada");
 }
 
 #[tokio::test]
 async fn a_visitor_does_not_notice_that_the_store_is_down_until_something_has_to_be_stored() {
     let (spy, mut browser) = setup();
-    spy.is_down();
+    spy.fail(Fault::Refused);
     browser.get("/").await.assert(200, "untouched");
     browser.get("/get/theme").await.assert(200, "nothing");
     let reply = browser.get("/insert/theme/dark").await;
@@ -91,19 +95,19 @@ async fn a_visitor_does_not_notice_that_the_store_is_down_until_something_has_to
 #[tokio::test]
 async fn a_write_that_failed_is_answered_503_and_the_session_is_as_before() {
     for (path, call) in [
-        ("/insert/theme/light", "replace"),
-        ("/update/visits", "replace"),
-        ("/regenerate", "replace"),
-        ("/log_in/eve", "replace"),
-        ("/log_out", "remove"),
+        ("/insert/theme/light", Replace),
+        ("/update/visits", Replace),
+        ("/regenerate", Replace),
+        ("/log_in/eve", Replace),
+        ("/log_out", Remove),
     ] {
         let (spy, mut browser) = setup();
         browser.get("/insert/theme/dark").await;
-        spy.fails(call);
+        spy.fail_at(call, Fault::Refused);
         let reply = browser.get(path).await;
         reply.assert(503, "");
         reply.assert_no_cookie();
-        spy.is_well();
+        spy.recover();
         browser.get("/get/theme").await.assert(200, "dark");
         browser.get("/user").await.assert(401, "");
     }
@@ -114,40 +118,40 @@ async fn when_the_answer_to_a_write_is_lost_the_record_has_the_old_token_or_the_
     for path in ["/regenerate", "/log_in/ada"] {
         let (spy, mut browser) = setup();
         browser.get("/insert/theme/dark").await;
-        spy.loses_the_answer("replace");
+        spy.fail_at(Replace, Fault::AnswerLost);
         let reply = browser.get(path).await;
         reply.assert(503, "");
         reply.assert_no_cookie();
-        spy.is_well();
+        spy.recover();
         // The write took effect and nobody has its token: the old one is dead, and no third one came about.
         browser.get("/get/theme").await.assert(200, "nothing");
-        assert_eq!(spy.store.len(), 1);
+        assert_eq!(spy.inner().len(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_failed_touch_spoils_no_answer() {
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let mut browser = Browser::new(&app(builder(spy.clone())
         .clock(clock.clone())
         .build()
         .unwrap()));
     browser.get("/remember/ada").await;
     clock.advance(Duration::from_secs(5 * 24 * 60 * 60));
-    spy.fails("touch");
+    spy.fail_at(Touch, Fault::Refused);
     let reply = browser.get("/user").await;
     reply.assert(200, "ada");
     reply.assert_no_cookie();
-    spy.is_well();
+    spy.recover();
     spy.calls();
     browser.get("/user").await.assert(200, "ada");
-    assert_eq!(spy.calls(), ["load", "touch"]);
+    assert_eq!(spy.calls(), [Load, Touch]);
 }
 
 #[tokio::test]
 async fn a_random_generator_that_fails_is_an_error_and_never_a_token() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .random(|_| Err("no entropy"))
         .build()
@@ -158,7 +162,7 @@ async fn a_random_generator_that_fails_is_an_error_and_never_a_token() {
         reply.assert(500, "");
         reply.assert_no_cookie();
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 
     let good = Browser::new(&app(SessionLayer::new(spy.clone(), key())))
         .get("/insert/theme/dark")
@@ -280,7 +284,7 @@ async fn a_corrupt_record_is_no_session_and_is_left_as_it_is() {
 #[derive(Clone, Default)]
 struct Rigged {
     store: MemoryStore,
-    calls: Arc<Mutex<Vec<&'static str>>>,
+    calls: Arc<Mutex<Vec<StoreCall>>>,
     pace: Arc<Mutex<Pace>>,
     /// The call of this number fails.
     fault: Arc<Mutex<Option<(usize, Fault)>>>,
@@ -301,15 +305,9 @@ enum Pace {
     Granted,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    BeforeItsEffect,
-    AfterItsEffect,
-}
-
 impl Rigged {
     /// The calls since the last time this was asked.
-    fn calls(&self) -> Vec<&'static str> {
+    fn calls(&self) -> Vec<StoreCall> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
@@ -332,7 +330,7 @@ impl Rigged {
 
     async fn call<T>(
         &self,
-        name: &'static str,
+        name: StoreCall,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let number = {
@@ -340,7 +338,7 @@ impl Rigged {
             calls.push(name);
             calls.len() - 1
         };
-        if !matches!(name, "load" | "sessions_of") {
+        if !matches!(name, Load | SessionsOf) {
             let meanwhile = self.meanwhile.lock().unwrap().take();
             if let Some(meanwhile) = meanwhile {
                 meanwhile.await;
@@ -348,12 +346,12 @@ impl Rigged {
         }
         let fault = *self.fault.lock().unwrap();
         self.step().await;
-        if fault == Some((number, Fault::BeforeItsEffect)) {
+        if fault == Some((number, Fault::Refused)) {
             return Err(StoreError::message("the call failed"));
         }
         let answer = call.await;
         self.step().await;
-        if fault == Some((number, Fault::AfterItsEffect)) {
+        if fault == Some((number, Fault::AnswerLost)) {
             return Err(StoreError::message("the answer was lost"));
         }
         answer
@@ -390,11 +388,11 @@ impl fmt::Debug for Rigged {
 #[async_trait::async_trait]
 impl SessionStore for Rigged {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        self.call("load", self.store.load(id)).await
+        self.call(Load, self.store.load(id)).await
     }
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.call("insert", self.store.insert(id, record)).await
+        self.call(Insert, self.store.insert(id, record)).await
     }
 
     async fn replace(
@@ -403,28 +401,27 @@ impl SessionStore for Rigged {
         expected: Version,
         record: &Record,
     ) -> Result<Replaced, StoreError> {
-        self.call("replace", self.store.replace(id, expected, record))
+        self.call(Replace, self.store.replace(id, expected, record))
             .await
     }
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.call("touch", self.store.touch(id, record)).await
+        self.call(Touch, self.store.touch(id, record)).await
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.call("remove", self.store.remove(id)).await
+        self.call(Remove, self.store.remove(id)).await
     }
 
     async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.call("purge_expired", self.store.purge_expired(now))
-            .await
+        self.call(PurgeExpired, self.store.purge_expired(now)).await
     }
 }
 
 #[async_trait::async_trait]
 impl UserIndex for Rigged {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        self.call("sessions_of", self.store.sessions_of(user)).await
+        self.call(SessionsOf, self.store.sessions_of(user)).await
     }
 
     async fn remove_all_of(
@@ -432,7 +429,7 @@ impl UserIndex for Rigged {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, StoreError> {
-        self.call("remove_all_of", self.store.remove_all_of(user, except))
+        self.call(RemoveAllOf, self.store.remove_all_of(user, except))
             .await
     }
 }
@@ -450,7 +447,7 @@ struct Scenario {
     /// The user has another session, which is all that the cap allows.
     is_elsewhere: bool,
     /// What the request asks of the store, where nothing goes wrong.
-    calls: &'static [&'static str],
+    calls: &'static [StoreCall],
     /// How often the handler itself waits.
     waits: usize,
     /// What is seen of the session by the old token, the new one, and the session elsewhere, as far as there are such: before
@@ -598,7 +595,7 @@ impl Rig {
         assert_eq!(reply.status, 200, "a lock is held");
         assert_eq!(
             self.store.calls(),
-            ["load", "replace", "load", "replace"],
+            [Load, Replace, Load, Replace],
             "it met no other request"
         );
     }
@@ -620,7 +617,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
     let scenarios = [
         Scenario {
             path: "/two_changes",
-            calls: &["load", "replace"],
+            calls: &[Load, Replace],
             waits: 1,
             states: &[
                 "visitor theme=\"dark\"",
@@ -631,7 +628,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/two_changes",
             is_lazy: true,
-            calls: &["load", "replace"],
+            calls: &[Load, Replace],
             waits: 1,
             states: &[
                 "visitor theme=\"dark\"",
@@ -642,14 +639,14 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/two_changes",
             before: &[],
-            calls: &["insert"],
+            calls: &[Insert],
             waits: 1,
             states: &["nothing", "visitor first=1 second=2"],
             ..visitor
         },
         Scenario {
             path: "/regenerate",
-            calls: &["load", "replace"],
+            calls: &[Load, Replace],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "nothing | visitor theme=\"dark\"",
@@ -658,7 +655,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         },
         Scenario {
             path: "/log_in/ada",
-            calls: &["load", "replace"],
+            calls: &[Load, Replace],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "nothing | ada theme=\"dark\"",
@@ -667,7 +664,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         },
         Scenario {
             path: "/stay",
-            calls: &["load", "replace"],
+            calls: &[Load, Replace],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "nothing | visitor theme=\"dark\"",
@@ -676,7 +673,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         },
         Scenario {
             path: "/log_out",
-            calls: &["load", "remove"],
+            calls: &[Load, Remove],
             states: &["visitor theme=\"dark\"", "nothing"],
             ..visitor
         },
@@ -684,7 +681,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/log_in/grace",
             before: &["/log_in/ada", "/insert/theme/dark"],
-            calls: &["load", "insert", "remove"],
+            calls: &[Load, Insert, Remove],
             states: &[
                 "ada theme=\"dark\" | nothing",
                 "ada theme=\"dark\" | grace",
@@ -694,7 +691,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         },
         Scenario {
             path: "/destroy_and_insert",
-            calls: &["load", "remove", "insert"],
+            calls: &[Load, Remove, Insert],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "nothing | nothing",
@@ -707,7 +704,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
             path: "/log_in/ada",
             cap: Some(WhenFull::EndOldest),
             is_elsewhere: true,
-            calls: &["load", "replace", "sessions_of", "remove"],
+            calls: &[Load, Replace, SessionsOf, Remove],
             states: &[
                 "visitor theme=\"dark\" | nothing | ada",
                 "nothing | ada theme=\"dark\" | ada",
@@ -718,7 +715,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/log_in/ada",
             cap: Some(WhenFull::Refuse),
-            calls: &["load", "sessions_of", "replace", "sessions_of"],
+            calls: &[Load, SessionsOf, Replace, SessionsOf],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "nothing | ada theme=\"dark\"",
@@ -729,7 +726,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
             path: "/log_in/ada",
             cap: Some(WhenFull::Refuse),
             is_elsewhere: true,
-            calls: &["load", "sessions_of"],
+            calls: &[Load, SessionsOf],
             states: &["visitor theme=\"dark\" | ada"],
             ..visitor
         },
@@ -737,7 +734,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/two_changes",
             is_overtaken: true,
-            calls: &["load", "replace", "load", "replace"],
+            calls: &[Load, Replace, Load, Replace],
             waits: 1,
             states: &[
                 "visitor theme=\"dark\"",
@@ -749,7 +746,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/update/visits",
             is_overtaken: true,
-            calls: &["load", "replace", "load", "replace"],
+            calls: &[Load, Replace, Load, Replace],
             states: &[
                 "visitor theme=\"dark\"",
                 "visitor theme=\"dark\" visits=1",
@@ -760,7 +757,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
         Scenario {
             path: "/log_in/ada",
             is_overtaken: true,
-            calls: &["load", "replace", "load", "replace"],
+            calls: &[Load, Replace, Load, Replace],
             states: &[
                 "visitor theme=\"dark\" | nothing",
                 "visitor theme=\"dark\" visits=1 | nothing",
@@ -784,7 +781,7 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
             // What would be left of it must not come to another request.
             drop(rig.store.meanwhile.lock().unwrap().take());
             let until_it_is_loaded = match scenario.calls {
-                ["load", ..] if !scenario.is_lazy => 2,
+                [Load, ..] if !scenario.is_lazy => 2,
                 _ => 0,
             };
             let kept = std::mem::take(&mut *rig.kept.lock().unwrap());
@@ -816,18 +813,18 @@ async fn a_request_that_is_dropped_at_any_await_is_written_whole_or_not_at_all()
 async fn a_fault_at_any_store_call_leaves_the_old_token_good_or_the_new_one_and_never_none() {
     let visitor = Scenario {
         before: &["/insert/theme/dark"],
-        calls: &["load", "replace"],
+        calls: &[Load, Replace],
         ..Scenario::default()
     };
     let overtaken = Scenario {
         is_overtaken: true,
-        calls: &["load", "replace", "load", "replace"],
+        calls: &[Load, Replace, Load, Replace],
         ..visitor
     };
     let of_another_user = Scenario {
         path: "/log_in/grace",
         before: &["/log_in/ada", "/insert/theme/dark"],
-        calls: &["load", "insert", "remove"],
+        calls: &[Load, Insert, Remove],
         ..visitor
     };
     let end_oldest = Scenario {
@@ -887,7 +884,7 @@ async fn a_fault_at_any_store_call_leaves_the_old_token_good_or_the_new_one_and_
             ..overtaken
         },
         Scenario {
-            calls: &["load", "replace", "sessions_of", "remove"],
+            calls: &[Load, Replace, SessionsOf, Remove],
             states: &[
                 "visitor theme=\"dark\" | nothing | ada",
                 "nothing | ada theme=\"dark\" | ada",
@@ -897,14 +894,7 @@ async fn a_fault_at_any_store_call_leaves_the_old_token_good_or_the_new_one_and_
         },
         Scenario {
             is_overtaken: true,
-            calls: &[
-                "load",
-                "replace",
-                "load",
-                "replace",
-                "sessions_of",
-                "remove",
-            ],
+            calls: &[Load, Replace, Load, Replace, SessionsOf, Remove],
             states: &[
                 "visitor theme=\"dark\" | nothing | ada",
                 "visitor theme=\"dark\" visits=1 | nothing | ada",
@@ -914,20 +904,13 @@ async fn a_fault_at_any_store_call_leaves_the_old_token_good_or_the_new_one_and_
             ..end_oldest
         },
         Scenario {
-            calls: &["load", "sessions_of", "replace", "sessions_of"],
+            calls: &[Load, SessionsOf, Replace, SessionsOf],
             states: &[OLD, "nothing | ada theme=\"dark\""],
             ..refuse
         },
         Scenario {
             is_overtaken: true,
-            calls: &[
-                "load",
-                "sessions_of",
-                "replace",
-                "load",
-                "replace",
-                "sessions_of",
-            ],
+            calls: &[Load, SessionsOf, Replace, Load, Replace, SessionsOf],
             states: &[
                 OLD,
                 OLD_AFTER_ANOTHER,
@@ -961,18 +944,18 @@ async fn a_fault_at_any_store_call_leaves_the_old_token_good_or_the_new_one_and_
 
         let mut states: Vec<String> = Vec::new();
         for (number, call) in scenario.calls.iter().enumerate() {
-            for fault in [Fault::BeforeItsEffect, Fault::AfterItsEffect] {
+            for fault in [Fault::Refused, Fault::AnswerLost] {
                 let rig = Rig::new(&scenario).await;
                 *rig.store.fault.lock().unwrap() = Some((number, fault));
                 let reply = rig.browser.send(scenario.path, &[]).await;
                 *rig.store.fault.lock().unwrap() = None;
                 drop(rig.store.meanwhile.lock().unwrap().take());
                 let state = rig.state(new_token.as_ref()).await;
-                let place = format!("{fault:?} of {call} {number}: {state}\n{scenario:?}");
+                let place = format!("{fault:?} of {call:?} {number}: {state}\n{scenario:?}");
                 let seen: Vec<_> = state.split(" | ").collect();
                 let is_old_good = seen[0] != "nothing";
                 let is_new_good = seen[1] != "nothing";
-                if (*call, fault) == ("insert", Fault::AfterItsEffect) {
+                if (*call, fault) == (Insert, Fault::AnswerLost) {
                     // A login of another user has two steps. This is as if the request was dropped between them: the client
                     // has the first user's session still, and nobody has the token of the other.
                     assert!(is_old_good && is_new_good, "{place}");
@@ -1003,12 +986,12 @@ async fn a_save_that_is_dropped_at_any_await_is_written_whole_or_not_at_all_and_
     for (is_overtaken, calls, expected) in [
         (
             false,
-            &["replace"][..],
+            &[Replace][..],
             &["visitor theme=\"dark\"", "visitor first=1 theme=\"light\""][..],
         ),
         (
             true,
-            &["replace", "load", "replace"],
+            &[Replace, Load, Replace],
             &[
                 "visitor theme=\"dark\"",
                 "visitor theme=\"dark\" visits=1",
@@ -1043,7 +1026,7 @@ async fn a_save_that_is_dropped_at_any_await_is_written_whole_or_not_at_all_and_
                 saved.unwrap();
                 assert_eq!(polls, 2 * calls.len() + 1);
                 // The last call is that of this look at it.
-                assert_eq!(rig.store.calls(), [calls, &["load"]].concat());
+                assert_eq!(rig.store.calls(), [calls, &[Load]].concat());
                 break;
             }
             rig.assert_not_blocked(&token).await;
@@ -1100,8 +1083,8 @@ async fn a_handler_that_panics_commits_nothing_and_blocks_nobody() {
     };
     let in_the_handler = in_the_handler
         .into_iter()
-        .map(|handler| (handler, false, &["load"][..]));
-    let in_the_commit = (in_the_commit, true, &["load", "replace", "load"][..]);
+        .map(|handler| (handler, false, &[Load][..]));
+    let in_the_commit = (in_the_commit, true, &[Load, Replace, Load][..]);
     for (handler, is_overtaken, calls) in in_the_handler.chain([in_the_commit]) {
         let route = get(move |session: Session| async move { handler(&session) });
         let scenario = Scenario {
@@ -1130,7 +1113,7 @@ async fn a_handler_that_panics_commits_nothing_and_blocks_nobody() {
 /// As with a timeout between the layer and the handler.
 #[tokio::test]
 async fn an_error_of_the_inner_service_writes_nothing_but_an_end_and_is_passed_on() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = SessionLayer::new(spy.clone(), key());
     let app = app(layer.clone());
     let service = layer.layer(tower::service_fn(|request: Request<Body>| async move {
@@ -1156,7 +1139,7 @@ async fn an_error_of_the_inner_service_writes_nothing_but_an_end_and_is_passed_o
     // The error is passed on as well where the end cannot be written.
     let mut browser = Browser::new(&app);
     browser.get("/log_in/ada").await;
-    spy.fails("remove");
+    spy.fail_at(Remove, Fault::Refused);
     let mut request = support::request("/log_out");
     let cookie = browser.cookies()[0].parse().unwrap();
     request.headers_mut().insert(COOKIE, cookie);

@@ -10,15 +10,19 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{ErrorKind, MemoryStore, Session, SessionError, SessionLayer};
 use http::{Request, Response};
 use http_body_util::Full;
-use support::{Browser, Spy, app, builder, key, routes};
+use support::{Browser, app, builder, key, routes};
 use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::test]
 async fn a_second_layer_of_the_same_name_uses_the_session_that_is_there() {
-    let (outer, inner) = (Spy::new(MemoryStore::new()), Spy::new(MemoryStore::new()));
+    let (outer, inner) = (
+        FaultyStore::new(MemoryStore::new()),
+        FaultyStore::new(MemoryStore::new()),
+    );
     let nested = routes().layer(SessionLayer::new(inner.clone(), key()));
     let app = Router::new()
         .nest("/nested", nested)
@@ -30,8 +34,8 @@ async fn a_second_layer_of_the_same_name_uses_the_session_that_is_there() {
     browser.get("/get/theme").await.assert(200, "dark");
     outer.calls();
     browser.get("/nested/update/visits").await.assert(200, "1");
-    assert_eq!(outer.calls(), ["load", "replace"]);
-    assert_eq!(inner.calls(), Vec::<&str>::new());
+    assert_eq!(outer.calls(), [StoreCall::Load, StoreCall::Replace]);
+    assert_eq!(inner.calls(), []);
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
+use cloakroom::testing::{Fault, FaultyStore};
 use cloakroom::{ErrorKind, MemoryStore, Session, SessionError, TestClock};
-use support::{Browser, Spy, builder, routes};
+use support::{Browser, builder, routes};
 
-fn setup() -> (Spy<MemoryStore>, Router, TestClock) {
+fn setup() -> (FaultyStore<MemoryStore>, Router, TestClock) {
     async fn unloaded(request: Request) -> Result<String, SessionError> {
         let session = Session::from_extensions(request.extensions())?;
         for error in [
@@ -28,7 +29,7 @@ fn setup() -> (Spy<MemoryStore>, Router, TestClock) {
         first.and(second)?;
         Ok(session.get("theme")?.unwrap_or_default())
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let clock = TestClock::new();
     let layer = builder(spy.clone())
         .clock(clock.clone())
@@ -52,21 +53,23 @@ async fn a_route_that_does_not_ask_for_the_session_costs_no_store_call_and_varie
     let reply = browser.get("/").await;
     reply.assert(200, "untouched");
     assert_eq!(reply.header("vary"), None);
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
 async fn a_route_that_asks_loads_once_and_works_as_without_lazy() {
+    use cloakroom::testing::StoreCall::{Load, Remove, Replace};
+
     let (spy, app, _) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
     spy.calls();
     for (path, body, calls) in [
-        ("/get/theme", "dark", &["load"][..]),
-        ("/update/visits", "1", &["load", "replace"]),
-        ("/log_in/ada", "done", &["load", "replace"]),
-        ("/user", "ada", &["load"]),
-        ("/log_out", "done", &["load", "remove"]),
+        ("/get/theme", "dark", &[Load][..]),
+        ("/update/visits", "1", &[Load, Replace]),
+        ("/log_in/ada", "done", &[Load, Replace]),
+        ("/user", "ada", &[Load]),
+        ("/log_out", "done", &[Load, Remove]),
         ("/get/theme", "nothing", &[]),
     ] {
         let reply = browser.get(path).await;
@@ -81,12 +84,12 @@ async fn a_store_that_is_down_spoils_only_the_routes_that_ask() {
     let (spy, app, _) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.is_down();
+    spy.fail(Fault::Refused);
     browser.get("/").await.assert(200, "untouched");
     let reply = browser.get("/get/theme").await;
     reply.assert(503, "");
     reply.assert_no_cookie();
-    spy.is_well();
+    spy.recover();
     browser.get("/get/theme").await.assert(200, "dark");
 }
 
@@ -107,7 +110,7 @@ async fn a_bad_cookie_is_anonymous() {
         .get_with("/get/theme", &[("cookie", &cookie)])
         .await
         .assert(200, "nothing");
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]

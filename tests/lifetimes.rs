@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{MemoryStore, Session, SessionLayer, TestClock};
-use support::{Browser, Spy, app, builder};
+use support::{Browser, app, builder};
 use tokio::sync::Notify;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,8 +20,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 struct Setup {
     clock: TestClock,
-    spy: Spy<MemoryStore>,
-    layer: SessionLayer<Spy<MemoryStore>>,
+    spy: FaultyStore<MemoryStore>,
+    layer: SessionLayer<FaultyStore<MemoryStore>>,
     app: Router,
 }
 
@@ -28,7 +29,7 @@ struct Setup {
 fn setup() -> Setup {
     let clock = TestClock::new();
     let stopped = TestClock::new();
-    let spy = Spy::new(MemoryStore::with_clock(1000, stopped));
+    let spy = FaultyStore::new(MemoryStore::with_clock(1000, stopped));
     let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
     Setup {
         app: app(layer.clone()),
@@ -54,7 +55,7 @@ async fn a_session_ends_30_minutes_after_its_last_request_though_the_store_still
     clock.advance(30 * MINUTE);
     assert!(!is_alive(&mut browser).await);
     assert_eq!(
-        spy.store.len(),
+        spy.inner().len(),
         1,
         "the store collected it, so that the layer's own check was not tested"
     );
@@ -106,7 +107,7 @@ async fn a_thousand_reads_in_the_touch_interval_write_nothing() {
     }
     let calls = spy.calls();
     assert_eq!(calls.len(), 1000);
-    assert!(calls.iter().all(|call| *call == "load"));
+    assert!(calls.iter().all(|call| *call == StoreCall::Load));
 }
 
 #[tokio::test]
@@ -120,13 +121,16 @@ async fn a_read_after_the_touch_interval_touches_once_and_writes_no_data() {
     spy.calls();
     browser.get("/get/theme").await.assert_no_cookie();
     browser.get("/get/theme").await;
-    assert_eq!(spy.calls(), ["load", "touch", "load"]);
+    assert_eq!(
+        spy.calls(),
+        [StoreCall::Load, StoreCall::Touch, StoreCall::Load]
+    );
 }
 
 #[tokio::test]
 async fn the_touch_interval_is_configurable() {
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .clock(clock.clone())
         .touch_interval(Duration::ZERO)
@@ -137,11 +141,11 @@ async fn the_touch_interval_is_configurable() {
     clock.advance(Duration::from_millis(1));
     spy.calls();
     browser.get("/get/theme").await;
-    assert_eq!(spy.calls(), ["load", "touch"]);
+    assert_eq!(spy.calls(), [StoreCall::Load, StoreCall::Touch]);
 
     // In the same millisecond there is nothing to move.
     browser.get("/get/theme").await;
-    assert_eq!(spy.calls(), ["load"]);
+    assert_eq!(spy.calls(), [StoreCall::Load]);
 }
 
 #[tokio::test]
@@ -274,7 +278,7 @@ async fn a_handler_that_outlives_its_session_does_not_bring_it_back() {
         assert!(
             !spy.calls()
                 .iter()
-                .any(|call| ["touch", "replace"].contains(call)),
+                .any(|call| [StoreCall::Touch, StoreCall::Replace].contains(call)),
             "{path} wrote"
         );
         browser.get("/keys").await.assert(200, "");

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::middleware::{Next, from_fn};
+use cloakroom::testing::{Fault, FaultyStore, StoreCall};
 use cloakroom::{MemcachedStore, MemoryStore, SessionLayer, SqliteStore, TestClock, Transport};
 use http::{HeaderMap, Request};
 use support::servers::Server;
-use support::{Browser, Spy, app, builder, key};
+use support::{Browser, app, builder, key};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -73,7 +74,7 @@ impl io::Write for Log {
 async fn the_life_of_a_session_is_told() {
     let (log, _guard) = Log::start();
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(builder(spy.clone()).clock(clock.clone()).build().unwrap());
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
@@ -96,22 +97,20 @@ async fn the_life_of_a_session_is_told() {
     );
 
     // A conflict, and a write of a session that was ended meanwhile.
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let slow = tokio::spawn(browser.send("/update/visits", &[]));
-    gate.arrived(1).await;
-    spy.stop_nowhere();
+    gate.arrived().await;
     browser.get("/insert/theme/light").await;
-    gate.let_through(1);
+    gate.release();
     slow.await.unwrap();
     log.assert("DEBUG", "conflict");
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let slow = tokio::spawn(browser.send("/update/visits", &[]));
-    gate.arrived(1).await;
-    spy.stop_nowhere();
+    gate.arrived().await;
     let old = browser.clone();
     browser.get("/log_out").await;
     log.assert("DEBUG", "destroyed");
-    gate.let_through(1);
+    gate.release();
     slow.await.unwrap();
     assert!(
         log.assert("INFO", "dropped_write")
@@ -146,10 +145,10 @@ async fn the_life_of_a_session_is_told() {
 #[tokio::test]
 async fn failures_are_told_with_their_cause() {
     let (log, _guard) = Log::start();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
     browser.get("/insert/theme/dark").await;
-    spy.is_down();
+    spy.fail(Fault::Refused);
     browser.get("/").await.assert(503, "");
     let line = log.assert("ERROR", "store_error");
     assert!(
@@ -217,7 +216,7 @@ async fn a_corrupt_record_is_a_warning_without_its_content() {
 #[tokio::test]
 async fn the_whole_log_holds_no_token_and_no_data() {
     let (log, _guard) = Log::start();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     let mut browser = Browser::new(&app);
     let mut tokens = Vec::new();
@@ -239,7 +238,7 @@ async fn the_whole_log_holds_no_token_and_no_data() {
                 .map(|cookie| cookie.split_once('=').unwrap().1.to_owned()),
         );
     }
-    spy.is_down();
+    spy.fail(Fault::Refused);
     browser.get("/insert/diary/dear%20diary").await;
     let log = log.take();
     assert!(
@@ -363,7 +362,7 @@ async fn an_error_that_a_handler_answers_with_is_told_once_if_it_is_the_servers_
 #[tokio::test]
 async fn what_happens_outside_of_requests_is_told_as_well() {
     let (log, _guard) = Log::start();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = SessionLayer::new(spy.clone(), key());
     let sessions = layer.sessions();
     let app = app(layer);
@@ -376,7 +375,7 @@ async fn what_happens_outside_of_requests_is_told_as_well() {
     assert_eq!(sessions.revoke_all("ada").await.unwrap(), 2);
     let told = log.assert("DEBUG", "destroyed");
     assert!(told.contains("count=2") && !told.contains("ada"), "{told}");
-    spy.is_down();
+    spy.fail(Fault::Refused);
     sessions.purge_expired().await.unwrap_err();
     let told = log.assert("ERROR", "store_error");
     assert!(told.contains("operation=\"purge_expired\""), "{told}");

@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
     MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore, TestClock,
 };
-use support::{Browser, Spy, app, builder, key, routes};
+use support::{Browser, app, builder, key, routes};
 use tokio::task::JoinSet;
 
 async fn sqlite() -> (tempfile::TempDir, SqliteStore) {
@@ -74,23 +75,25 @@ async fn a_logout_wins_over_a_slow_write(store: impl SessionStore + Clone) {
         "/clear",
         "/regenerate",
     ] {
-        let spy = Spy::new(store.clone());
+        let spy = FaultyStore::new(store.clone());
         let app = app(SessionLayer::new(spy.clone(), key()));
         let mut browser = Browser::new(&app);
         browser.get("/insert/theme/dark").await;
         let old = browser.clone();
 
-        let gate = spy.stop_at("replace");
+        let mut gate = spy.hold_next(StoreCall::Replace);
         let slow_request = tokio::spawn(browser.send(slow, &[]));
-        gate.arrived(1).await;
+        gate.arrived().await;
         browser.get("/log_out").await.assert(200, "done");
-        gate.let_through(1);
+        gate.release();
         let late = slow_request.await.unwrap();
         late.assert_no_cookie();
-        spy.stop_nowhere();
 
         assert_eq!(
-            spy.calls().iter().filter(|call| **call == "insert").count(),
+            spy.calls()
+                .iter()
+                .filter(|call| **call == StoreCall::Insert)
+                .count(),
             1,
             "{slow} made a session"
         );
@@ -116,42 +119,41 @@ async fn a_logout_wins_over_a_slow_write_in_sqlite() {
 #[tokio::test]
 async fn a_logout_wins_over_a_touch() {
     let clock = cloakroom::TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(builder(spy.clone()).clock(clock.clone()).build().unwrap());
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
     let old = browser.clone();
     clock.advance(Duration::from_secs(600));
-    let gate = spy.stop_at("touch");
+    let mut gate = spy.hold_next(StoreCall::Touch);
     let read = tokio::spawn(browser.send("/get/theme", &[]));
-    gate.arrived(1).await;
+    gate.arrived().await;
     browser.get("/log_out").await;
-    gate.let_through(1);
+    gate.release();
     let read = read.await.unwrap();
     read.assert(200, "dark");
     read.assert_no_cookie();
     old.clone().get("/get/theme").await.assert(200, "nothing");
-    assert_eq!(spy.store.len(), 0);
+    assert_eq!(spy.inner().len(), 0);
 }
 
 /// Starts a request that stops before it writes, makes another one meanwhile, and lets the first go on.
 async fn overtaken(
     browser: &mut Browser,
-    spy: &Spy<MemoryStore>,
+    spy: &FaultyStore<MemoryStore>,
     slow: &str,
     fast: &str,
 ) -> (support::Reply, support::Reply) {
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let slow = tokio::spawn(browser.send(slow, &[]));
-    gate.arrived(1).await;
-    spy.stop_nowhere();
+    gate.arrived().await;
     let fast = browser.get(fast).await;
-    gate.let_through(1);
+    gate.release();
     (slow.await.unwrap(), fast)
 }
 
-fn setup() -> (Spy<MemoryStore>, Browser) {
-    let spy = Spy::new(MemoryStore::new());
+fn setup() -> (FaultyStore<MemoryStore>, Browser) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
     (spy, browser)
 }
@@ -167,13 +169,12 @@ async fn a_write_that_another_write_overtook_is_applied_to_the_newer_record() {
         let (spy, mut browser) = setup();
         browser.get("/insert/theme/dark").await;
         browser.get("/update/visits").await;
-        let gate = spy.stop_at("replace");
+        let mut gate = spy.hold_next(StoreCall::Replace);
         let slow_request = tokio::spawn(browser.send(slow, &[]));
-        gate.arrived(1).await;
-        spy.stop_nowhere();
+        gate.arrived().await;
         browser.get("/insert/theme/fast").await;
         browser.get("/update/visits").await;
-        gate.let_through(1);
+        gate.release();
         assert_eq!(slow_request.await.unwrap().status, 200);
         browser.get("/get/theme").await.assert(200, theme);
         browser.get("/get/visits").await.assert(200, visits);
@@ -201,7 +202,7 @@ async fn of_two_parallel_regenerates_one_token_is_good_and_the_browser_has_it() 
     slow.assert(200, "done");
     slow.assert_no_cookie();
     browser.get("/get/theme").await.assert(200, "dark");
-    assert_eq!(spy.store.len(), 1);
+    assert_eq!(spy.inner().len(), 1);
 }
 
 #[tokio::test]
@@ -236,21 +237,21 @@ async fn a_login_whose_session_was_ended_meanwhile_starts_a_new_one_without_the_
 async fn a_logout_wins_over_a_login_of_the_same_token() {
     let (spy, mut browser) = setup();
     browser.get("/insert/theme/dark").await;
-    let gate = spy.stop_at("remove");
+    let mut gate = spy.hold_next(StoreCall::Remove);
     let log_out = tokio::spawn(browser.send("/log_out", &[]));
-    gate.arrived(1).await;
+    gate.arrived().await;
     let login = browser.get("/log_in/ada").await;
     assert_eq!(login.cookies().len(), 1);
-    gate.let_through(1);
+    gate.release();
     let log_out = log_out.await.unwrap();
     log_out.assert(200, "done");
-    assert_eq!(spy.store.len(), 0);
+    assert_eq!(spy.inner().len(), 0);
     browser.get("/user").await.assert(401, "");
 }
 
 #[tokio::test]
 async fn parallel_changes_that_are_too_large_together_are_an_error_and_the_first_is_kept() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(builder(spy.clone()).data_limit(40).build().unwrap());
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/b").await;
@@ -278,25 +279,26 @@ async fn an_update_whose_value_changed_its_type_meanwhile_is_an_error() {
 
 #[tokio::test]
 async fn a_commit_that_another_node_overtakes_again_and_again_is_tried_until_it_is_through() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
     // It has a queue of its own, so that only the store's answer says that it came first.
-    let mut of_another_node = Browser::new(&app(SessionLayer::new(spy.store.clone(), key())));
+    let mut of_another_node = Browser::new(&app(SessionLayer::new(spy.inner().clone(), key())));
     let reply = browser.get("/update/visits").await;
     of_another_node.keep(&reply);
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let slow = tokio::spawn(browser.send("/update/visits", &[]));
     for overtaken in 2..6_u32 {
-        gate.arrived(1).await;
+        gate.arrived().await;
         let visits = overtaken.to_string();
         of_another_node
             .get("/update/visits")
             .await
             .assert(200, &visits);
-        gate.let_through(1);
+        let next = spy.hold_next(StoreCall::Replace);
+        std::mem::replace(&mut gate, next).release();
     }
-    gate.arrived(1).await;
-    gate.let_through(1);
+    gate.arrived().await;
+    gate.release();
     slow.await.unwrap().assert(200, "2");
     of_another_node.get("/get/visits").await.assert(200, "6");
 }
@@ -424,7 +426,7 @@ async fn a_write_or_an_end_with_a_token_that_was_just_replaced_is_refused_and_le
             late.assert(409, "");
             browser.keep(&late);
             browser.get("/get/theme").await.assert(200, "dark");
-            assert_eq!(spy.store.len(), 1);
+            assert_eq!(spy.inner().len(), 1);
         }
     }
 }
@@ -460,7 +462,7 @@ async fn a_login_with_a_token_that_was_just_replaced_starts_a_session_of_its_own
     other.get("/user").await.assert(200, "ada");
     other.get("/get/theme").await.assert(200, "nothing");
     browser.get("/user").await.assert(200, "ada");
-    assert_eq!(spy.store.len(), 2);
+    assert_eq!(spy.inner().len(), 2);
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ use axum::extract::Path;
 use axum::http::HeaderMap;
 use axum::response::AppendHeaders;
 use axum::routing::get;
+use cloakroom::testing::FaultyStore;
 use cloakroom::{
     Client, CurrentUser, MemoryStore, SameSite, Session, SessionError, SessionLayer, TestClock,
 };
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
-use support::{Browser, Spy, app, builder, key, routes, send};
+use support::{Browser, app, builder, key, routes, send};
 
 fn default_app() -> Router {
     app(SessionLayer::new(MemoryStore::new(), key()))
@@ -342,7 +343,7 @@ async fn log_out_clears_site_data_where_the_layer_says_so_and_destroy_does_not()
 
 #[tokio::test]
 async fn ten_thousand_visitors_without_a_cookie_cost_no_store_call_and_get_no_cookie() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     for n in 0..10_000 {
         let path = [
@@ -354,8 +355,8 @@ async fn ten_thousand_visitors_without_a_cookie_cost_no_store_call_and_get_no_co
         ][n % 5];
         send(&app, support::request(path)).await.assert_no_cookie();
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
-    assert_eq!(spy.store.len(), 0);
+    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.inner().len(), 0);
 }
 
 #[tokio::test]
@@ -367,27 +368,29 @@ async fn a_session_with_nothing_in_it_is_not_stored() {
         session.remove::<String>("theme")?;
         Ok(())
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = Router::new()
         .route("/", get(emptied))
         .layer(SessionLayer::new(spy.clone(), key()));
     Browser::new(&app).get("/").await.assert_no_cookie();
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
 async fn calls_of_the_store_are_as_few_as_can_be() {
-    let spy = Spy::new(MemoryStore::new());
+    use cloakroom::testing::StoreCall::{Insert, Load, Remove, Replace};
+
+    let spy = FaultyStore::new(MemoryStore::new());
     let mut browser = Browser::new(&app(SessionLayer::new(spy.clone(), key())));
     for (path, expected) in [
-        ("/insert/theme/dark", &["insert"][..]),
-        ("/get/theme", &["load"]),
-        ("/", &["load"]),
-        ("/insert/theme/dark", &["load"]),
-        ("/insert/theme/light", &["load", "replace"]),
-        ("/update/visits", &["load", "replace"]),
-        ("/log_in/ada", &["load", "replace"]),
-        ("/log_out", &["load", "remove"]),
+        ("/insert/theme/dark", &[Insert][..]),
+        ("/get/theme", &[Load]),
+        ("/", &[Load]),
+        ("/insert/theme/dark", &[Load]),
+        ("/insert/theme/light", &[Load, Replace]),
+        ("/update/visits", &[Load, Replace]),
+        ("/log_in/ada", &[Load, Replace]),
+        ("/log_out", &[Load, Remove]),
         ("/get/theme", &[]),
     ] {
         browser.get(path).await;

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use cloakroom::testing::{Fault, FaultyStore, StoreCall};
 use cloakroom::{
     AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore,
     SessionLayer, SessionStore, Sessions, SqliteStore, StoreError, TestClock,
@@ -16,7 +17,7 @@ use cloakroom::{
 use sqlx::{MySqlPool, PgPool};
 use support::servers::{Server, run_redis};
 use support::stores::{Backend, Kind};
-use support::{Browser, Spy, app, builder, key};
+use support::{Browser, app, builder, key};
 
 /// Round trips of a visitor, a read, a due touch, a write, and a logout, once the connections and scripts are there.
 async fn round_trips(kind: Kind) -> [u64; 5] {
@@ -139,18 +140,18 @@ async fn mysql_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_l
 
 #[tokio::test(start_paused = true)]
 async fn the_purge_task_goes_on_after_an_error_and_ends_when_it_is_stopped() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let sessions = builder(spy.clone()).build().unwrap().sessions();
     let minute = Duration::from_secs(60);
-    spy.is_down();
+    spy.fail(Fault::Refused);
     let purge = sessions.spawn_purge(minute);
     tokio::time::sleep(minute / 2).await;
-    assert_eq!(spy.calls(), ["purge_expired"]);
+    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
     tokio::time::sleep(minute).await;
-    assert_eq!(spy.calls(), ["purge_expired"]);
-    spy.is_well();
+    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
+    spy.recover();
     tokio::time::sleep(minute * 3).await;
-    assert_eq!(spy.calls(), ["purge_expired"; 3]);
+    assert_eq!(spy.calls(), [StoreCall::PurgeExpired; 3]);
     purge.stop().await;
     tokio::time::sleep(minute * 3).await;
     assert!(spy.calls().is_empty());
@@ -158,12 +159,12 @@ async fn the_purge_task_goes_on_after_an_error_and_ends_when_it_is_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_hangs_can_be_stopped() {
-    let spy = Spy::new(MemoryStore::new());
-    spy.hangs();
+    let spy = FaultyStore::new(MemoryStore::new());
+    spy.fail(Fault::Hangs);
     let sessions = builder(spy.clone()).build().unwrap().sessions();
     let purge = sessions.spawn_purge(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(spy.calls(), ["purge_expired"]);
+    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
     purge.stop().await;
 }
 

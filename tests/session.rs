@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{ErrorKind, Key, MemoryStore, Session, SessionError, SessionLayer};
 use http_body_util::{BodyExt, Full};
 use serde::{Deserialize, Serialize};
-use support::{Browser, Spy, app, builder, key, routes};
+use support::{Browser, app, builder, key, routes};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
-fn setup() -> (Spy<MemoryStore>, Router) {
-    let spy = Spy::new(MemoryStore::new());
+fn setup() -> (FaultyStore<MemoryStore>, Router) {
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     (spy, app)
 }
@@ -123,7 +124,7 @@ async fn an_equal_value_is_no_change() {
     spy.calls();
     for path in ["/insert/theme/dark", "/remove/missing"] {
         browser.get(path).await;
-        assert_eq!(spy.calls(), ["load"], "{path}");
+        assert_eq!(spy.calls(), [StoreCall::Load], "{path}");
     }
 }
 
@@ -137,7 +138,7 @@ async fn changes_that_cancel_each_other_out_write_nothing() {
         session.remove::<i32>("new")?;
         Ok(())
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let route = get(|session: Session| async { handler(session) });
     let app = routes()
         .route("/handler", route)
@@ -146,7 +147,7 @@ async fn changes_that_cancel_each_other_out_write_nothing() {
     browser.get("/insert/theme/dark").await;
     spy.calls();
     browser.get("/handler").await.assert(200, "");
-    assert_eq!(spy.calls(), ["load"]);
+    assert_eq!(spy.calls(), [StoreCall::Load]);
 }
 
 #[tokio::test]
@@ -271,7 +272,7 @@ async fn regenerate_replaces_the_token_and_keeps_the_record_and_its_data() {
     assert!(!is_good(&old).await, "the old token is good still");
     browser.get("/get/theme").await.assert(200, "dark");
     assert_eq!(browser.get("/id").await.body, id);
-    assert_eq!(spy.store.len(), 1);
+    assert_eq!(spy.inner().len(), 1);
 }
 
 #[tokio::test]
@@ -323,7 +324,7 @@ async fn destroy_ends_the_session_on_the_server() {
         browser.get("/insert/theme/dark").await;
         let replay = browser.clone();
         browser.get(path).await.assert(200, "done");
-        assert_eq!(spy.store.len(), 0);
+        assert_eq!(spy.inner().len(), 0);
         assert!(!is_good(&replay).await, "{path}");
     }
 }
@@ -371,7 +372,7 @@ async fn a_failed_request_changes_nothing_and_its_old_token_stays_good() {
         let reply = browser.get(&format!("/fail/{operation}")).await;
         reply.assert(500, "failed");
         reply.assert_no_cookie();
-        assert_eq!(spy.calls(), ["load"], "{operation}");
+        assert_eq!(spy.calls(), [StoreCall::Load], "{operation}");
         browser.get("/get/key").await.assert(200, "value");
         browser.get("/user").await.assert(401, "");
     }
@@ -380,7 +381,7 @@ async fn a_failed_request_changes_nothing_and_its_old_token_stays_good() {
         .get("/fail/insert")
         .await
         .assert_no_cookie();
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -395,7 +396,7 @@ async fn a_failed_request_that_ended_its_session_has_ended_it() {
             .await
             .assert(500, "failed");
         assert!(browser.cookies().is_empty());
-        assert_eq!(spy.store.len(), 0, "{operation}");
+        assert_eq!(spy.inner().len(), 0, "{operation}");
         old.clone().get("/get/key").await.assert(200, "nothing");
     }
 }
@@ -479,19 +480,19 @@ async fn a_change_from_a_spawned_task_or_a_streaming_body_is_an_error() {
         });
         Ok::<_, SessionError>(Body::new(body))
     });
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = routes()
         .route("/handler", handler)
         .layer(SessionLayer::new(spy.clone(), key()));
     let mut browser = Browser::new(&app);
-    let gate = spy.stop_at("insert");
+    let mut gate = spy.hold_next(StoreCall::Insert);
     let request = tokio::spawn(browser.send("/handler", &[]));
-    gate.arrived(1).await;
+    gate.arrived().await;
     // The handler is done, and the store has not taken its changes yet.
     turns.add_permits(1);
     let error = told.recv().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Sealed);
-    gate.let_through(1);
+    gate.release();
     let reply = request.await.unwrap();
     reply.assert(200, "Err(Sealed)");
     browser.keep(&reply);
@@ -513,7 +514,7 @@ async fn a_handle_of_a_request_that_never_got_to_its_end_is_sealed_too() {
             std::future::pending::<()>().await;
         }
     };
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = routes()
         .route("/handler", get(handler))
         .layer(SessionLayer::new(spy.clone(), key()));
@@ -528,7 +529,7 @@ async fn a_handle_of_a_request_that_never_got_to_its_end_is_sealed_too() {
         late.insert("late", 1).unwrap_err().kind(),
         ErrorKind::Sealed
     );
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -584,7 +585,7 @@ async fn a_value_that_two_tasks_of_a_request_take_is_given_to_one() {
 
 #[tokio::test]
 async fn an_insert_after_an_update_is_what_is_written_whatever_came_between() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let handler = axum::routing::get(|session: Session| async move {
         let n = session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1)?;
         session.insert("n", n)
@@ -594,13 +595,12 @@ async fn an_insert_after_an_update_is_what_is_written_whatever_came_between() {
         .layer(SessionLayer::new(spy.clone(), key()));
     let mut browser = Browser::new(&app);
     browser.get("/update/n").await;
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let fix = tokio::spawn(browser.send("/fix", &[]));
-    gate.arrived(1).await;
-    spy.stop_nowhere();
+    gate.arrived().await;
     browser.get("/update/n").await.assert(200, "2");
     browser.get("/update/n").await.assert(200, "3");
-    gate.let_through(1);
+    gate.release();
     fix.await.unwrap().assert(200, "");
     browser.get("/get/n").await.assert(200, "2");
 }

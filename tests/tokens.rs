@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::routing::get;
+use cloakroom::testing::{Fault, FaultyStore};
 use cloakroom::{
     AnyStore, ErrorKind, Keys, MemoryStore, RecordId, Session, SessionError, SessionLayer,
     SessionStore, SigningKey, SqliteStore, TestClock, WhenFull,
@@ -20,7 +21,7 @@ use http::{Request, Response};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::base64::decode;
 use support::servers::Server;
-use support::{Browser, Spy, app, key};
+use support::{Browser, app, key};
 use tower::{Layer, Service};
 
 #[tokio::test]
@@ -252,7 +253,7 @@ async fn no_error_shows_a_token_or_data() {
     }
 
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = support::builder(spy.clone())
         .clock(clock.clone())
         .data_limit(100)
@@ -284,11 +285,11 @@ async fn no_error_shows_a_token_or_data() {
     let (session, mut later, mut errors) = kept.lock().unwrap().take().unwrap();
     errors.push(session.insert("diary", "dear diary").unwrap_err());
     later.insert("diary", "dear diary, again").unwrap();
-    spy.is_down();
+    spy.fail(Fault::Refused);
     errors.push(later.save().await.unwrap_err());
-    spy.hangs();
+    spy.fail(Fault::Hangs);
     errors.push(later.save().await.unwrap_err());
-    spy.is_well();
+    spy.recover();
     let first = browser.token();
     browser.get("/log_in/ada").await;
     let second = browser.token();

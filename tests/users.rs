@@ -11,25 +11,26 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
+use cloakroom::testing::{Fault, FaultyStore, StoreCall};
 use cloakroom::{
     Client, Clock, ErrorKind, MemoryStore, RecordId, Session, SessionError, SessionLayer,
     SessionStore, Sessions, SqliteStore, TestClock, UserIndex, WhenFull,
 };
-use support::{Browser, Spy, app, builder, key, routes};
+use support::{Browser, app, builder, key, routes};
 use tokio::task::JoinSet;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 struct Setup {
     clock: TestClock,
-    spy: Spy<MemoryStore>,
-    sessions: Sessions<Spy<MemoryStore>>,
+    spy: FaultyStore<MemoryStore>,
+    sessions: Sessions<FaultyStore<MemoryStore>>,
     app: Router,
 }
 
 fn setup() -> Setup {
     let clock = TestClock::new();
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
     Setup {
         sessions: layer.sessions(),
@@ -74,7 +75,7 @@ async fn a_login_replaces_the_token_keeps_the_data_and_the_old_token_is_dead_at_
         .get("/get/cart")
         .await
         .assert(200, "nothing");
-    assert_eq!(spy.store.len(), 1);
+    assert_eq!(spy.inner().len(), 1);
 }
 
 #[tokio::test]
@@ -99,7 +100,7 @@ async fn another_user_gets_a_session_of_their_own_without_the_first_ones_data() 
     browser.get("/get/diary").await.assert(200, "nothing");
     assert_ne!(id(&mut browser).await, id_before);
     ada.clone().get("/user").await.assert(401, "");
-    assert_eq!(spy.store.len(), 1);
+    assert_eq!(spy.inner().len(), 1);
 }
 
 #[tokio::test]
@@ -227,7 +228,7 @@ async fn a_client_that_has_not_changed_is_not_written_again() {
     async fn record(session: Session) -> Result<(), SessionError> {
         session.set_client(Client::new().with_user_agent("phone"))
     }
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let app = routes()
         .route("/record", get(record))
         .layer(SessionLayer::new(spy.clone(), key()));
@@ -236,7 +237,10 @@ async fn a_client_that_has_not_changed_is_not_written_again() {
     spy.calls();
     browser.get("/record").await;
     browser.get("/record").await;
-    assert_eq!(spy.calls(), ["load", "replace", "load"]);
+    assert_eq!(
+        spy.calls(),
+        [StoreCall::Load, StoreCall::Replace, StoreCall::Load]
+    );
 }
 
 #[tokio::test]
@@ -281,14 +285,13 @@ async fn all_other_sessions_of_a_user_are_ended_and_a_racing_write_brings_none_b
     }
     let mut grace = logged_in(&app, "grace").await;
     // A change is being written to one of the sessions.
-    let gate = spy.stop_at("replace");
+    let mut gate = spy.hold_next(StoreCall::Replace);
     let racing = tokio::spawn(browsers[4].send("/update/visits", &[]));
-    gate.arrived(1).await;
+    gate.arrived().await;
     let keep = id(&mut browsers[0]).await;
     assert_eq!(sessions.revoke_others("ada", keep).await.unwrap(), 4);
-    gate.let_through(1);
+    gate.release();
     racing.await.unwrap().assert_no_cookie();
-    spy.stop_nowhere();
     for (n, browser) in browsers.iter_mut().enumerate() {
         let status = browser.get("/user").await.status.as_u16();
         assert_eq!(status, if n == 0 { 200 } else { 401 }, "browser {n}");
@@ -307,7 +310,7 @@ async fn a_login_in_flight_is_not_ended_with_the_other_sessions_of_its_user() {
     }
     for how in ["revoke", "revoke_others", "revoke_all"] {
         for is_new in [true, false] {
-            let spy = Spy::new(MemoryStore::new());
+            let spy = FaultyStore::new(MemoryStore::new());
             let layer = SessionLayer::new(spy.clone(), key());
             let sessions = layer.sessions();
             let app = routes().route("/log_in", get(log_in)).layer(layer);
@@ -319,10 +322,12 @@ async fn a_login_in_flight_is_not_ended_with_the_other_sessions_of_its_user() {
                 true => Browser::new(&app),
                 false => revoked.clone(),
             };
-            let gate = spy.stop_at(if is_new { "insert" } else { "replace" });
+            let mut gate = spy.hold_next(match is_new {
+                true => StoreCall::Insert,
+                false => StoreCall::Replace,
+            });
             let login = tokio::spawn(browser.send("/log_in", &[]));
-            gate.arrived(1).await;
-            spy.stop_nowhere();
+            gate.arrived().await;
             let count = match how {
                 "revoke" => u64::from(sessions.revoke(ended).await.unwrap()),
                 "revoke_others" => {
@@ -332,7 +337,7 @@ async fn a_login_in_flight_is_not_ended_with_the_other_sessions_of_its_user() {
                 _ => sessions.revoke_all("ada").await.unwrap(),
             };
             assert_eq!(count, if how == "revoke_all" { 2 } else { 1 }, "{how}");
-            gate.let_through(1);
+            gate.release();
             let reply = login.await.unwrap();
             reply.assert(200, "");
             browser.keep(&reply);
@@ -368,7 +373,7 @@ async fn a_record_id_is_no_credential() {
             .await
             .assert(401, "");
     }
-    assert_eq!(spy.calls(), Vec::<&str>::new());
+    assert_eq!(spy.calls(), []);
 }
 
 #[tokio::test]
@@ -384,7 +389,7 @@ async fn purge_removes_what_has_expired() {
     logged_in(&app, "grace").await;
     clock.advance(10 * MINUTE);
     assert_eq!(sessions.purge_expired().await.unwrap(), 1);
-    assert_eq!(spy.store.len(), 1);
+    assert_eq!(spy.inner().len(), 1);
     assert_eq!(sessions.clone().purge_expired().await.unwrap(), 0);
 }
 
@@ -474,7 +479,7 @@ async fn parallel_logins_never_exceed_the_cap_once_settled() {
 async fn crossing_logins(
     when_full: WhenFull,
     has_session: bool,
-    spy: Spy<MemoryStore>,
+    spy: FaultyStore<MemoryStore>,
 ) -> (support::Reply, Browser, Browser) {
     let clock = TestClock::new();
     let layer = builder(spy.clone())
@@ -484,25 +489,24 @@ async fn crossing_logins(
         .unwrap();
     let app = app(layer);
     let mut first = Browser::new(&app);
-    let mut written_by = "insert";
+    let mut written_by = StoreCall::Insert;
     if has_session {
         first.get("/insert/theme/dark").await;
-        written_by = "replace";
+        written_by = StoreCall::Replace;
     }
-    let gate = spy.stop_at(written_by);
+    let mut gate = spy.hold_next(written_by);
     let login = tokio::spawn(first.send("/log_in/ada", &[]));
-    gate.arrived(1).await;
-    spy.stop_nowhere();
+    gate.arrived().await;
     clock.advance(MINUTE);
     let second = logged_in(&app, "ada").await;
-    gate.let_through(1);
+    gate.release();
     let reply = login.await.unwrap();
     first.keep(&reply);
     (reply, first, second)
 }
 
-fn spy() -> Spy<MemoryStore> {
-    Spy::new(MemoryStore::new())
+fn spy() -> FaultyStore<MemoryStore> {
+    FaultyStore::new(MemoryStore::new())
 }
 
 #[tokio::test]
@@ -518,13 +522,16 @@ async fn the_last_of_crossing_logins_is_refused_though_it_was_a_visitors_session
 #[tokio::test]
 async fn the_last_of_crossing_logins_is_refused_though_the_answer_to_its_end_is_lost() {
     let spy = spy();
-    spy.loses_one_answer("remove");
+    spy.fail_once(StoreCall::Remove, Fault::AnswerLost);
     let (reply, mut first, mut second) =
         crossing_logins(WhenFull::Refuse, false, spy.clone()).await;
     reply.assert(403, "");
     reply.assert_no_cookie();
     assert_eq!(
-        spy.calls().iter().filter(|call| **call == "remove").count(),
+        spy.calls()
+            .iter()
+            .filter(|call| **call == StoreCall::Remove)
+            .count(),
         2
     );
     first.get("/user").await.assert(401, "");
@@ -558,7 +565,7 @@ async fn a_login_of_another_user_that_fails_leaves_the_first_ones_session() {
         ("handler", "/fail/log_in", 500),
         ("cap", "/log_in/grace", 403),
     ] {
-        let spy = Spy::new(MemoryStore::new());
+        let spy = FaultyStore::new(MemoryStore::new());
         let has_entropy = Arc::new(AtomicBool::new(true));
         let entropy = has_entropy.clone();
         let counter = AtomicU64::new(0);
@@ -582,12 +589,13 @@ async fn a_login_of_another_user_that_fails_leaves_the_first_ones_session() {
         match trouble {
             "random" => has_entropy.store(false, Ordering::SeqCst),
             "cap" => drop(logged_in(&app, "grace").await),
-            call => spy.fails(call),
+            "insert" => spy.fail_at(StoreCall::Insert, Fault::Refused),
+            _ => spy.fail_at(StoreCall::Remove, Fault::Refused),
         }
         let reply = browser.get(path).await;
         assert_eq!(reply.status.as_u16(), status, "{trouble}");
         reply.assert_no_cookie();
-        spy.is_well();
+        spy.recover();
         browser.get("/user").await.assert(200, "ada");
         browser.get("/get/diary").await.assert(200, "secret");
     }
@@ -618,16 +626,16 @@ async fn what_is_known_of_the_browser_goes_over_to_the_next_users_session() {
 
 #[tokio::test]
 async fn a_store_that_fails_after_a_login_was_written_does_not_take_the_login_away() {
-    let spy = Spy::new(MemoryStore::new());
+    let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
         .max_sessions_per_user(1, WhenFull::EndOldest)
         .build()
         .unwrap();
     let app = app(layer);
     let mut first = logged_in(&app, "ada").await;
-    spy.fails("sessions_of");
+    spy.fail_at(StoreCall::SessionsOf, Fault::Refused);
     let mut second = logged_in(&app, "ada").await;
-    spy.is_well();
+    spy.recover();
     second.get("/user").await.assert(200, "ada");
     first.get("/user").await.assert(200, "ada");
     // The next login makes up for it.

@@ -1,15 +1,12 @@
 //! Many requests on one session at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
-    AnyStore, MemoryStore, Record, RecordId, Replaced, Session, SessionError, SessionLayer,
-    SessionStore, SigningKey, StoreError, Timestamp, Version,
+    AnyStore, MemoryStore, Session, SessionError, SessionLayer, SessionStore, SigningKey,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -52,12 +49,9 @@ pub async fn measure() -> Result<Vec<Contention>> {
 }
 
 async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) -> Result<()> {
-    let replaces = Arc::new(AtomicU64::new(0));
-    let counted = Counted {
-        store,
-        replaces: replaces.clone(),
-    };
-    let layer = SessionLayer::builder(counted, SigningKey::generate()?).build()?;
+    // It is told of no fault, and counts the calls.
+    let counted = FaultyStore::new(store);
+    let layer = SessionLayer::new(counted.clone(), SigningKey::generate()?);
     let router = Router::new()
         .route("/fill", get(fill))
         .route("/count", get(count))
@@ -65,7 +59,6 @@ async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) 
     let ready = Ready::of(router).await?;
     for writers in WRITERS {
         let mut times = Vec::new();
-        replaces.store(0, Ordering::Relaxed);
         for round in 0..=ROUNDS {
             let start = Instant::now();
             let mut tasks = JoinSet::new();
@@ -78,13 +71,15 @@ async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) 
             }
             // The first round opens connections.
             if round == 0 {
-                replaces.store(0, Ordering::Relaxed);
+                counted.calls();
             } else {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
         let requests = f64::from(writers) * ROUNDS as f64;
-        let retries = replaces.load(Ordering::Relaxed) as f64 / requests - 1.0;
+        let calls = counted.calls();
+        let replaces = calls.iter().filter(|call| **call == StoreCall::Replace);
+        let retries = replaces.count() as f64 / requests - 1.0;
         all.push(Contention {
             store: name.into(),
             writers,
@@ -103,44 +98,4 @@ async fn count(session: Session) -> Result<&'static str, SessionError> {
     session.update("count", |n: Option<u64>| n.unwrap_or(0) + 1)?;
     tokio::time::sleep(WORK).await;
     Ok("ok")
-}
-
-/// A store that counts how often it is asked to replace a record.
-#[derive(Debug)]
-struct Counted<S> {
-    store: S,
-    replaces: Arc<AtomicU64>,
-}
-
-#[async_trait]
-impl<S: SessionStore> SessionStore for Counted<S> {
-    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        self.store.load(id).await
-    }
-
-    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.store.insert(id, record).await
-    }
-
-    async fn replace(
-        &self,
-        id: RecordId,
-        expected: Version,
-        record: &Record,
-    ) -> Result<Replaced, StoreError> {
-        self.replaces.fetch_add(1, Ordering::Relaxed);
-        self.store.replace(id, expected, record).await
-    }
-
-    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.store.touch(id, record).await
-    }
-
-    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.store.remove(id).await
-    }
-
-    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.store.purge_expired(now).await
-    }
 }

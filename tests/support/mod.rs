@@ -1,4 +1,4 @@
-//! What the tests share: a browser, an application, and a store that watches and misbehaves.
+//! What the tests share: a browser, and an application.
 
 #![allow(
     dead_code,
@@ -13,9 +13,7 @@ pub mod processes;
 pub mod servers;
 pub mod stores;
 
-use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,16 +21,14 @@ use axum::extract::Path;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use cloakroom::{
-    CurrentUser, Record, RecordId, Replaced, Session, SessionError, SessionLayer,
-    SessionLayerBuilder, SessionStore, SigningKey, StoreError, Timestamp, UserId, UserIndex,
-    Version,
+    CurrentUser, RecordId, Session, SessionError, SessionLayer, SessionLayerBuilder, SessionStore,
+    SigningKey,
 };
 use cookie::Cookie;
 use cookie_store::CookieStore;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use url::Url;
 
@@ -330,197 +326,4 @@ async fn fail(
         other => panic!("{other}"),
     }
     Ok((StatusCode::INTERNAL_SERVER_ERROR, "failed"))
-}
-
-/// How a store misbehaves.
-#[derive(Clone, Debug, Default)]
-enum Trouble {
-    #[default]
-    None,
-    /// Every call fails.
-    Down,
-    /// Calls of this name fail.
-    Failing(&'static str),
-    /// Calls of this name fail after they took effect, as when the connection breaks.
-    AnswerLost(&'static str),
-    /// The same of one call alone.
-    OneAnswerLost(&'static str),
-    /// No call is answered.
-    Hanging,
-}
-
-/// A store that counts its calls, lets a test stop them, and fails when it is told to.
-#[derive(Clone)]
-pub struct Spy<S> {
-    pub store: S,
-    calls: Arc<Mutex<Vec<&'static str>>>,
-    trouble: Arc<Mutex<Trouble>>,
-    gate: Arc<Mutex<Option<Gate>>>,
-}
-
-/// Calls of one name wait here until the test opens it.
-#[derive(Clone)]
-pub struct Gate {
-    call: &'static str,
-    pub arrived: Arc<Semaphore>,
-    pub open: Arc<Semaphore>,
-}
-
-impl<S> Spy<S> {
-    pub fn new(store: S) -> Self {
-        Self {
-            store,
-            calls: Arc::default(),
-            trouble: Arc::default(),
-            gate: Arc::default(),
-        }
-    }
-
-    /// The calls since the last time this was asked.
-    pub fn calls(&self) -> Vec<&'static str> {
-        std::mem::take(&mut *self.calls.lock().unwrap())
-    }
-
-    pub fn is_down(&self) {
-        *self.trouble.lock().unwrap() = Trouble::Down;
-    }
-
-    pub fn fails(&self, call: &'static str) {
-        *self.trouble.lock().unwrap() = Trouble::Failing(call);
-    }
-
-    pub fn loses_the_answer(&self, call: &'static str) {
-        *self.trouble.lock().unwrap() = Trouble::AnswerLost(call);
-    }
-
-    pub fn loses_one_answer(&self, call: &'static str) {
-        *self.trouble.lock().unwrap() = Trouble::OneAnswerLost(call);
-    }
-
-    pub fn hangs(&self) {
-        *self.trouble.lock().unwrap() = Trouble::Hanging;
-    }
-
-    pub fn is_well(&self) {
-        *self.trouble.lock().unwrap() = Trouble::None;
-    }
-
-    /// Stops calls of this name before they reach the store.
-    pub fn stop_at(&self, call: &'static str) -> Gate {
-        let gate = Gate {
-            call,
-            arrived: Arc::new(Semaphore::new(0)),
-            open: Arc::new(Semaphore::new(0)),
-        };
-        *self.gate.lock().unwrap() = Some(gate.clone());
-        gate
-    }
-
-    pub fn stop_nowhere(&self) {
-        *self.gate.lock().unwrap() = None;
-    }
-
-    async fn call<T>(
-        &self,
-        name: &'static str,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.calls.lock().unwrap().push(name);
-        let gate = self.gate.lock().unwrap().clone();
-        if let Some(gate) = gate.filter(|gate| gate.call == name) {
-            gate.arrived.add_permits(1);
-            gate.open.acquire().await.unwrap().forget();
-        }
-        let trouble = self.trouble.lock().unwrap().clone();
-        match trouble {
-            Trouble::Down => Err(broken()),
-            Trouble::Failing(failing) if failing == name => Err(broken()),
-            Trouble::AnswerLost(lost) if lost == name => {
-                call.await?;
-                Err(broken())
-            }
-            Trouble::OneAnswerLost(lost) if lost == name => {
-                self.is_well();
-                call.await?;
-                Err(broken())
-            }
-            Trouble::Hanging => std::future::pending().await,
-            _ => call.await,
-        }
-    }
-}
-
-impl Gate {
-    /// Waits until so many calls have come here.
-    pub async fn arrived(&self, calls: u32) {
-        self.arrived.acquire_many(calls).await.unwrap().forget();
-    }
-
-    /// Lets so many calls through.
-    pub fn let_through(&self, calls: usize) {
-        self.open.add_permits(calls);
-    }
-}
-
-fn broken() -> StoreError {
-    StoreError::new(
-        "the test's store is down",
-        std::io::Error::from(std::io::ErrorKind::ConnectionRefused),
-    )
-}
-
-impl<S> fmt::Debug for Spy<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Spy")
-    }
-}
-
-#[async_trait::async_trait]
-impl<S: SessionStore> SessionStore for Spy<S> {
-    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        self.call("load", self.store.load(id)).await
-    }
-
-    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.call("insert", self.store.insert(id, record)).await
-    }
-
-    async fn replace(
-        &self,
-        id: RecordId,
-        expected: Version,
-        record: &Record,
-    ) -> Result<Replaced, StoreError> {
-        self.call("replace", self.store.replace(id, expected, record))
-            .await
-    }
-
-    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.call("touch", self.store.touch(id, record)).await
-    }
-
-    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-        self.call("remove", self.store.remove(id)).await
-    }
-
-    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.call("purge_expired", self.store.purge_expired(now))
-            .await
-    }
-}
-
-#[async_trait::async_trait]
-impl<S: UserIndex> UserIndex for Spy<S> {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        self.call("sessions_of", self.store.sessions_of(user)).await
-    }
-
-    async fn remove_all_of(
-        &self,
-        user: &UserId,
-        except: Option<RecordId>,
-    ) -> Result<u64, StoreError> {
-        self.call("remove_all_of", self.store.remove_all_of(user, except))
-            .await
-    }
 }

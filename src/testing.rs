@@ -1,0 +1,114 @@
+//! Help for the tests of an application: a [`Browser`] that keeps cookies, [sessions](session) to call handlers with, a
+//! [`FaultyStore`] that fails on demand, and a [`TestClock`].
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::Router;
+//! use axum::routing::get;
+//! use cloakroom::testing::{Browser, Fault, FaultyStore, TestClock};
+//! use cloakroom::{CurrentUser, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
+//! use http::StatusCode;
+//!
+//! async fn account(user: CurrentUser, session: Session) -> Result<String, SessionError> {
+//!     let visits = session.update("visits", |n: Option<u32>| n.unwrap_or(0) + 1)?;
+//!     Ok(format!("{}: visit {visits}", *user))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let store = FaultyStore::new(MemoryStore::new());
+//! let clock = TestClock::new();
+//! let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?).clock(clock.clone()).build()?;
+//! let app: Router = Router::new().route("/account", get(account)).layer(layer.clone());
+//!
+//! // A page that needs a login.
+//! let mut browser = Browser::new(app);
+//! assert_eq!(browser.get("/account").await?.status(), StatusCode::UNAUTHORIZED);
+//! assert_eq!(store.calls(), [], "a visitor costs no call");
+//! browser.with_session(&layer, |session| session.log_in("ada")).await?;
+//! assert_eq!(browser.get("/account").await?.body(), "ada: visit 1");
+//!
+//! // An outage is no logout.
+//! store.fail(Fault::Refused);
+//! assert_eq!(browser.get("/account").await?.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! store.recover();
+//! assert_eq!(browser.get("/account").await?.body(), "ada: visit 2");
+//!
+//! // Half an hour later.
+//! clock.advance(Duration::from_secs(30 * 60));
+//! assert_eq!(browser.get("/account").await?.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(()) }
+//! ```
+//!
+//! The module comes with the feature `testing`, which belongs among the `dev-dependencies`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! cloakroom = { version = "0.1", features = ["testing"] }
+//! ```
+
+use crate::commit::commit;
+use crate::error::{BoxError, SessionError};
+use crate::layer::SessionLayer;
+use crate::session::{Handler, Sealed, Session};
+use crate::store::memory::MemoryStore;
+use crate::token::{Presented, SigningKey};
+
+mod browser;
+mod faulty;
+
+pub use self::browser::Browser;
+pub use self::faulty::{Fault, FaultyStore, Hold, StoreCall};
+pub use crate::clock::TestClock;
+
+/// A session to call a handler with, as a function and without a router. What `make` did to it, an earlier request did: it is
+/// stored, in a store of its own.
+///
+/// The test sees what the handler did through the session that it handed in. Nothing of that is written.
+///
+/// ```
+/// use cloakroom::testing;
+/// # use cloakroom::{Session, SessionError};
+///
+/// async fn add_to_cart(session: Session) -> Result<(), SessionError> {
+///     session.update("cart", |items: Option<u32>| items.unwrap_or(0) + 1)?;
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let session = testing::session(|session| {
+///     session.log_in("ada")?;
+///     session.insert("cart", 2)
+/// }).await?;
+/// add_to_cart(session.clone()).await?;
+/// assert_eq!(session.get("cart")?, Some(3));
+///
+/// let visitor = testing::session(|_| Ok(())).await?;
+/// assert_eq!(visitor.user()?, None);
+/// # Ok(()) }
+/// ```
+///
+/// When the future is dropped, there is no session.
+///
+/// # Errors
+///
+/// That of `make`, or the operating system's random generator failed.
+pub async fn session(
+    make: impl FnOnce(&Session) -> Result<(), SessionError>,
+) -> Result<Session, BoxError> {
+    let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
+    let engine = layer.engine();
+    let earlier = Session::unloaded(engine.clone(), None, Presented::default());
+    make(&earlier)?;
+    let mut presented = Presented::default();
+    if let Sealed::Dirty(_, mut pending) = earlier.seal(Handler::Succeeded)
+        && let Some(base) = commit(engine, &mut pending).await?.into_base()
+    {
+        presented.push(base.token.encode().as_bytes());
+    }
+    let session = Session::unloaded(engine.clone(), None, presented);
+    session.load().await?;
+    Ok(session)
+}

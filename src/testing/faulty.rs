@@ -1,0 +1,320 @@
+//! [`FaultyStore`]: a store that fails on demand.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::record::{Record, UserId, Version};
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::RecordId;
+
+/// A store around another that notes its calls, and fails when a test says so. Clones are the same store.
+///
+/// ```
+/// use cloakroom::testing::{Browser, Fault, FaultyStore, StoreCall};
+/// use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # let app = axum::Router::<()>::new();
+/// let store = FaultyStore::new(MemoryStore::new());
+/// let layer = SessionLayer::new(store.clone(), SigningKey::generate()?);
+/// let mut browser = Browser::new(app);
+/// browser.with_session(&layer, |session| session.insert("cart", 1)).await?;
+/// assert_eq!(store.calls(), [StoreCall::Insert]);
+///
+/// store.fail_at(StoreCall::Replace, Fault::Refused);
+/// let update = browser.with_session(&layer, |session| session.insert("cart", 2)).await;
+/// assert!(update.is_err());
+///
+/// store.recover();
+/// let cart = browser.with_session(&layer, |session| session.get("cart")).await?;
+/// assert_eq!(cart, Some(1));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct FaultyStore<S> {
+    store: S,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<StoreCall>,
+    trouble: Option<Trouble>,
+    holds: Vec<(StoreCall, Gate)>,
+}
+
+/// A call of a [`SessionStore`] or a [`UserIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "they are named as the methods are")]
+pub enum StoreCall {
+    Load,
+    Insert,
+    Replace,
+    Touch,
+    Remove,
+    PurgeExpired,
+    SessionsOf,
+    RemoveAllOf,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and does nothing.
+    Refused,
+    /// It does what it should, and then fails: the connection broke before the answer came.
+    AnswerLost,
+    /// It does nothing, and never answers, so that the layer's store timeout ends it. With `tokio::time::pause` that takes
+    /// no time.
+    Hangs,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    fault: Fault,
+    /// The calls that it is with; all of them if this is `None`.
+    at: Option<StoreCall>,
+    /// It is over after one of them.
+    once: bool,
+}
+
+impl<S> FaultyStore<S> {
+    /// A store that works as this one does, until it is told otherwise.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self {
+            store,
+            state: Arc::default(),
+        }
+    }
+
+    /// The store inside. What is asked of it is not noted, and does not fail.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    /// The calls since this was asked for the last time, those that failed among them.
+    pub fn calls(&self) -> Vec<StoreCall> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// From now on all calls fail in this way.
+    pub fn fail(&self, fault: Fault) {
+        self.state().trouble = Some(Trouble {
+            fault,
+            at: None,
+            once: false,
+        });
+    }
+
+    /// From now on these calls fail in this way, and no others.
+    pub fn fail_at(&self, call: StoreCall, fault: Fault) {
+        self.state().trouble = Some(Trouble {
+            fault,
+            at: Some(call),
+            once: false,
+        });
+    }
+
+    /// The next of these calls fails in this way, and no other does.
+    pub fn fail_once(&self, call: StoreCall, fault: Fault) {
+        self.state().trouble = Some(Trouble {
+            fault,
+            at: Some(call),
+            once: true,
+        });
+    }
+
+    /// No call fails any more. One that hangs already goes on to do so.
+    pub fn recover(&self) {
+        self.state().trouble = None;
+    }
+
+    /// Holds the next of these calls up before it reaches the store inside, so that a test can do something in the meantime.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # use cloakroom::testing::{Browser, FaultyStore, StoreCall};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let store = FaultyStore::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(store.clone(), SigningKey::generate()?);
+    /// let mut browser = Browser::new(());
+    /// browser.with_session(&layer, |session| session.log_in("ada")).await?;
+    ///
+    /// let mut hold = store.hold_next(StoreCall::Replace);
+    /// let mut window = browser.clone();
+    /// let late_write = window.with_session(&layer, |session| session.insert("note", "late"));
+    /// let log_out = async {
+    ///     hold.arrived().await;
+    ///     let log_out = browser.with_session(&layer, |session| session.log_out()).await;
+    ///     hold.release();
+    ///     log_out
+    /// };
+    /// tokio::try_join!(late_write, log_out)?;
+    /// assert!(store.inner().is_empty(), "the session stays ended");
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "the call goes on as soon as this is dropped"]
+    pub fn hold_next(&self, call: StoreCall) -> Hold {
+        let (arrived, arrival) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        self.state().holds.push((call, Gate { arrived, released }));
+        Hold { arrival, release }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<T>(
+        &self,
+        call: StoreCall,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let gate = {
+            let mut state = self.state();
+            state.calls.push(call);
+            let first = state.holds.iter().position(|(held, _)| *held == call);
+            first.map(|first| state.holds.remove(first).1)
+        };
+        if let Some(Gate { arrived, released }) = gate {
+            // Either end may be gone: a test may not wait, and it may release by a drop.
+            let _ = arrived.send(());
+            let _ = released.await;
+        }
+        let fault = self.state().fault_of(call);
+        match fault {
+            None => answer.await,
+            Some(Fault::Refused) => Err(failed("the test's store is down")),
+            Some(Fault::AnswerLost) => {
+                answer.await?;
+                Err(failed("the answer of the test's store is lost"))
+            }
+            Some(Fault::Hangs) => pending().await,
+        }
+    }
+}
+
+impl State {
+    /// What goes wrong with a call that is made now.
+    fn fault_of(&mut self, call: StoreCall) -> Option<Fault> {
+        let trouble = self.trouble?;
+        if trouble.at.is_some_and(|at| at != call) {
+            return None;
+        }
+        if trouble.once {
+            self.trouble = None;
+        }
+        Some(trouble.fault)
+    }
+}
+
+fn failed(what: &'static str) -> StoreError {
+    StoreError::new(what, io::Error::from(io::ErrorKind::ConnectionRefused))
+}
+
+impl<S> fmt::Debug for FaultyStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trouble = self.state().trouble;
+        f.debug_struct("FaultyStore")
+            .field("trouble", &trouble)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that waits until a test lets it go on; see [`FaultyStore::hold_next`]. When this is dropped, it does.
+#[derive(Debug)]
+pub struct Hold {
+    arrival: oneshot::Receiver<()>,
+    release: oneshot::Sender<()>,
+}
+
+/// The other ends, which the call has.
+#[derive(Debug)]
+struct Gate {
+    arrived: oneshot::Sender<()>,
+    released: oneshot::Receiver<()>,
+}
+
+impl Hold {
+    /// Waits until the call has come.
+    ///
+    /// When the future is dropped, it can be waited for again.
+    pub async fn arrived(&mut self) {
+        if !self.arrival.is_terminated() {
+            let _ = (&mut self.arrival).await;
+        }
+    }
+
+    /// Lets the call go on, now or when it comes.
+    pub fn release(self) {
+        let _ = self.release.send(());
+    }
+}
+
+#[async_trait]
+impl<S: SessionStore> SessionStore for FaultyStore<S> {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.call(StoreCall::Load, self.store.load(id)).await
+    }
+
+    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        self.call(StoreCall::Insert, self.store.insert(id, record))
+            .await
+    }
+
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
+        self.call(StoreCall::Replace, self.store.replace(id, expected, record))
+            .await
+    }
+
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        self.call(StoreCall::Touch, self.store.touch(id, record))
+            .await
+    }
+
+    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+        self.call(StoreCall::Remove, self.store.remove(id)).await
+    }
+
+    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.call(StoreCall::PurgeExpired, self.store.purge_expired(now))
+            .await
+    }
+}
+
+#[async_trait]
+impl<S: UserIndex> UserIndex for FaultyStore<S> {
+    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        self.call(StoreCall::SessionsOf, self.store.sessions_of(user))
+            .await
+    }
+
+    async fn remove_all_of(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError> {
+        self.call(
+            StoreCall::RemoveAllOf,
+            self.store.remove_all_of(user, except),
+        )
+        .await
+    }
+}

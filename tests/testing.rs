@@ -1,0 +1,315 @@
+//! What applications test themselves with: the browser, sessions for handlers, the store that fails.
+
+#![allow(clippy::unwrap_used)]
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Form;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use cloakroom::testing::{Browser, Fault, FaultyStore, StoreCall, TestClock, session};
+use cloakroom::{
+    CurrentUser, ErrorKind, MemoryStore, Session, SessionError, SessionLayer, SigningKey,
+};
+use http::{Request, StatusCode};
+
+type Tested = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// A shop, as an application has one.
+fn shop() -> Router {
+    Router::new()
+        .route("/cart", get(cart).post(add))
+        .route("/account", get(account))
+        .route("/login", post(log_in))
+        .route("/logout", post(log_out))
+}
+
+async fn cart(session: Session) -> Result<String, SessionError> {
+    Ok(session.get::<u32>("cart")?.unwrap_or(0).to_string())
+}
+
+async fn add(session: Session) -> Result<Redirect, SessionError> {
+    session.update("cart", |items: Option<u32>| items.unwrap_or(0) + 1)?;
+    Ok(Redirect::to("/cart"))
+}
+
+async fn account(user: CurrentUser) -> String {
+    user.to_string()
+}
+
+async fn log_in(
+    session: Session,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Result<Redirect, SessionError> {
+    let (_, user) = fields.into_iter().find(|(name, _)| name == "user").unwrap();
+    session.log_in(user)?;
+    Ok(Redirect::to("/account"))
+}
+
+async fn log_out(session: Session) -> Result<(), SessionError> {
+    session.log_out()
+}
+
+type Layer = SessionLayer<FaultyStore<MemoryStore>>;
+
+fn setup() -> (FaultyStore<MemoryStore>, TestClock, Layer, Browser<Router>) {
+    let store = FaultyStore::new(MemoryStore::new());
+    let clock = TestClock::new();
+    let layer = SessionLayer::builder(store.clone(), SigningKey::generate().unwrap())
+        .clock(clock.clone())
+        .store_timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let browser = Browser::new(shop().layer(layer.clone()));
+    (store, clock, layer, browser)
+}
+
+#[tokio::test]
+async fn a_shop_is_tested_from_the_first_visit_to_the_timeout() -> Tested {
+    let (store, clock, _, mut browser) = setup();
+    assert_eq!(browser.get("/cart").await?.body(), "0");
+    assert_eq!(store.calls(), []);
+    assert_eq!(browser.cookie("__Host-session"), None);
+
+    let added = browser.post("/cart", &[]).await?;
+    assert_eq!(added.status(), StatusCode::SEE_OTHER);
+    let token = browser.cookie("__Host-session").unwrap().to_owned();
+    let login = browser
+        .post("/login", &[("user", "ada & co"), ("next", "/")])
+        .await?;
+    assert_eq!(login.headers()["location"], "/account");
+    assert_ne!(browser.cookie("__Host-session"), Some(&*token));
+    assert_eq!(browser.get("/account").await?.body(), "ada & co");
+    assert_eq!(browser.get("/cart").await?.body(), "1");
+
+    let mut second_window = browser.clone();
+    clock.advance(Duration::from_secs(29 * 60));
+    assert_eq!(second_window.get("/account").await?.body(), "ada & co");
+    clock.advance(Duration::from_secs(29 * 60));
+    browser.post("/logout", &[]).await?;
+    assert_eq!(browser.cookie("__Host-session"), None);
+    assert_eq!(second_window.get("/account").await?.status(), 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_test_starts_logged_in_and_looks_into_the_session() -> Tested {
+    let (_, _, layer, mut browser) = setup();
+    browser
+        .with_session(&layer, |session| {
+            session.log_in("ada")?;
+            session.insert("cart", 3)
+        })
+        .await?;
+    assert_eq!(browser.get("/account").await?.body(), "ada");
+    browser.post("/cart", &[]).await?;
+    let cart = browser.with_session(&layer, |session| session.get("cart"));
+    assert_eq!(cart.await?, Some(4));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_made_for_a_test_works_with_a_lazy_layer_as_well() -> Tested {
+    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+        .lazy()
+        .build()?;
+    let mut browser = Browser::new(shop().layer(layer.clone()));
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+    assert_eq!(browser.get("/account").await?.body(), "ada");
+    let user = browser.with_session(&layer, |session| session.user());
+    assert_eq!(user.await?.unwrap().as_str(), "ada");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_test_fails_to_do_to_a_session_is_an_error_and_leaves_it_as_it_was() -> Tested {
+    let (store, _, layer, mut browser) = setup();
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+
+    let too_long = browser.with_session(&layer, |session| {
+        session.insert("cart", 1)?;
+        session.log_in("u".repeat(256))
+    });
+    let error = too_long.await.unwrap_err();
+    let error = error.downcast_ref::<SessionError>().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidUserId);
+
+    store.fail(Fault::Refused);
+    let down = browser.with_session(&layer, |session| session.insert("cart", 1));
+    let error = down.await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the layer answered 503 Service Unavailable"
+    );
+
+    store.recover();
+    assert_eq!(browser.get("/cart").await?.body(), "0");
+    assert_eq!(browser.get("/account").await?.body(), "ada");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_is_called_as_a_function_with_the_session_of_a_user() -> Tested {
+    let of_ada = session(|session| {
+        session.log_in("ada")?;
+        session.insert("cart", 2)
+    })
+    .await?;
+    assert!(of_ada.id()?.is_some(), "an earlier request stored it");
+    assert_eq!(cart(of_ada.clone()).await?, "2");
+    let _redirect = add(of_ada.clone()).await?;
+    assert_eq!(of_ada.get("cart")?, Some(3));
+    log_out(of_ada.clone()).await?;
+    assert_eq!(of_ada.user()?, None);
+
+    let of_a_visitor = session(|_| Ok(())).await?;
+    assert_eq!(of_a_visitor.id()?, None);
+    assert_eq!(cart(of_a_visitor).await?, "0");
+    let refused = session(|session| session.log_in("")).await;
+    assert!(refused.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_fault_is_what_its_name_says() -> Tested {
+    let (store, _, layer, mut browser) = setup();
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+    assert_eq!(store.calls(), [StoreCall::Insert]);
+
+    // Of all calls.
+    store.fail(Fault::Refused);
+    assert_eq!(browser.get("/account").await?.status(), 503);
+    assert_eq!(store.calls(), [StoreCall::Load]);
+
+    // Of one kind of calls, which does nothing then.
+    store.fail_at(StoreCall::Replace, Fault::Refused);
+    for _ in 0..2 {
+        assert_eq!(browser.post("/cart", &[]).await?.status(), 503);
+        assert_eq!(store.calls(), [StoreCall::Load, StoreCall::Replace]);
+    }
+    assert_eq!(browser.get("/cart").await?.body(), "0");
+
+    // Of the answer alone: the call has taken effect. And of a single call.
+    store.fail_once(StoreCall::Replace, Fault::AnswerLost);
+    assert_eq!(browser.post("/cart", &[]).await?.status(), 503);
+    assert_eq!(browser.get("/cart").await?.body(), "1");
+    assert_eq!(browser.post("/cart", &[]).await?.status(), 303);
+    assert_eq!(browser.get("/cart").await?.body(), "2");
+
+    // None, and those of the users' index.
+    store.fail_at(StoreCall::SessionsOf, Fault::Refused);
+    let sessions = layer.sessions();
+    assert!(sessions.list("ada").await.is_err());
+    store.recover();
+    assert_eq!(sessions.list("ada").await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_runs_into_the_layers_timeout() -> Tested {
+    let (store, _, layer, mut browser) = setup();
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+    store.fail(Fault::Hangs);
+    let start = tokio::time::Instant::now();
+    assert_eq!(browser.get("/account").await?.status(), 503);
+    assert_eq!(start.elapsed().as_secs(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_is_held_until_the_test_lets_it_go_and_no_other_is() -> Tested {
+    let (store, _, layer, mut browser) = setup();
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+
+    let mut hold = store.hold_next(StoreCall::Replace);
+    let mut window = browser.clone();
+    let slow = tokio::spawn(async move { window.post("/cart", &[]).await });
+    hold.arrived().await;
+    assert_eq!(browser.post("/cart", &[]).await?.status(), 303);
+    assert_eq!(browser.get("/cart").await?.body(), "1");
+    assert!(!slow.is_finished());
+    hold.release();
+    assert_eq!(slow.await??.status(), 303);
+    assert_eq!(browser.get("/cart").await?.body(), "2");
+
+    // One that nobody waits for, and that a drop lets go.
+    drop(store.hold_next(StoreCall::Replace));
+    assert_eq!(browser.post("/cart", &[]).await?.status(), 303);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_browser_keeps_cookies_by_the_rules_of_browsers() -> Tested {
+    async fn set() -> [(&'static str, &'static str); 1] {
+        [("set-cookie", "a=1; Path=/a; Secure; Max-Age=60")]
+    }
+    async fn sent(headers: HeaderMap) -> String {
+        let cookie = headers.get("cookie").map(|cookie| cookie.to_str().unwrap());
+        cookie.unwrap_or("none").to_owned()
+    }
+    let app = Router::new()
+        .route("/a", get(sent).post(set))
+        .route("/b", get(sent));
+    let mut browser = Browser::new(app);
+    browser.post("https://shop.example/a", &[]).await?;
+    assert_eq!(browser.cookie("a"), Some("1"));
+    for (uri, cookie) in [
+        ("https://shop.example/a", "a=1"),
+        ("https://shop.example/b", "none"),
+        ("http://shop.example/a", "none"),
+        ("https://www.shop.example/a", "none"),
+        ("/a", "none"),
+    ] {
+        assert_eq!(browser.get(uri).await?.body(), cookie, "{uri}");
+    }
+
+    // A test may send what it likes.
+    let request = Request::get("/a").header("cookie", "b=2").body("")?;
+    assert_eq!(browser.send(request).await?.body(), "b=2");
+    assert_eq!(format!("{browser:?}"), "Browser { cookies: [\"a\"], .. }");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_restarted_browser_has_only_cookies_that_were_to_be_remembered() -> Tested {
+    let (_, _, layer, mut browser) = setup();
+    for remember in [false, true] {
+        let log_in = browser.with_session(&layer, move |session| {
+            session.remember(remember)?;
+            session.log_in("ada")
+        });
+        log_in.await?;
+        browser.restart();
+        let status = browser.get("/account").await?.status();
+        assert_eq!(status, if remember { 200 } else { 401 });
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_look_as_those_of_a_browser_on_its_own_site() -> Tested {
+    async fn show(headers: HeaderMap, uri: Uri) -> String {
+        let header = |name| headers.get(name).map_or("none", |it| it.to_str().unwrap());
+        format!("{} {} {uri}", header("host"), header("origin"))
+    }
+    let mut browser = Browser::new(Router::new().route("/", get(show).post(show)));
+    assert_eq!(browser.get("/?q").await?.body(), "localhost none /?q");
+    let posted = browser.post("http://shop.example.com:8080", &[]).await?;
+    assert_eq!(
+        posted.body(),
+        "shop.example.com:8080 http://shop.example.com:8080 /"
+    );
+    let foreign = Request::post("/").header("origin", "https://evil.example");
+    let foreign = browser.send(foreign.body("")?).await?;
+    assert_eq!(foreign.body(), "localhost https://evil.example /");
+    assert!(browser.get("not a path").await.is_err());
+    Ok(())
+}
