@@ -4,16 +4,18 @@ mod apps;
 #[path = "../../tests/support/servers.rs"]
 mod servers;
 
-use apps::{App, AxumApp, Database, Gate, Jar};
+use apps::{App, AxumApp, Database, Gate, Jar, KEYS};
 use servers::Server;
 
-const PARALLEL: usize = 50;
+const PARALLEL: usize = KEYS;
 
-/// What became of two experiments.
+/// What became of three experiments.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     /// How many of the increments of so many requests at once are kept.
-    kept: usize,
+    increments: usize,
+    /// The same of keys, where each sets one of its own.
+    keys: usize,
     /// Whether the session is good after its logout is answered, while a request that came before is under way.
     meanwhile: bool,
     /// The same, once that request is answered.
@@ -21,10 +23,12 @@ struct Outcome {
 }
 
 async fn outcome(app: &impl App, gate: &Gate) -> Outcome {
-    let kept = kept_increments(app, gate).await;
+    let increments = kept_increments(app, gate).await;
+    let keys = kept_keys(app, gate).await;
     let (meanwhile, afterwards) = logout_during_a_request(app, gate).await;
     Outcome {
-        kept,
+        increments,
+        keys,
         meanwhile,
         afterwards,
     }
@@ -32,21 +36,33 @@ async fn outcome(app: &impl App, gate: &Gate) -> Outcome {
 
 /// Requests that all have read the counter before the first of them writes it.
 async fn kept_increments(app: &impl App, gate: &Gate) -> usize {
+    let jar = in_parallel(app, gate, |_| "/count".to_owned()).await;
+    let answer = app.get("/show", &jar).await;
+    let (user, count) = answer.body.split_once(' ').unwrap();
+    assert_eq!(user, "ada");
+    count.parse().unwrap()
+}
+
+async fn kept_keys(app: &impl App, gate: &Gate) -> usize {
+    let jar = in_parallel(app, gate, |key| format!("/set/{key}")).await;
+    app.get("/keys", &jar).await.body.parse().unwrap()
+}
+
+/// So many requests on a new session, which all have read it before the first of them writes.
+async fn in_parallel(app: &impl App, gate: &Gate, path: impl Fn(usize) -> String) -> Jar {
     let mut jar = Jar::default();
     app.follow("/log_in", &mut jar).await;
-    let requests = (0..PARALLEL).map(|_| app.get("/count", &jar));
+    let paths: Vec<String> = (0..PARALLEL).map(path).collect();
+    let requests = paths.iter().map(|path| app.get(path, &jar));
     let (answers, ()) = futures_util::join!(futures_util::future::join_all(requests), async {
         gate.arrived(PARALLEL).await;
         gate.let_through(PARALLEL);
     });
     for answer in answers {
-        assert_eq!(answer.body, "counted");
+        assert_eq!(answer.status, 200);
         jar.keep(&answer);
     }
-    let answer = app.get("/show", &jar).await;
-    let (user, count) = answer.body.split_once(' ').unwrap();
-    assert_eq!(user, "ada");
-    count.parse().unwrap()
+    jar
 }
 
 /// A request that changes the session, a logout while it is under way, and whether a cookie of the two shows the user still.
@@ -84,7 +100,8 @@ async fn count(app: &impl App, gate: &Gate, jar: &mut Jar, times: usize) -> Stri
 async fn cloakroom_keeps_every_increment_and_an_ended_session_ended() {
     let (app, gate) = apps::cloakroom();
     let expected = Outcome {
-        kept: PARALLEL,
+        increments: PARALLEL,
+        keys: KEYS,
         meanwhile: false,
         afterwards: false,
     };
@@ -96,7 +113,8 @@ async fn cloakroom_keeps_every_increment_and_an_ended_session_ended() {
 async fn tower_sessions_keeps_one_increment_and_a_late_request_revives_the_session() {
     let (app, gate) = apps::tower_sessions(tower_sessions::MemoryStore::default());
     let expected = Outcome {
-        kept: 1,
+        increments: 1,
+        keys: 1,
         meanwhile: false,
         afterwards: true,
     };
@@ -108,12 +126,39 @@ async fn tower_sessions_keeps_one_increment_and_a_late_request_revives_the_sessi
 async fn axum_session_keeps_one_increment_and_the_session_until_the_last_request_is_answered() {
     let (app, gate) = apps::axum_session(None).await;
     let expected = Outcome {
-        kept: 1,
+        increments: 1,
+        keys: KEYS,
         meanwhile: true,
         afterwards: false,
     };
     assert_eq!(outcome(&app, &gate).await, expected);
     assert_documented("axum_session 0.22.1, in memory", &expected);
+}
+
+#[tokio::test]
+async fn ruts_keeps_every_key_and_one_increment() {
+    let (app, gate) = apps::ruts();
+    let expected = Outcome {
+        increments: 1,
+        keys: KEYS,
+        meanwhile: false,
+        afterwards: false,
+    };
+    assert_eq!(outcome(&app, &gate).await, expected);
+    assert_documented("ruts 0.13.0, `MokaStore`", &expected);
+}
+
+#[tokio::test]
+async fn what_ruts_sets_after_a_logout_makes_a_session_of_the_ended_id() {
+    let (app, gate) = apps::ruts();
+    let mut jar = Jar::default();
+    app.follow("/log_in", &mut jar).await;
+    futures_util::join!(app.get("/count", &jar), async {
+        gate.arrived(1).await;
+        app.get("/log_out", &jar).await;
+        gate.let_through(1);
+    });
+    assert_eq!(app.get("/show", &jar).await.body, "nobody 1");
 }
 
 #[actix_web::test]
@@ -125,7 +170,8 @@ async fn actix_session_over_redis_keeps_one_increment_and_a_late_request_revives
         .unwrap();
     let (app, gate) = apps::actix_session(store).await;
     let expected = Outcome {
-        kept: 1,
+        increments: 1,
+        keys: 1,
         meanwhile: false,
         afterwards: true,
     };
@@ -138,7 +184,8 @@ async fn actix_session_in_the_cookie_keeps_one_increment_and_a_logout_ends_nothi
     let store = actix_session::storage::CookieSessionStore::default();
     let (app, gate) = apps::actix_session(store).await;
     let expected = Outcome {
-        kept: 1,
+        increments: 1,
+        keys: 1,
         meanwhile: true,
         afterwards: true,
     };
@@ -151,8 +198,9 @@ async fn actix_session_in_the_cookie_keeps_one_increment_and_a_logout_ends_nothi
 fn assert_documented(who: &str, outcome: &Outcome) {
     let yes = |it| if it { "yes" } else { "no" };
     let line = format!(
-        "| {who} | {} of {PARALLEL} | {} | {} |",
-        outcome.kept,
+        "| {who} | {} of {PARALLEL} | {} of {KEYS} | {} | {} |",
+        outcome.increments,
+        outcome.keys,
         yes(outcome.meanwhile),
         yes(outcome.afterwards)
     );

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use actix_web::dev::{Service, ServiceResponse};
 use async_trait::async_trait;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::http::header::{COOKIE, SET_COOKIE, USER_AGENT};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Router, routing::get};
@@ -13,7 +14,10 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-/// Requests to `/count` wait here after they have read, and before they write.
+/// So many keys of their own may requests set.
+pub const KEYS: usize = 50;
+
+/// Requests to `/count` and `/set` wait here after they have read, and before they write.
 #[derive(Clone)]
 pub struct Gate {
     arrived: Arc<Semaphore>,
@@ -98,6 +102,8 @@ pub struct Answer {
 /// - `/log_out` ends the session
 /// - `/show` says who is logged in, and the counter
 /// - `/count` reads the counter, passes the gate, and writes it
+/// - `/set/{key}` reads a key of its own, passes the gate, and sets it
+/// - `/keys` says how many of such keys there are
 /// - `/fail` sets the counter to 100, and fails
 /// - `/renew_and_fail` asks for a new id, and fails (cloakroom and tower-sessions)
 /// - `/update` updates the counter (actix-session)
@@ -150,7 +156,7 @@ pub fn cloakroom_over(
     type Answer<T = &'static str> = Result<T, SessionError>;
 
     let gate = Gate::new();
-    let at_gate = gate.clone();
+    let (at_gate, before_set) = (gate.clone(), gate.clone());
     let routes = Router::new()
         .route(
             "/log_in",
@@ -185,6 +191,22 @@ pub fn cloakroom_over(
             }),
         )
         .route(
+            "/set/{key}",
+            get(
+                async move |session: Session, Path(key): Path<String>| -> Answer {
+                    before_set.pass().await;
+                    session.insert(key, true)?;
+                    Ok("set")
+                },
+            ),
+        )
+        .route(
+            "/keys",
+            get(async |session: Session| -> Answer<String> {
+                Ok(session.keys()?.len().to_string())
+            }),
+        )
+        .route(
             "/fail",
             get(async |session: Session| -> Answer<StatusCode> {
                 session.insert("count", 100_u64)?;
@@ -206,7 +228,7 @@ pub fn tower_sessions(store: tower_sessions::MemoryStore) -> (AxumApp, Gate) {
     use tower_sessions::Session;
 
     let gate = Gate::new();
-    let at_gate = gate.clone();
+    let (at_gate, before_set) = (gate.clone(), gate.clone());
     let routes = Router::new()
         .route(
             "/log_in",
@@ -237,6 +259,26 @@ pub fn tower_sessions(store: tower_sessions::MemoryStore) -> (AxumApp, Gate) {
                     .await
                     .unwrap();
                 "counted"
+            }),
+        )
+        .route(
+            "/set/{key}",
+            get(async move |session: Session, Path(key): Path<String>| {
+                let _: Option<bool> = session.get(&key).await.unwrap();
+                before_set.pass().await;
+                session.insert(&key, true).await.unwrap();
+                "set"
+            }),
+        )
+        .route(
+            "/keys",
+            get(async |session: Session| {
+                let mut keys = 0;
+                for key in 0..KEYS {
+                    let value: Option<bool> = session.get(&key.to_string()).await.unwrap();
+                    keys += usize::from(value.is_some());
+                }
+                keys.to_string()
             }),
         )
         .route(
@@ -280,7 +322,7 @@ async fn axum_session_of(
     type Session = axum_session::Session<Database>;
 
     let gate = Gate::new();
-    let at_gate = gate.clone();
+    let (at_gate, before_set) = (gate.clone(), gate.clone());
     let routes = Router::new()
         .route(
             "/log_in",
@@ -304,6 +346,22 @@ async fn axum_session_of(
             }),
         )
         .route(
+            "/set/{key}",
+            get(async move |session: Session, Path(key): Path<String>| {
+                let _: Option<bool> = session.get(&key);
+                before_set.pass().await;
+                session.set(&key, true);
+                "set"
+            }),
+        )
+        .route(
+            "/keys",
+            get(async |session: Session| {
+                let has = |key: &usize| session.get::<bool>(&key.to_string()).is_some();
+                (0..KEYS).filter(has).count().to_string()
+            }),
+        )
+        .route(
             "/fail",
             get(async |session: Session| {
                 session.set("count", 100_u64);
@@ -317,6 +375,78 @@ async fn axum_session_of(
         AxumApp(routes.layer(axum_session::SessionLayer::new(store))),
         gate,
     )
+}
+
+pub fn ruts() -> (AxumApp, Gate) {
+    use ruts::store::{Ttl, moka::MokaStore};
+
+    type Session = ruts::Session<MokaStore>;
+
+    fn hour() -> Ttl {
+        Ttl::new(3600).unwrap()
+    }
+
+    let gate = Gate::new();
+    let (at_gate, before_set) = (gate.clone(), gate.clone());
+    let routes = Router::new()
+        .route(
+            "/log_in",
+            get(async |session: Session| {
+                session.prepare_regenerate();
+                session.set("user", &"ada", hour(), None).await.unwrap();
+            }),
+        )
+        .route(
+            "/log_out",
+            get(async |session: Session| {
+                session.delete().await.unwrap();
+            }),
+        )
+        .route(
+            "/show",
+            get(async |session: Session| {
+                let user: Option<String> = session.get("user").await.unwrap();
+                let count: Option<u64> = session.get("count").await.unwrap();
+                show(user, count)
+            }),
+        )
+        .route(
+            "/count",
+            get(async move |session: Session| {
+                let count: Option<u64> = session.get("count").await.unwrap();
+                at_gate.pass().await;
+                let count = count.unwrap_or(0) + 1;
+                session.set("count", &count, hour(), None).await.unwrap();
+                "counted"
+            }),
+        )
+        .route(
+            "/set/{key}",
+            get(async move |session: Session, Path(key): Path<String>| {
+                let _: Option<bool> = session.get(&key).await.unwrap();
+                before_set.pass().await;
+                session.set(&key, &true, hour(), None).await.unwrap();
+                "set"
+            }),
+        )
+        .route(
+            "/keys",
+            get(async |session: Session| {
+                let mut keys = 0;
+                for key in 0..KEYS {
+                    let value: Option<bool> = session.get(&key.to_string()).await.unwrap();
+                    keys += usize::from(value.is_some());
+                }
+                keys.to_string()
+            }),
+        );
+    let cookie = ruts::CookieOptions::build().name("session").path("/");
+    let store = MokaStore::builder().max_capacity(1_000).build();
+    let layer = ruts::SessionLayer::new(Arc::new(store)).with_cookie_options(cookie);
+    // The cookies of tower-cookies are around it.
+    let routes = routes.layer(layer);
+    let app = routes.layer(tower_cookies::CookieManagerLayer::new());
+    (AxumApp(app), gate)
 }
 
 /// A table of a database that several processes have.
@@ -405,7 +535,7 @@ pub async fn actix_session(
     type Answer<T = &'static str> = Result<T, actix_web::Error>;
 
     let gate = Gate::new();
-    let at_gate = gate.clone();
+    let (at_gate, before_set) = (gate.clone(), gate.clone());
     let key = actix_web::cookie::Key::generate();
     let app = actix_web::App::new()
         .route(
@@ -439,6 +569,24 @@ pub async fn actix_session(
                     session.insert("count", count.unwrap_or(0) + 1)?;
                     Ok::<_, actix_web::Error>("counted")
                 }
+            }),
+        )
+        .route(
+            "/set/{key}",
+            web::get().to(move |session: Session, key: web::Path<String>| {
+                let before_set = before_set.clone();
+                async move {
+                    before_set.pass().await;
+                    session.insert(key.into_inner(), true)?;
+                    Ok::<_, actix_web::Error>("set")
+                }
+            }),
+        )
+        .route(
+            "/keys",
+            web::get().to(async |session: Session| {
+                let has = |key: &usize| session.contains_key(&key.to_string());
+                (0..KEYS).filter(has).count().to_string()
             }),
         )
         .route(
