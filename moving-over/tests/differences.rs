@@ -23,7 +23,7 @@ struct Outcome {
 }
 
 async fn outcome(app: &impl App, gate: &Gate) -> Outcome {
-    let increments = kept_increments(app, gate).await;
+    let increments = kept_increments(app, gate, "/count").await;
     let keys = kept_keys(app, gate).await;
     let (meanwhile, afterwards) = logout_during_a_request(app, gate).await;
     Outcome {
@@ -34,9 +34,8 @@ async fn outcome(app: &impl App, gate: &Gate) -> Outcome {
     }
 }
 
-/// Requests that all have read the counter before the first of them writes it.
-async fn kept_increments(app: &impl App, gate: &Gate) -> usize {
-    let jar = in_parallel(app, gate, |_| "/count".to_owned()).await;
+async fn kept_increments(app: &impl App, gate: &Gate, path: &str) -> usize {
+    let jar = in_parallel(app, gate, |_| path.to_owned()).await;
     let answer = app.get("/show", &jar).await;
     let (user, count) = answer.body.split_once(' ').unwrap();
     assert_eq!(user, "ada");
@@ -107,6 +106,12 @@ async fn cloakroom_keeps_every_increment_and_an_ended_session_ended() {
     };
     assert_eq!(outcome(&app, &gate).await, expected);
     assert_documented("cloakroom, `MemoryStore`", &expected);
+}
+
+#[tokio::test]
+async fn cloakroom_keeps_one_increment_without_update() {
+    let (app, gate) = apps::cloakroom();
+    assert_eq!(kept_increments(&app, &gate, "/count_by_insert").await, 1);
 }
 
 #[tokio::test]

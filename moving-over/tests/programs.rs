@@ -174,6 +174,31 @@ fn the_shop_is_the_same_before_and_after() {
 }
 
 #[test]
+fn the_shop_loses_no_item_of_parallel_requests_after() {
+    let program = Program::start(AFTER);
+    let mut browser = program.browser();
+    browser.post("/login", "name=ada&password=lovelace");
+    std::thread::scope(|scope| {
+        for item in 0..32 {
+            let mut tab = browser.clone();
+            scope.spawn(move || {
+                let form = format!("item={item}");
+                assert_eq!(tab.post("/cart", &form).0, 303);
+            });
+        }
+    });
+    let home = browser.get("/").1;
+    let cart = home.split_once("In your cart: ").unwrap().1;
+    let mut items: Vec<u32> = cart
+        .trim_end_matches(".\n")
+        .split(", ")
+        .map(|item| item.parse().unwrap())
+        .collect();
+    items.sort();
+    assert_eq!(items, Vec::from_iter(0..32));
+}
+
+#[test]
 fn a_login_replaces_the_cookie_before_and_after() {
     for binary in BEFORE.into_iter().chain([AFTER]) {
         let program = Program::start(binary);

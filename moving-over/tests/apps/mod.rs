@@ -106,6 +106,7 @@ pub struct Answer {
 /// - `/keys` says how many of such keys there are
 /// - `/fail` sets the counter to 100, and fails
 /// - `/renew_and_fail` asks for a new id, and fails (cloakroom and tower-sessions)
+/// - `/count_by_insert` is `/count` without `update` (cloakroom)
 /// - `/update` updates the counter (actix-session)
 pub trait App {
     async fn get(&self, path: &str, jar: &Jar) -> Answer;
@@ -156,7 +157,7 @@ pub fn cloakroom_over(
     type Answer<T = &'static str> = Result<T, SessionError>;
 
     let gate = Gate::new();
-    let (at_gate, before_set) = (gate.clone(), gate.clone());
+    let (at_gate, before_insert, before_set) = (gate.clone(), gate.clone(), gate.clone());
     let routes = Router::new()
         .route(
             "/log_in",
@@ -187,6 +188,15 @@ pub fn cloakroom_over(
             get(async move |session: Session| -> Answer {
                 session.update("count", |n: Option<u64>| n.unwrap_or(0) + 1)?;
                 at_gate.pass().await;
+                Ok("counted")
+            }),
+        )
+        .route(
+            "/count_by_insert",
+            get(async move |session: Session| -> Answer {
+                let count = session.get::<u64>("count")?.unwrap_or(0);
+                before_insert.pass().await;
+                session.insert("count", count + 1)?;
                 Ok("counted")
             }),
         )
