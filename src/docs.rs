@@ -17,3 +17,51 @@ pub mod writing_a_store {}
 
 #[doc = include_str!("../docs/faq.md")]
 pub mod faq {}
+
+#[doc = include_str!("../docs/moving_over.md")]
+pub mod moving_over {
+    // The programs are compiled and run by the tests in `moving-over/`, which has what they need.
+
+    /// The shop with this crate.
+    ///
+    /// ```
+    #[doc = include_str!("../docs/moving_over/after.rs")]
+    /// ```
+    #[cfg(not(doctest))]
+    pub mod after {}
+
+    /// The shop with tower-sessions 0.14 and axum-login 0.18.
+    ///
+    /// ```
+    #[doc = include_str!("../docs/moving_over/axum_login_before.rs")]
+    /// ```
+    #[cfg(not(doctest))]
+    pub mod axum_login_before {}
+
+    /// The shop with axum_session 0.22.
+    ///
+    /// ```
+    #[doc = include_str!("../docs/moving_over/axum_session_before.rs")]
+    /// ```
+    #[cfg(not(doctest))]
+    pub mod axum_session_before {}
+
+    /// The shop with actix-session 0.11.
+    ///
+    /// ```
+    #[doc = include_str!("../docs/moving_over/actix_session_before.rs")]
+    /// ```
+    #[cfg(not(doctest))]
+    pub mod actix_session_before {}
+
+    /// tower-sessions 0.15 and this crate at once.
+    ///
+    /// ```
+    #[doc = include_str!("../docs/moving_over/side_by_side.rs")]
+    /// ```
+    #[cfg(not(doctest))]
+    pub mod side_by_side {}
+}
+
+#[doc = include_str!("../docs/comparison.md")]
+pub mod comparison {}

@@ -53,6 +53,7 @@
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [operations](docs::operations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
+//! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
 //! # Features
 //!

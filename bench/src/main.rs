@@ -38,7 +38,8 @@ use scenario::Scenario;
 const USAGE: &str = "\
 cargo run --release -p cloakroom-bench -- COMMAND
 
-  all             measures all of the following, writes bench/results.json, and shows it in bench/plots and the README
+  all             measures all of the following, writes bench/results.json, and shows it in bench/plots, the README and
+                  docs/comparison.md
   show            shows bench/results.json again
   time            nanoseconds a request, of all contenders
   count           instructions and allocations a request, of all contenders (needs valgrind)
@@ -158,7 +159,7 @@ fn command(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// In pictures and in the README.
+/// In pictures, in the README and on the page that compares.
 #[cfg(feature = "peers")]
 fn show(report: &report::Report) -> Result<()> {
     plots::draw(report)?;

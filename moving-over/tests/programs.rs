@@ -1,0 +1,281 @@
+//! The programs of `docs/moving_over` answer alike, before and after, but for what the page says.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+const BEFORE: [&str; 3] = [
+    env!("CARGO_BIN_EXE_axum_login_before"),
+    env!("CARGO_BIN_EXE_axum_session_before"),
+    env!("CARGO_BIN_EXE_actix_session_before"),
+];
+const AFTER: &str = env!("CARGO_BIN_EXE_after");
+
+/// A running program, which is killed when this is dropped.
+struct Program {
+    process: Child,
+    address: String,
+}
+
+impl Program {
+    fn start(binary: &str) -> Self {
+        let mut process = Command::new(binary)
+            .env("PORT", "0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("http://").unwrap().to_owned();
+        Self { process, address }
+    }
+
+    fn browser(&self) -> Browser<'_> {
+        Browser {
+            address: &self.address,
+            cookies: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Keeps cookies, and follows no redirect.
+#[derive(Clone)]
+struct Browser<'a> {
+    address: &'a str,
+    cookies: Vec<(String, String)>,
+}
+
+/// The status and the body.
+type Answer = (u16, String);
+
+impl Browser<'_> {
+    fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, "")
+    }
+
+    fn post(&mut self, path: &str, form: &str) -> Answer {
+        self.send("POST", path, form)
+    }
+
+    fn send(&mut self, method: &str, path: &str, form: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nCookie: {}\r\n\r\n{form}",
+            self.address,
+            form.len(),
+            cookies.join("; "),
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        for line in head.lines() {
+            let (header, value) = line.split_once(": ").unwrap_or_default();
+            if header.eq_ignore_ascii_case("set-cookie") {
+                self.keep(value);
+            }
+        }
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    fn keep(&mut self, set_cookie: &str) {
+        let (pair, attributes) = set_cookie.split_once(';').unwrap();
+        let (name, value) = pair.split_once('=').unwrap();
+        self.cookies.retain(|(kept, _)| kept != name);
+        if !attributes.contains("Max-Age=0") {
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Whether a request that sends these cookies again has an account.
+    fn is_logged_in(&self) -> bool {
+        match self.clone().get("/account").0 {
+            200 => true,
+            401 => false,
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// What a customer does, and what is to be seen of it.
+fn shop(program: &Program) -> Vec<(&'static str, Answer)> {
+    let mut browser = program.browser();
+    let mut other = program.browser();
+    let steps: [(&str, &str, &str); 18] = [
+        ("GET", "/", ""),
+        ("GET", "/account", ""),
+        ("GET", "/stock", ""),
+        ("POST", "/cart", "item=tea"),
+        ("GET", "/", ""),
+        ("GET", "/", ""),
+        ("POST", "/login", "name=bob&password=wrong"),
+        ("GET", "/account", ""),
+        ("POST", "/login", "name=bob&password=hunter2"),
+        ("GET", "/", ""),
+        ("GET", "/account", ""),
+        ("GET", "/stock", ""),
+        ("POST", "/cart", "item=milk"),
+        ("GET", "/", ""),
+        ("POST", "/logout", ""),
+        ("GET", "/", ""),
+        ("POST", "/login", "name=ada&password=lovelace"),
+        ("GET", "/stock", ""),
+    ];
+    let mut seen = Vec::new();
+    for (method, path, form) in steps {
+        seen.push((path, browser.send(method, path, form)));
+        assert_eq!(other.get("/account").0, 401, "{path}");
+    }
+    seen
+}
+
+#[test]
+fn the_shop_is_the_same_before_and_after() {
+    let expected = [
+        ("/", 200, "\nIn your cart: .\n"),
+        ("/account", 401, ""),
+        ("/stock", 401, ""),
+        ("/cart", 303, ""),
+        ("/", 200, "Added tea.\nIn your cart: tea.\n"),
+        ("/", 200, "\nIn your cart: tea.\n"),
+        ("/login", 401, ""),
+        ("/account", 401, ""),
+        ("/login", 303, ""),
+        ("/", 200, "Hello, bob.\nIn your cart: tea.\n"),
+        ("/account", 200, "You are bob.\n"),
+        ("/stock", 403, ""),
+        ("/cart", 303, ""),
+        ("/", 200, "Added milk.\nIn your cart: tea, milk.\n"),
+        ("/logout", 303, ""),
+        ("/", 200, "\nIn your cart: .\n"),
+        ("/login", 303, ""),
+        ("/stock", 200, "ada may change the stock.\n"),
+    ]
+    .map(|(path, status, body)| (path, (status, body.to_owned())));
+    for binary in BEFORE.into_iter().chain([AFTER]) {
+        let program = Program::start(binary);
+        assert_eq!(shop(&program), expected, "{binary}");
+    }
+}
+
+#[test]
+fn the_shop_loses_no_item_of_parallel_requests_after() {
+    let program = Program::start(AFTER);
+    let mut browser = program.browser();
+    browser.post("/login", "name=ada&password=lovelace");
+    std::thread::scope(|scope| {
+        for item in 0..32 {
+            let mut tab = browser.clone();
+            scope.spawn(move || {
+                let form = format!("item={item}");
+                assert_eq!(tab.post("/cart", &form).0, 303);
+            });
+        }
+    });
+    let home = browser.get("/").1;
+    let cart = home.split_once("In your cart: ").unwrap().1;
+    let mut items: Vec<u32> = cart
+        .trim_end_matches(".\n")
+        .split(", ")
+        .map(|item| item.parse().unwrap())
+        .collect();
+    items.sort();
+    assert_eq!(items, Vec::from_iter(0..32));
+}
+
+#[test]
+fn a_login_replaces_the_cookie_before_and_after() {
+    for binary in BEFORE.into_iter().chain([AFTER]) {
+        let program = Program::start(binary);
+        let mut browser = program.browser();
+        browser.post("/cart", "item=tea");
+        let anonymous = browser.clone();
+        browser.post("/login", "name=ada&password=lovelace");
+        assert_ne!(browser.cookies, anonymous.cookies, "{binary}");
+        assert!(browser.is_logged_in(), "{binary}");
+        assert!(!anonymous.is_logged_in(), "{binary}");
+    }
+}
+
+/// What the next user finds who logs in without a logout of the last one.
+fn second_login(binary: &str) -> (bool, String) {
+    let program = Program::start(binary);
+    let mut browser = program.browser();
+    browser.post("/login", "name=ada&password=lovelace");
+    browser.post("/cart", "item=tea");
+    let first = browser.cookies.clone();
+    browser.post("/login", "name=bob&password=hunter2");
+    assert_eq!(browser.get("/account").1, "You are bob.\n", "{binary}");
+    let replaced = browser.cookies != first;
+    (replaced, browser.get("/").1)
+}
+
+#[test]
+fn with_axum_login_the_next_user_finds_the_cart_and_the_session_id_of_the_last_one() {
+    let (replaced, home) = second_login(env!("CARGO_BIN_EXE_axum_login_before"));
+    assert!(!replaced);
+    assert_eq!(home, "Hello, bob.\nIn your cart: tea.\n");
+}
+
+#[test]
+fn with_renew_the_next_user_finds_the_cart_of_the_last_one() {
+    for binary in &BEFORE[1..] {
+        let (replaced, home) = second_login(binary);
+        assert!(replaced, "{binary}");
+        assert_eq!(home, "Hello, bob.\nIn your cart: tea.\n", "{binary}");
+    }
+}
+
+#[test]
+fn with_cloakroom_the_next_user_starts_with_an_empty_session_of_another_token() {
+    let (replaced, home) = second_login(AFTER);
+    assert!(replaced);
+    assert_eq!(home, "Hello, bob.\nIn your cart: .\n");
+}
+
+#[test]
+fn only_with_a_session_in_the_cookie_does_a_stolen_cookie_survive_the_logout() {
+    for binary in BEFORE.into_iter().chain([AFTER]) {
+        let program = Program::start(binary);
+        let mut browser = program.browser();
+        browser.post("/login", "name=ada&password=lovelace");
+        let stolen = browser.clone();
+        assert!(stolen.is_logged_in(), "{binary}");
+        browser.post("/logout", "");
+        let in_cookie = binary == env!("CARGO_BIN_EXE_actix_session_before");
+        assert_eq!(stolen.is_logged_in(), in_cookie, "{binary}");
+    }
+}
+
+#[test]
+fn side_by_side_the_old_login_becomes_a_new_one_and_ends_with_it() {
+    let program = Program::start(env!("CARGO_BIN_EXE_side_by_side"));
+    let mut browser = program.browser();
+    assert_eq!(browser.get("/account").0, 401);
+    browser.post("/login_as_before/ada", "");
+    let old = browser.clone();
+    assert_eq!(old.cookies.len(), 1);
+    assert_eq!(browser.get("/account"), (200, "You are ada.\n".to_owned()));
+    // The old cookie is gone, and its session too.
+    let names: Vec<_> = browser.cookies.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["session"]);
+    assert!(!old.is_logged_in());
+    assert!(browser.is_logged_in());
+    browser.post("/logout", "");
+    assert!(!browser.is_logged_in());
+}
