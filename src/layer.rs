@@ -44,6 +44,15 @@ pub struct SessionLayer<St> {
 
 impl<St: SessionStore> SessionLayer<St> {
     /// A layer with the defaults, which are safe: see [`SessionLayerBuilder`].
+    ///
+    /// ```
+    /// use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
+    /// let app: axum::Router = axum::Router::new().layer(layer);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn new(store: St, keys: impl Into<Keys>) -> Self {
         match Self::builder(store, keys).build() {
@@ -73,6 +82,17 @@ impl<St: SessionStore> SessionLayer<St> {
     }
 
     /// The sessions of all users: to list, revoke and purge, outside of a request as well.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
+    /// let sessions = layer.sessions(); // for the state of a router, or a job
+    /// let purge = sessions.spawn_purge(Duration::from_secs(300));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn sessions(&self) -> Sessions<St> {
         Sessions::new(self.engine.clone(), self.store.clone())
@@ -167,6 +187,16 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     }
 
     /// The cookie's Domain: the host and all its subdomains get it. Needs a name without `__Host-`.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    ///     .cookie_name("__Secure-session")
+    ///     .cookie_domain("example.com")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn cookie_domain(mut self, domain: impl Into<String>) -> Self {
         self.attributes.domain = Some(domain.into());
         self
@@ -180,6 +210,16 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
 
     /// Whether the cookie travels over HTTPS only. `false` is for development over plain HTTP, and needs a name without
     /// `__Host-`.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    ///     .cookie_name("session")
+    ///     .secure(false)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn secure(mut self, secure: bool) -> Self {
         self.attributes.secure = secure;
         self
@@ -192,6 +232,15 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     }
 
     /// How the token travels.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey, Transport};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    ///     .transport(Transport::Bearer)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
@@ -248,6 +297,13 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
 
     /// Loads a session when an extractor first asks for it, so that routes without one cost no store call. A request to such a
     /// route is no use of the session, and does not extend its idle timeout.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?).lazy().build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn lazy(mut self) -> Self {
         self.loading = Loading::Lazy;
         self
@@ -263,6 +319,15 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     ///
     /// Parallel logins may exceed it for a moment, and may then end or refuse each other. With [`WhenFull::Refuse`], a login
     /// that loses such a race loses the session that it was made in.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey, WhenFull};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    ///     .max_sessions_per_user(5, WhenFull::EndOldest)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
     pub fn max_sessions_per_user(mut self, max: usize, when_full: WhenFull) -> Self
     where
         St: UserIndex,
@@ -299,6 +364,14 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     /// # Errors
     ///
     /// A setting, or how two of them go together, is unsafe, or makes a cookie that a browser would drop. The error names it.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let http = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?).secure(false);
+    /// assert_eq!(http.build().unwrap_err().setting(), "secure"); // the name begins with `__Host-`
+    /// # Ok(()) }
+    /// ```
     pub fn build(self) -> Result<SessionLayer<St>, ConfigError> {
         self.lifetimes.check()?;
         for (setting, timeout) in [

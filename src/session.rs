@@ -238,6 +238,15 @@ impl Session {
     }
 
     /// The session of the layer with this cookie name, where several layers are around a handler.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// if let Some(admin) = session.named("__Host-admin") {
+    ///     let operator = admin.user()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn named(&self, cookie_name: &str) -> Option<Self> {
         let mut session = self;
@@ -422,6 +431,13 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// session.clear()?; // the cart, the filters, and all else; the user stays logged in
+    /// # Ok(()) }
+    /// ```
     pub fn clear(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
         if state.data().is_some_and(|data| !data.is_empty()) {
@@ -436,6 +452,15 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::NotLoaded`] where the layer is lazy and the session is not loaded.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// for key in session.keys()? {
+    ///     println!("{key}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn keys(&self) -> Result<Vec<String>, SessionError> {
         let state = self.read()?;
         Ok(state
@@ -452,6 +477,14 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// // The user has just got more rights: a token that somebody saw before must not have them.
+    /// session.regenerate()?;
+    /// # Ok(()) }
+    /// ```
     pub fn regenerate(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
         if state.base.is_some() && matches!(state.changes.identity, Identity::Keep) {
@@ -497,6 +530,17 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// use cloakroom::{Session, SessionError};
+    ///
+    /// # fn main() -> Result<(), SessionError> {
+    /// async fn log_out(session: Session) -> Result<&'static str, SessionError> {
+    ///     session.log_out()?;
+    ///     Ok("Goodbye.")
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn log_out(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
         state.end();
@@ -509,6 +553,14 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// session.destroy()?;
+    /// session.insert("notice", "Your order is complete.")?; // in a new session
+    /// # Ok(()) }
+    /// ```
     pub fn destroy(&self) -> Result<(), SessionError> {
         self.write()?.end();
         Ok(())
@@ -521,6 +573,14 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session, stay_logged_in: bool) -> Result<(), SessionError> {
+    /// session.remember(stay_logged_in)?; // the box below the password
+    /// session.log_in(42)?;
+    /// # Ok(()) }
+    /// ```
     pub fn remember(&self, remember: bool) -> Result<(), SessionError> {
         self.write()?.changes.remember = Some(remember);
         Ok(())
@@ -531,6 +591,17 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// use cloakroom::{Session, SessionError};
+    ///
+    /// # fn main() -> Result<(), SessionError> {
+    /// async fn unread(session: Session) -> Result<String, SessionError> {
+    ///     session.passive()?; // the page asks every few seconds, whether somebody is there or not
+    ///     Ok(session.get::<u32>("unread")?.unwrap_or(0).to_string())
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn passive(&self) -> Result<(), SessionError> {
         self.write()?.activity = Activity::Passive;
         Ok(())
@@ -541,6 +612,14 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Client, Session, SessionError};
+    /// # fn show(session: &Session, user_agent: &str) -> Result<(), SessionError> {
+    /// session.log_in(42)?;
+    /// session.set_client(Client::new().with_user_agent(user_agent))?;
+    /// # Ok(()) }
+    /// ```
     pub fn set_client(&self, client: Client) -> Result<(), SessionError> {
         self.write()?.changes.client = Some(Arc::new(client));
         Ok(())
@@ -551,6 +630,16 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::NotLoaded`] where the layer is lazy and the session is not loaded. So do the methods below.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # async fn show(session: &Session, sessions: cloakroom::Sessions<cloakroom::MemoryStore>) -> Result<(), SessionError> {
+    /// // "Log out everywhere else": all but this one.
+    /// if let (Some(user), Some(this)) = (session.user()?, session.id()?) {
+    ///     sessions.revoke_others(user, this).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn id(&self) -> Result<Option<RecordId>, SessionError> {
         Ok(self.read()?.base.as_ref().map(|base| base.token.id))
     }
@@ -560,6 +649,16 @@ impl Session {
     /// # Errors
     ///
     /// As [`id`](Self::id).
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// let greeting = match session.user()? {
+    ///     Some(user) => format!("Hello, {user}."),
+    ///     None => "Please log in.".to_owned(),
+    /// };
+    /// # Ok(()) }
+    /// ```
     pub fn user(&self) -> Result<Option<UserId>, SessionError> {
         Ok(self.read()?.login().map(|login| login.user.clone()))
     }
@@ -578,6 +677,14 @@ impl Session {
     /// # Errors
     ///
     /// As [`id`](Self::id).
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// let ends_at: Option<SystemTime> = session.ends_at()?.map(SystemTime::from);
+    /// # Ok(()) }
+    /// ```
     pub fn ends_at(&self) -> Result<Option<Timestamp>, SessionError> {
         let state = self.read()?;
         Ok(state

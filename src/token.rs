@@ -399,6 +399,14 @@ impl Keys {
     /// # Errors
     ///
     /// The file cannot be read, or a key is malformed or too short. The error says how to make one.
+    ///
+    /// ```no_run
+    /// use cloakroom::{Keys, MemoryStore, SessionLayer};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let layer = SessionLayer::new(MemoryStore::new(), Keys::from_file("/run/secrets/session_keys")?);
+    /// # Ok(()) }
+    /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         match std::fs::read_to_string(path) {

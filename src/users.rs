@@ -139,6 +139,14 @@ impl<St: SessionStore> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+    /// // From a job of your own, in place of `spawn_purge`.
+    /// let purged = sessions.purge_expired().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn purge_expired(&self) -> Result<u64, SessionError> {
         self.engine.purge_expired().await
     }
@@ -194,6 +202,15 @@ impl<St: UserIndex> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+    /// for session in sessions.list("ada").await? {
+    ///     println!("{}, last used {:?}", session.id(), session.last_seen());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn list(&self, user: impl Into<UserId>) -> Result<Vec<SessionInfo>, SessionError> {
         let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
         let mut infos: Vec<_> = sessions
@@ -210,6 +227,14 @@ impl<St: UserIndex> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>, user: i64, id: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// // A form of the "your devices" page, whose id could be anybody's.
+    /// let was_theirs = sessions.revoke_of(user, id.parse()?).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn revoke_of(
         &self,
         user: impl Into<UserId>,
@@ -244,6 +269,16 @@ impl<St: UserIndex> Sessions<St> {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, Session, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>, session: Session, user: i64) -> Result<(), SessionError> {
+    /// // After `session.require_fresh(..)` and the new password:
+    /// if let Some(this) = session.id()? {
+    ///     sessions.revoke_others(user, this).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn revoke_others(
         &self,
         user: impl Into<UserId>,
