@@ -38,9 +38,8 @@ use crate::token::RecordId;
 /// assert_eq!(cart, Some(1));
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
 pub struct FaultyStore<S> {
-    store: S,
+    store: Arc<S>,
     state: Arc<Mutex<State>>,
 }
 
@@ -92,7 +91,7 @@ impl<S> FaultyStore<S> {
     #[must_use]
     pub fn new(store: S) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
             state: Arc::default(),
         }
     }
@@ -104,6 +103,10 @@ impl<S> FaultyStore<S> {
     }
 
     /// The calls since this was asked for the last time, those that failed among them.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a test may only want to forget them"
+    )]
     pub fn calls(&self) -> Vec<StoreCall> {
         std::mem::take(&mut self.state().calls)
     }
@@ -202,6 +205,15 @@ impl<S> FaultyStore<S> {
                 Err(failed("the answer of the test's store is lost"))
             }
             Some(Fault::Hangs) => pending().await,
+        }
+    }
+}
+
+impl<S> Clone for FaultyStore<S> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            state: self.state.clone(),
         }
     }
 }
