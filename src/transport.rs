@@ -130,9 +130,11 @@ impl Carrier {
 
     /// Tells caches that the response depends on the session.
     pub(crate) fn vary(&self, headers: &mut HeaderMap) {
+        const COOKIE: HeaderValue = HeaderValue::from_static("Cookie");
+        const AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
         let name = match self {
-            Self::Cookie(_) => "Cookie",
-            Self::Bearer { .. } => "Authorization",
+            Self::Cookie(_) => COOKIE,
+            Self::Bearer { .. } => AUTHORIZATION,
         };
         let names = |value: &HeaderValue| {
             value.as_bytes().split(|&byte| byte == b',').any(|field| {
@@ -142,11 +144,11 @@ impl Carrier {
         };
         match headers.entry(VARY) {
             Entry::Vacant(vary) => {
-                vary.insert(HeaderValue::from_static(name));
+                vary.insert(name);
             }
             Entry::Occupied(mut vary) => {
                 if !vary.iter().any(names) {
-                    vary.append(HeaderValue::from_static(name));
+                    vary.append(name);
                 }
             }
         }
