@@ -211,6 +211,21 @@ async fn each_fault_is_what_its_name_says() -> Tested {
     Ok(())
 }
 
+#[tokio::test]
+async fn calls_from_outside_of_requests_are_those_of_the_store_inside() -> Tested {
+    let (store, clock, layer, mut browser) = setup();
+    let log_in = browser.with_session(&layer, |session| session.log_in("ada"));
+    log_in.await?;
+    let sessions = layer.sessions();
+    assert_eq!(sessions.revoke_all("ada").await?, 1);
+    browser.post("/cart", &[]).await?;
+    clock.advance(Duration::from_secs(31 * 60));
+    assert_eq!(sessions.purge_expired().await?, 1);
+    assert!(store.inner().is_empty());
+    assert!(store.calls().ends_with(&[StoreCall::PurgeExpired]));
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_runs_into_the_layers_timeout() -> Tested {
     let (store, _, layer, mut browser) = setup();
@@ -233,6 +248,10 @@ async fn a_call_is_held_until_the_test_lets_it_go_and_no_other_is() -> Tested {
     let mut window = browser.clone();
     let slow = tokio::spawn(async move { window.post("/cart", &[]).await });
     hold.arrived().await;
+    assert_eq!(
+        store.calls(),
+        [StoreCall::Insert, StoreCall::Load, StoreCall::Replace]
+    );
     assert_eq!(browser.post("/cart", &[]).await?.status(), 303);
     assert_eq!(browser.get("/cart").await?.body(), "1");
     assert!(!slow.is_finished());
