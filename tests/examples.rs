@@ -1,72 +1,13 @@
-//! Each short example does what its first lines say.
+//! Each short example does what its first lines say. Those whose connections outlive their requests are in `streams.rs`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/example.rs"]
+mod example;
 #[path = "support/demo.rs"]
 mod programs;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-
-/// A running example, which is killed when this is dropped.
-struct Example {
-    process: Child,
-    address: String,
-}
-
-impl Example {
-    fn start(name: &str) -> Self {
-        let mut process = Command::new(programs::binary(name))
-            .env("PORT", "0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("http://").unwrap().to_owned();
-        Self { process, address }
-    }
-
-    /// The status, the headers and the body of an answer.
-    fn send(&self, method: &str, path: &str, header: &str) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let host = &self.address;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (
-            head[9..12].parse().unwrap(),
-            head.to_owned(),
-            body.to_owned(),
-        )
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The value of a header, up to a semicolon.
-fn value(head: &str, header: &str) -> String {
-    let line = head.lines().find(|line| line.starts_with(header)).unwrap();
-    let value = line[header.len() + 2..].split(';').next();
-    value.unwrap().to_owned()
-}
-
-/// The Cookie header that goes back.
-fn cookie(head: &str) -> String {
-    format!("Cookie: {}\r\n", value(head, "set-cookie"))
-}
+use example::{Example, cookie, value};
 
 #[test]
 fn counter_and_custom_store_count_each_visitors_visits() {
@@ -139,14 +80,25 @@ fn bearer_gives_a_token_in_a_header_and_takes_it_in_another() {
 }
 
 #[test]
-fn plain_tower_counts_without_a_server() {
-    let output = Command::new(programs::binary("plain_tower"))
-        .output()
-        .unwrap();
-    assert!(output.status.success());
+fn hyper_counts_each_visitors_visits_and_makes_no_session_where_none_is_asked_for() {
+    let example = Example::start("hyper");
+    let (status, head, body) = example.send("GET", "/", "");
     assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        "visit 1\nvisit 2\nvisit 3\n"
+        (status, body.as_str()),
+        (200, "This is your visit number 1.\n")
+    );
+    let cookie = cookie(&head);
+    for n in 2..4 {
+        let (_, _, body) = example.send("GET", "/", &cookie);
+        assert_eq!(body, format!("This is your visit number {n}.\n"));
+    }
+    let (status, head, body) = example.send("GET", "/health", "");
+    assert_eq!((status, body.as_str()), (200, "well\n"));
+    assert!(!head.contains("set-cookie"));
+    assert_eq!(example.send("GET", "/nowhere", &cookie).0, 404);
+    assert_eq!(
+        example.send("GET", "/", "").2,
+        "This is your visit number 1.\n"
     );
 }
 
@@ -169,5 +121,5 @@ fn every_example_begins_with_how_to_run_it() {
         );
         seen += 1;
     }
-    assert!(seen >= 7);
+    assert!(seen >= 9);
 }

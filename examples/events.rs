@@ -1,0 +1,137 @@
+//! Run with `cargo run --example events`, then open http://127.0.0.1:3000 in two tabs and press the buttons.
+//!
+//! Server-sent events: each tab shows what another one puts into the cart, and that it logged out. The stream outlives its
+//! request, so it follows the session with a detached handle. It looks each `CHECK_MS` milliseconds, and is no use of the
+//! session: without any other request, that ends after `IDLE_MS`, and the stream with it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, Redirect};
+use axum::routing::{get, post};
+use cloakroom::{
+    CurrentUser, DetachedSession, ErrorKind, Key, MemoryStore, Session, SessionError, SessionLayer,
+    SigningKey,
+};
+use futures_util::stream::{self, Stream};
+use tokio::net::TcpListener;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tower_http::csrf::CsrfLayer;
+
+const CART: Key<u32> = Key::new("cart");
+
+/// A browser connects anew when a stream ends, and gives up at any status but 200 (HTML, 9.2.2). So after a logout the 401
+/// of a visitor stops it, and after another login it comes back with the new token.
+///
+/// A page of another site may ask for the stream, but cannot read it: unlike a socket, it is under the same-origin policy.
+async fn events(
+    State(every): State<Duration>,
+    session: Session,
+    _user: CurrentUser,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, SessionError> {
+    // Browsers connect by themselves, and a tab that was forgotten would keep the session alive for ever.
+    session.passive()?;
+    let mut checks = interval(every);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let follower = Follower {
+        // The request's own session is sealed when the response's head is sent.
+        session: session.detach()?,
+        checks,
+        shown: None,
+    };
+    let events = stream::unfold(follower, async |mut follower| {
+        let event = follower.next().await?;
+        Some((Ok(event), follower))
+    });
+    // Without it, nobody notices that a client went away while nothing changes.
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+struct Follower {
+    session: DetachedSession,
+    checks: Interval,
+    shown: Option<u32>,
+}
+
+impl Follower {
+    /// The next change of the cart, or `None` once the session is over.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            self.checks.tick().await;
+            // It only reads: `save` would count as use of the session, even without changes.
+            match self.session.reload().await {
+                Ok(()) => {}
+                // An outage is no logout. The next check tries again.
+                Err(error) if error.kind() == ErrorKind::Store => {
+                    eprintln!("{error}; trying again");
+                    continue;
+                }
+                // It has ended, or has another token.
+                Err(_) => return None,
+            }
+            let items = self.session.get(CART).ok()?.unwrap_or(0);
+            if self.shown.replace(items) != Some(items) {
+                return Some(Event::default().data(items.to_string()));
+            }
+        }
+    }
+}
+
+async fn home(user: Option<CurrentUser>) -> Html<&'static str> {
+    Html(match user {
+        None => "<form method=post action=/login><button>Log in</button></form>",
+        Some(_) => {
+            "<p>In your cart: <output id=items></output></p>
+            <form method=post action=/add><button>Add one</button></form>
+            <form method=post action=/logout><button>Log out</button></form>
+            <script>
+            const events = new EventSource('/events');
+            events.onmessage = ({ data }) => { document.getElementById('items').value = data; };
+            events.onerror = () => { if (events.readyState === EventSource.CLOSED) location.reload(); };
+            </script>"
+        }
+    })
+}
+
+/// A real application checks a password first.
+async fn log_in(session: Session) -> Result<Redirect, SessionError> {
+    session.log_in("ada")?;
+    Ok(Redirect::to("/"))
+}
+
+async fn log_out(session: Session) -> Result<Redirect, SessionError> {
+    session.log_out()?;
+    Ok(Redirect::to("/"))
+}
+
+async fn add(session: Session, _user: CurrentUser) -> Result<Redirect, SessionError> {
+    session.update(CART, |items| items.unwrap_or(0) + 1)?;
+    Ok(Redirect::to("/"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let setting = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+        .cookie_name("session") // for plain HTTP on this machine, like the next line
+        .secure(false)
+        .idle_timeout(Duration::from_millis(setting("IDLE_MS", "600000").parse()?))
+        .build()?;
+    let app = Router::new()
+        .route("/", get(home))
+        .route("/login", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/add", post(add))
+        .route("/events", get(events))
+        .with_state(Duration::from_millis(setting("CHECK_MS", "1000").parse()?))
+        .layer(layer)
+        .layer(CsrfLayer::new());
+
+    let port = setting("PORT", "3000");
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}
