@@ -16,7 +16,7 @@
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = FaultyStore::new(MemoryStore::new());
 //! let clock = TestClock::new();
 //! let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?).clock(clock.clone()).build()?;
@@ -25,7 +25,7 @@
 //! // A page that needs a login.
 //! let mut browser = Browser::new(app);
 //! assert_eq!(browser.get("/account").await?.status(), StatusCode::UNAUTHORIZED);
-//! assert_eq!(store.calls(), [], "a visitor costs no call");
+//! assert_eq!(store.take_calls(), [], "a visitor costs no call");
 //! browser.with_session(&layer, |session| session.log_in("ada")).await?;
 //! assert_eq!(browser.get("/account").await?.body(), "ada: visit 1");
 //!
@@ -49,7 +49,7 @@
 //! ```
 
 use crate::commit::commit;
-use crate::error::{BoxError, SessionError};
+use crate::error::{ErrorKind, SessionError};
 use crate::layer::SessionLayer;
 use crate::session::{Handler, Sealed, Session};
 use crate::store::memory::MemoryStore;
@@ -58,14 +58,15 @@ use crate::token::{Presented, SigningKey};
 mod browser;
 mod faulty;
 
-pub use self::browser::Browser;
+pub use self::browser::{Browser, BrowserError, RequestBody};
 pub use self::faulty::{Fault, FaultyStore, Hold, StoreCall};
 pub use crate::clock::TestClock;
 
 /// A session to call a handler with, as a function and without a router. What `make` did to it, an earlier request did: it is
 /// stored, in a store of its own.
 ///
-/// The test sees what the handler did through the session that it handed in. Nothing of that is written.
+/// The test sees what the handler did through the session that it handed in. Nothing of that is written. Settings are the
+/// defaults, and the clock is the system's: what depends on others is tested with a [`Browser`].
 ///
 /// ```
 /// use cloakroom::testing;
@@ -77,7 +78,7 @@ pub use crate::clock::TestClock;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let session = testing::session(|session| {
 ///     session.log_in("ada")?;
 ///     session.insert("cart", 2)
@@ -94,11 +95,13 @@ pub use crate::clock::TestClock;
 ///
 /// # Errors
 ///
-/// That of `make`, or the operating system's random generator failed.
+/// That of `make`, or [`ErrorKind::Random`] where the operating system's random generator failed.
 pub async fn session(
     make: impl FnOnce(&Session) -> Result<(), SessionError>,
-) -> Result<Session, BoxError> {
-    let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
+) -> Result<Session, SessionError> {
+    let key = SigningKey::generate();
+    let key = key.map_err(|error| SessionError::with_source(ErrorKind::Random, error))?;
+    let layer = SessionLayer::new(MemoryStore::new(), key);
     let engine = layer.engine();
     let earlier = Session::unloaded(engine.clone(), None, Presented::default());
     make(&earlier)?;

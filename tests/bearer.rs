@@ -74,7 +74,7 @@ async fn the_scheme_has_no_case_and_no_other_scheme_or_place_will_do() {
             .await
             .assert(200, "dark");
     }
-    spy.calls();
+    spy.take_calls();
     for (name, value) in [
         ("authorization", format!("Basic {token}")),
         ("authorization", token.clone()),
@@ -91,7 +91,7 @@ async fn the_scheme_has_no_case_and_no_other_scheme_or_place_will_do() {
     with(&app, &format!("/get/theme?access_token={token}"), &[])
         .await
         .assert(200, "nothing");
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_token_in_a_form_is_no_session() {
         .route("/form", post(handler))
         .layer(layer.build().unwrap());
     let token = new_token(&with(&app, "/insert/theme/dark", &[]).await);
-    spy.calls();
+    spy.take_calls();
     // RFC 6750, section 2.2, has a form's `access_token`.
     let form = format!("access_token={token}");
     let posted = |authorization: &str| {
@@ -121,7 +121,7 @@ async fn a_token_in_a_form_is_no_session() {
     send(&app, posted(""))
         .await
         .assert(200, &format!("None and {length} bytes"));
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
     send(&app, posted(&format!("Bearer {token}")))
         .await
         .assert(200, &format!("Some(\"dark\") and {length} bytes"));

@@ -33,7 +33,7 @@ async fn two_sessions() -> (Router, FaultyStore<MemoryStore>, String, String) {
                 .unwrap(),
         );
     }
-    spy.calls();
+    spy.take_calls();
     let [first, second] = tokens.try_into().unwrap();
     (app, spy, first, second)
 }
@@ -99,7 +99,7 @@ async fn two_different_good_values_are_an_anonymous_request() {
         assert_eq!(with_cookies(&app, &[both.join("; ")]).await.body, "nothing");
         assert_eq!(with_cookies(&app, &both).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 /// Every order of these cookies, and every way to cut it into headers.
@@ -169,7 +169,7 @@ async fn every_order_and_every_cut_into_headers_of_good_bad_and_repeated_values_
             "{headers:?}"
         );
     }
-    spy.calls();
+    spy.take_calls();
 
     for with_another in [
         [good.clone(), good.clone(), other_good.clone(), forged],
@@ -183,7 +183,7 @@ async fn every_order_and_every_cut_into_headers_of_good_bad_and_repeated_values_
             );
         }
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn the_name_is_compared_byte_for_byte() {
             .body,
         "nothing"
     );
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn a_token_is_good_nowhere_but_in_the_cookie() {
     for request in requests {
         assert_eq!(send(&app, request.unwrap()).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn a_token_in_a_form_is_no_session() {
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/first").await;
     let token = browser.token();
-    spy.calls();
+    spy.take_calls();
     let part = |name: &str| {
         format!(
             "--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{token}\r\n--x--\r\n"
@@ -285,7 +285,7 @@ async fn a_token_in_a_form_is_no_session() {
             send(&app, request.unwrap()).await.assert(200, &expected);
         }
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
     let with_the_cookie = Request::post("/form")
         .header(COOKIE, format!("__Host-session={token}"))
         .body(Body::empty());
@@ -329,7 +329,7 @@ async fn any_changed_or_cut_token_is_anonymous_and_costs_no_store_call() {
             "nothing"
         );
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -344,7 +344,7 @@ async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/first").await;
     browser.get("/get/theme").await.assert(200, "first");
-    spy.calls();
+    spy.take_calls();
     let token = browser.token();
     assert!(token.contains('_'));
     let bytes = decode(&token);
@@ -374,7 +374,7 @@ async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_
             "{value}"
         );
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -408,7 +408,7 @@ async fn a_token_of_another_name_or_another_key_is_anonymous() {
             .body,
         "nothing"
     );
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -470,7 +470,7 @@ async fn large_empty_and_nameless_headers_are_anonymous() {
     ] {
         assert_eq!(with_cookies(&app, &[header]).await.body, "nothing");
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -506,7 +506,7 @@ fn one_session() -> (Router, FaultyStore<MemoryStore>, Vec<u8>) {
     let spy = FaultyStore::new(MemoryStore::new());
     let app = app(SessionLayer::new(spy.clone(), key()));
     let token = now(Browser::new(&app).get("/insert/theme/dark")).token();
-    spy.calls();
+    spy.take_calls();
     (app, spy, token.unwrap().into_bytes())
 }
 
@@ -541,7 +541,7 @@ proptest! {
         let reply = now(with_cookies(&app, &[allowed(bytes)]));
         prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
         prop_assert!(reply.cookies().is_empty());
-        prop_assert!(spy.calls().is_empty());
+        prop_assert!(spy.take_calls().is_empty());
     }
 
     #[test]
@@ -558,7 +558,7 @@ proptest! {
         let reply = now(with_cookies(&app, &[header]));
         prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
         prop_assert!(reply.cookies().is_empty());
-        prop_assert!(spy.calls().is_empty());
+        prop_assert!(spy.take_calls().is_empty());
     }
 
     #[test]
@@ -580,6 +580,6 @@ proptest! {
         let reply = now(with_cookies(&app, &[header]));
         prop_assert_eq!((reply.status.as_u16(), &*reply.body), (200, "nothing"));
         prop_assert!(reply.cookies().is_empty());
-        prop_assert!(spy.calls().is_empty());
+        prop_assert!(spy.take_calls().is_empty());
     }
 }

@@ -244,7 +244,7 @@ async fn what_a_store_holds_opens_no_session() {
     let hash = json["secret_hash"].as_str().unwrap();
     let hash = decode(&hash.replace('+', "-").replace('/', "_"));
     assert_eq!(hash.len(), 16);
-    spy.calls();
+    spy.take_calls();
     let (id, hash, nothing) = (&id.as_bytes()[..], &hash[..], &[0; 16][..]);
     for value in [
         [id, hash].concat(),
@@ -260,6 +260,6 @@ async fn what_a_store_holds_opens_no_session() {
             .await
             .assert(401, "");
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
     browser.get("/user").await.assert(200, "ada");
 }

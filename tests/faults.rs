@@ -55,7 +55,7 @@ async fn while_the_store_is_down_requests_are_answered_503_and_the_cookie_is_goo
             "/log_out",
             "/regenerate",
         ] {
-            spy.calls();
+            spy.take_calls();
             let started = Instant::now();
             let reply = browser.get(path).await;
             reply.assert(503, "");
@@ -63,7 +63,7 @@ async fn while_the_store_is_down_requests_are_answered_503_and_the_cookie_is_goo
             assert_eq!(reply.header("retry-after"), Some("1"));
             assert_eq!(reply.header("cache-control"), Some("no-store"));
             assert_eq!(
-                spy.calls(),
+                spy.take_calls(),
                 [Load],
                 "the handler ran, or the store was asked again"
             );
@@ -144,9 +144,9 @@ async fn a_failed_touch_spoils_no_answer() {
     reply.assert(200, "ada");
     reply.assert_no_cookie();
     spy.recover();
-    spy.calls();
+    spy.take_calls();
     browser.get("/user").await.assert(200, "ada");
-    assert_eq!(spy.calls(), [Load, Touch]);
+    assert_eq!(spy.take_calls(), [Load, Touch]);
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_random_generator_that_fails_is_an_error_and_never_a_token() {
         reply.assert(500, "");
         reply.assert_no_cookie();
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 
     let good = Browser::new(&app(SessionLayer::new(spy.clone(), key())))
         .get("/insert/theme/dark")

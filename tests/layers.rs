@@ -32,10 +32,10 @@ async fn a_second_layer_of_the_same_name_uses_the_session_that_is_there() {
     let reply = browser.get("/nested/insert/theme/dark").await;
     assert_eq!(reply.cookies().len(), 1);
     browser.get("/get/theme").await.assert(200, "dark");
-    outer.calls();
+    outer.take_calls();
     browser.get("/nested/update/visits").await.assert(200, "1");
-    assert_eq!(outer.calls(), [StoreCall::Load, StoreCall::Replace]);
-    assert_eq!(inner.calls(), []);
+    assert_eq!(outer.take_calls(), [StoreCall::Load, StoreCall::Replace]);
+    assert_eq!(inner.take_calls(), []);
 }
 
 #[tokio::test]

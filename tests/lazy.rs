@@ -48,12 +48,12 @@ async fn a_route_that_does_not_ask_for_the_session_costs_no_store_call_and_varie
     let (spy, app, clock) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     clock.advance(std::time::Duration::from_secs(600));
     let reply = browser.get("/").await;
     reply.assert(200, "untouched");
     assert_eq!(reply.header("vary"), None);
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn a_route_that_asks_loads_once_and_works_as_without_lazy() {
     let (spy, app, _) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     for (path, body, calls) in [
         ("/get/theme", "dark", &[Load][..]),
         ("/update/visits", "1", &[Load, Replace]),
@@ -75,7 +75,7 @@ async fn a_route_that_asks_loads_once_and_works_as_without_lazy() {
         let reply = browser.get(path).await;
         reply.assert(200, body);
         assert_eq!(reply.header("vary"), Some("Cookie"), "{path}");
-        assert_eq!(spy.calls(), calls, "{path}");
+        assert_eq!(spy.take_calls(), calls, "{path}");
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_session_that_is_not_loaded_says_so_until_it_is() {
     let (spy, app, _) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     browser.get("/unloaded").await.assert(200, "dark");
 }
 
@@ -110,7 +110,7 @@ async fn a_bad_cookie_is_anonymous() {
         .get_with("/get/theme", &[("cookie", &cookie)])
         .await
         .assert(200, "nothing");
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]

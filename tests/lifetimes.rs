@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
 use cloakroom::testing::{FaultyStore, StoreCall};
-use cloakroom::{MemoryStore, Session, SessionLayer, TestClock};
+use cloakroom::{Clock, MemoryStore, Session, SessionLayer, TestClock, Timestamp};
 use support::{Browser, app, builder};
 use tokio::sync::Notify;
 
@@ -100,12 +100,12 @@ async fn a_thousand_reads_in_the_touch_interval_write_nothing() {
     } = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     for _ in 0..1000 {
         clock.advance(Duration::from_millis(179));
         browser.get("/get/theme").await;
     }
-    let calls = spy.calls();
+    let calls = spy.take_calls();
     assert_eq!(calls.len(), 1000);
     assert!(calls.iter().all(|call| *call == StoreCall::Load));
 }
@@ -118,11 +118,11 @@ async fn a_read_after_the_touch_interval_touches_once_and_writes_no_data() {
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
     clock.advance(3 * MINUTE);
-    spy.calls();
+    spy.take_calls();
     browser.get("/get/theme").await.assert_no_cookie();
     browser.get("/get/theme").await;
     assert_eq!(
-        spy.calls(),
+        spy.take_calls(),
         [StoreCall::Load, StoreCall::Touch, StoreCall::Load]
     );
 }
@@ -139,13 +139,13 @@ async fn the_touch_interval_is_configurable() {
     let mut browser = Browser::new(&app(layer));
     browser.get("/insert/theme/dark").await;
     clock.advance(Duration::from_millis(1));
-    spy.calls();
+    spy.take_calls();
     browser.get("/get/theme").await;
-    assert_eq!(spy.calls(), [StoreCall::Load, StoreCall::Touch]);
+    assert_eq!(spy.take_calls(), [StoreCall::Load, StoreCall::Touch]);
 
     // In the same millisecond there is nothing to move.
     browser.get("/get/theme").await;
-    assert_eq!(spy.calls(), [StoreCall::Load]);
+    assert_eq!(spy.take_calls(), [StoreCall::Load]);
 }
 
 #[tokio::test]
@@ -271,12 +271,12 @@ async fn a_handler_that_outlives_its_session_does_not_bring_it_back() {
             .layer(layer);
         let mut browser = Browser::new(&app);
         browser.get("/insert/theme/dark").await;
-        spy.calls();
+        spy.take_calls();
         let reply = browser.get(path).await;
         reply.assert(200, "");
         reply.assert_no_cookie();
         assert!(
-            !spy.calls()
+            !spy.take_calls()
                 .iter()
                 .any(|call| [StoreCall::Touch, StoreCall::Replace].contains(call)),
             "{path} wrote"
@@ -419,4 +419,36 @@ async fn the_end_of_a_session_can_be_asked_for() {
         browser.get("/ends_at").await.body,
         format!("{:?}", Some((now + 30 * MINUTE).as_millis()))
     );
+}
+
+#[tokio::test]
+async fn a_clock_may_look_at_the_session_when_it_is_asked() {
+    /// Of an application that keeps its time with the session, say.
+    #[derive(Clone, Debug, Default)]
+    struct Looking {
+        clock: TestClock,
+        session: Arc<Mutex<Option<Session>>>,
+    }
+
+    impl Clock for Looking {
+        fn now(&self) -> Timestamp {
+            if let Some(session) = self.session.lock().unwrap().take() {
+                let theme = session.get::<String>("theme").unwrap();
+                assert_eq!(theme.as_deref(), Some("dark"));
+            }
+            self.clock.now()
+        }
+    }
+
+    let clock = Looking::default();
+    let kept = clock.session.clone();
+    let keep = axum::routing::get(async move |session: Session| {
+        *kept.lock().unwrap() = Some(session);
+    });
+    let layer = builder(MemoryStore::new()).clock(clock.clone()).build();
+    let app = support::routes().route("/keep", keep).layer(layer.unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.get("/keep").await.assert(200, "");
+    assert!(clock.session.lock().unwrap().is_none(), "it was asked");
 }

@@ -90,7 +90,7 @@ async fn a_logout_wins_over_a_slow_write(store: impl SessionStore + Clone) {
         late.assert_no_cookie();
 
         assert_eq!(
-            spy.calls()
+            spy.take_calls()
                 .iter()
                 .filter(|call| **call == StoreCall::Insert)
                 .count(),

@@ -355,7 +355,7 @@ async fn ten_thousand_visitors_without_a_cookie_cost_no_store_call_and_get_no_co
         ][n % 5];
         send(&app, support::request(path)).await.assert_no_cookie();
     }
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
     assert_eq!(spy.inner().len(), 0);
 }
 
@@ -373,7 +373,7 @@ async fn a_session_with_nothing_in_it_is_not_stored() {
         .route("/", get(emptied))
         .layer(SessionLayer::new(spy.clone(), key()));
     Browser::new(&app).get("/").await.assert_no_cookie();
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -394,6 +394,6 @@ async fn calls_of_the_store_are_as_few_as_can_be() {
         ("/get/theme", &[]),
     ] {
         browser.get(path).await;
-        assert_eq!(spy.calls(), expected, "{path}");
+        assert_eq!(spy.take_calls(), expected, "{path}");
     }
 }

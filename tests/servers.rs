@@ -146,15 +146,15 @@ async fn the_purge_task_goes_on_after_an_error_and_ends_when_it_is_stopped() {
     spy.fail(Fault::Refused);
     let purge = sessions.spawn_purge(minute);
     tokio::time::sleep(minute / 2).await;
-    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
+    assert_eq!(spy.take_calls(), [StoreCall::PurgeExpired]);
     tokio::time::sleep(minute).await;
-    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
+    assert_eq!(spy.take_calls(), [StoreCall::PurgeExpired]);
     spy.recover();
     tokio::time::sleep(minute * 3).await;
-    assert_eq!(spy.calls(), [StoreCall::PurgeExpired; 3]);
+    assert_eq!(spy.take_calls(), [StoreCall::PurgeExpired; 3]);
     purge.stop().await;
     tokio::time::sleep(minute * 3).await;
-    assert!(spy.calls().is_empty());
+    assert!(spy.take_calls().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +164,7 @@ async fn a_purge_that_hangs_can_be_stopped() {
     let sessions = builder(spy.clone()).build().unwrap().sessions();
     let purge = sessions.spawn_purge(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(spy.calls(), [StoreCall::PurgeExpired]);
+    assert_eq!(spy.take_calls(), [StoreCall::PurgeExpired]);
     purge.stop().await;
 }
 

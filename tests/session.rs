@@ -121,10 +121,10 @@ async fn an_equal_value_is_no_change() {
     let (spy, app) = setup();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     for path in ["/insert/theme/dark", "/remove/missing"] {
         browser.get(path).await;
-        assert_eq!(spy.calls(), [StoreCall::Load], "{path}");
+        assert_eq!(spy.take_calls(), [StoreCall::Load], "{path}");
     }
 }
 
@@ -145,9 +145,9 @@ async fn changes_that_cancel_each_other_out_write_nothing() {
         .layer(SessionLayer::new(spy.clone(), key()));
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
-    spy.calls();
+    spy.take_calls();
     browser.get("/handler").await.assert(200, "");
-    assert_eq!(spy.calls(), [StoreCall::Load]);
+    assert_eq!(spy.take_calls(), [StoreCall::Load]);
 }
 
 #[tokio::test]
@@ -368,11 +368,11 @@ async fn a_failed_request_changes_nothing_and_its_old_token_stays_good() {
         let (spy, app) = setup();
         let mut browser = Browser::new(&app);
         browser.get("/insert/key/value").await;
-        spy.calls();
+        spy.take_calls();
         let reply = browser.get(&format!("/fail/{operation}")).await;
         reply.assert(500, "failed");
         reply.assert_no_cookie();
-        assert_eq!(spy.calls(), [StoreCall::Load], "{operation}");
+        assert_eq!(spy.take_calls(), [StoreCall::Load], "{operation}");
         browser.get("/get/key").await.assert(200, "value");
         browser.get("/user").await.assert(401, "");
     }
@@ -381,7 +381,7 @@ async fn a_failed_request_changes_nothing_and_its_old_token_stays_good() {
         .get("/fail/insert")
         .await
         .assert_no_cookie();
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -529,7 +529,7 @@ async fn a_handle_of_a_request_that_never_got_to_its_end_is_sealed_too() {
         late.insert("late", 1).unwrap_err().kind(),
         ErrorKind::Sealed
     );
-    assert_eq!(spy.calls(), []);
+    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]

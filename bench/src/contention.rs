@@ -71,13 +71,13 @@ async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) 
             }
             // The first round opens connections.
             if round == 0 {
-                counted.calls();
+                counted.take_calls();
             } else {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
         let requests = f64::from(writers) * ROUNDS as f64;
-        let calls = counted.calls();
+        let calls = counted.take_calls();
         let replaces = calls.iter().filter(|call| **call == StoreCall::Replace);
         let retries = replaces.count() as f64 / requests - 1.0;
         all.push(Contention {

@@ -1,31 +1,42 @@
 //! [`Browser`]: a client that keeps cookies.
 
+use std::cmp::Reverse;
+use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use cookie::Cookie;
 use cookie_store::CookieStore;
-use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, ORIGIN, SET_COOKIE};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, Entry, HOST, HeaderMap, ORIGIN, SET_COOKIE,
+};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tower_layer::Layer as _;
 use tower_service::Service;
-use url::{Url, form_urlencoded};
+use url::{Position, Url, form_urlencoded};
 
-use crate::error::{BoxError, SessionError};
+use crate::error::{BoxError, ErrorKind, SessionError};
 use crate::layer::SessionLayer;
 use crate::session::Session;
 use crate::store::SessionStore;
+use crate::transport::{Carrier, Transport};
 
-/// Sends requests to a service, as an Axum `Router`, and keeps cookies by the rules of browsers: their domain and path,
-/// `Secure`, `Max-Age`. Nothing goes over a network.
+/// Sends requests to a service, such as an Axum `Router`, and keeps cookies as browsers do: by their domain and path, `Secure`,
+/// `Max-Age` and the prefixes of names. Nothing goes over a network. A token of [`Transport::Bearer`] is kept and sent as
+/// well.
 ///
-/// It is at `https://localhost`; a request to an absolute URI, such as `http://shop.example.com/`, is one to another site. What
-/// is not a GET has an `Origin`, as from a form of the same site. Redirects are not followed. A clone is a second window at
-/// first: it has the same cookies, and its own from then on.
+/// It is at `https://localhost`, or where [`at`](Self::at) says; a request to an absolute URI goes to that site. Each request
+/// is as from a page of the site that it goes to: a POST has that site's `Origin`, and SameSite is not looked at. Redirects are not
+/// followed. A clone is a second window at first: it has the same cookies, and its own from then on.
 ///
 /// A cookie's `Max-Age` runs by the system's clock, whatever the layer's clock says.
 ///
@@ -44,7 +55,7 @@ use crate::store::SessionStore;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
 /// let app: Router = Router::new().route("/", get(visits)).route("/login", post(log_in)).layer(layer);
 /// let mut browser = Browser::new(app);
@@ -59,24 +70,69 @@ use crate::store::SessionStore;
 #[derive(Clone)]
 pub struct Browser<S> {
     app: S,
+    site: Site,
     jar: CookieStore,
+    /// Of a layer with [`Transport::Bearer`].
+    token: Option<String>,
+}
+
+/// Where relative URIs lead.
+#[derive(Clone)]
+struct Site {
+    scheme: &'static str,
+    /// A host, and its port where it is not the scheme's.
+    authority: String,
 }
 
 impl<S> Browser<S> {
-    /// A browser without cookies.
+    /// A browser without cookies, at `https://localhost`.
     #[must_use]
     pub fn new(app: S) -> Self {
         Self {
             app,
+            site: Site {
+                scheme: "https",
+                authority: "localhost".into(),
+            },
             jar: CookieStore::default(),
+            token: None,
         }
     }
 
-    /// The value of the cookie of this name, whatever site and path it is for.
+    /// The browser at another site, for an application whose cookies have a domain, or that is used without TLS.
+    ///
+    /// ```
+    /// # use cloakroom::testing::Browser;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = axum::Router::<()>::new();
+    /// let mut browser = Browser::new(app).at("https://shop.example.com")?;
+    /// browser.get("/cart").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// It is no URL of HTTP.
+    pub fn at(mut self, site: &str) -> Result<Self, BrowserError> {
+        let url = parse(site)?;
+        self.site = Site {
+            scheme: if url.scheme() == "http" {
+                "http"
+            } else {
+                "https"
+            },
+            authority: authority(&url).to_owned(),
+        };
+        Ok(self)
+    }
+
+    /// The value of the cookie of this name, whatever site it is for; of several the one with the longest path.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        let mut kept = self.jar.iter_unexpired();
-        kept.find(|cookie| cookie.name() == name)
+        let kept = self.jar.iter_unexpired();
+        kept.filter(|cookie| cookie.name() == name)
+            .max_by_key(|cookie| cookie.path().map(str::len))
             .map(|cookie| cookie.value())
     }
 
@@ -90,15 +146,16 @@ impl<S> Browser<S> {
         self.jar = CookieStore::from_cookies(persistent, false).unwrap_or_default();
     }
 
-    /// Runs `work` as a handler inside of this layer, with the session of this browser's cookie, and keeps what comes of it as
-    /// after any request. So a test makes a session without the application's own pages, or looks into it.
+    /// Runs `work` as a handler inside of this layer, with the session of this browser's cookie or token, and keeps what comes of
+    /// it as after any request. So a test makes a session without the application's own pages, or looks into it.
     ///
-    /// When the future is dropped, what `work` did may or may not be stored.
+    /// It counts as use of the session; a look that must not calls [`passive`](Session::passive). When the future is dropped,
+    /// what `work` did may or may not be stored.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey, testing::Browser};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let app = axum::Router::<()>::new();
     /// let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
     /// let mut browser = Browser::new(app);
@@ -114,92 +171,236 @@ impl<S> Browser<S> {
     ///
     /// # Errors
     ///
-    /// That of `work`, and then nothing is stored; or the layer answered with an error, since the store failed, say.
+    /// That of `work`, and then nothing is stored but an end; or that of the layer, where the store failed, say.
     pub async fn with_session<St, T, F>(
         &mut self,
         layer: &SessionLayer<St>,
         work: F,
-    ) -> Result<T, BoxError>
+    ) -> Result<T, SessionError>
     where
         St: SessionStore,
-        T: Send + 'static,
-        F: FnOnce(&Session) -> Result<T, SessionError> + Send + 'static,
+        T: Send,
+        F: FnOnce(&Session) -> Result<T, SessionError> + Send,
     {
+        let carrier = &layer.engine().carrier;
         let mut request = Request::new(());
-        let url = self.prepare(&mut request)?;
-        let mut service = layer.layer(Handler(Arc::new(Mutex::new(Some(work)))));
+        // Whatever path and domain the cookie is for.
+        let (header, value) = match carrier {
+            Carrier::Cookie(cookie) => {
+                let name = cookie.name();
+                (
+                    COOKIE,
+                    self.cookie(name).map(|token| format!("{name}={token}")),
+                )
+            }
+            Carrier::Bearer { .. } => (AUTHORIZATION, self.bearer()),
+        };
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            request.headers_mut().insert(header, value);
+        }
+        let mut service = layer.layer(Handler {
+            work: Arc::new(Mutex::new(Some(work))),
+            lifetime: PhantomData,
+        });
         poll_fn(|cx| Service::<Request<()>>::poll_ready(&mut service, cx)).await?;
         let response = service.call(request).await?;
-        self.keep(response.headers(), &url);
-        let status = response.status();
-        let answer = response.into_body();
-        answer
-            .filter(|_| status.is_success())
-            .ok_or_else(|| format!("the layer answered {status}").into())
+        self.keep(response.headers(), None);
+        let refused = response.extensions().get::<ErrorKind>().copied();
+        match (refused, response.into_body()) {
+            (None, Some(answer)) => Ok(answer),
+            (refused, _) => Err(refused.unwrap_or(ErrorKind::MissingLayer).into()),
+        }
+    }
+
+    fn bearer(&self) -> Option<String> {
+        let token = self.token.as_ref()?;
+        Some(format!("Bearer {token}"))
     }
 
     /// Makes a request as a browser sends it, and says where to.
-    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Url, BoxError> {
+    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Url, BrowserError> {
         let path = match request.uri().path_and_query() {
             Some(path) => path.clone(),
-            None => http::uri::PathAndQuery::from_static("/"),
+            None => PathAndQuery::from_static("/"),
         };
-        let url = match request.uri().host() {
-            Some(_) => Url::parse(&request.uri().to_string())?,
-            None => Url::parse(&format!("https://localhost{path}"))?,
+        let url = match (request.uri().scheme_str(), request.uri().authority()) {
+            (Some(scheme), Some(authority)) => parse(&format!("{scheme}://{authority}{path}"))?,
+            (None, None) => self.site.url(path.as_str())?,
+            _ => {
+                return Err(BrowserError::new(
+                    "it is neither a path nor an absolute URI",
+                ));
+            }
         };
         *request.uri_mut() = Uri::from(path);
 
         let is_safe = request.method().is_safe();
-        let headers = request.headers_mut();
-        let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-        headers.entry(HOST).or_insert(host.parse()?);
-        if !is_safe {
-            headers
-                .entry(ORIGIN)
-                .or_insert(url.origin().ascii_serialization().parse()?);
-        }
-        let pairs: Vec<_> = self
-            .jar
-            .get_request_values(&url)
-            .map(|(name, value)| format!("{name}={value}"))
+        let mut cookies = self.jar.matches(&url);
+        // RFC 6265, section 5.4.
+        cookies.sort_by_key(|cookie| Reverse(cookie.path().map(str::len)));
+        let cookies: Vec<_> = cookies
+            .iter()
+            .map(|cookie| format!("{}={}", cookie.name(), cookie.value()))
             .collect();
-        if !pairs.is_empty() {
-            headers.entry(COOKIE).or_insert(pairs.join("; ").parse()?);
+        let of_a_browser = [
+            (HOST, Some(authority(&url).to_owned())),
+            (
+                ORIGIN,
+                Some(url.origin().ascii_serialization()).filter(|_| !is_safe),
+            ),
+            (
+                COOKIE,
+                Some(cookies.join("; ")).filter(|all| !all.is_empty()),
+            ),
+            (AUTHORIZATION, self.bearer()),
+        ];
+        for (name, value) in of_a_browser {
+            // A test may have set its own.
+            if let Some(value) = value
+                && let Entry::Vacant(header) = request.headers_mut().entry(name)
+            {
+                header.insert(HeaderValue::try_from(value).map_err(BrowserError::new)?);
+            }
         }
         Ok(url)
     }
 
-    fn keep(&mut self, headers: &HeaderMap, url: &Url) {
+    /// Keeps what a response from this URL, or from the session layer by itself, has for a client to keep.
+    fn keep(&mut self, headers: &HeaderMap, url: Option<&Url>) {
+        if let Some(token) = headers.get(Transport::TOKEN_HEADER) {
+            let token = token.to_str().ok().filter(|token| !token.is_empty());
+            self.token = token.map(str::to_owned);
+        }
         let texts = headers.get_all(SET_COOKIE).iter().map(HeaderValue::to_str);
         for text in texts.flatten() {
-            // What the jar refuses, a browser drops.
-            let _ = self.jar.parse(text, url);
+            let Ok(cookie) = Cookie::parse(text) else {
+                continue;
+            };
+            let url = match url {
+                Some(url) => Some(url.clone()),
+                None => self.site.with_cookie(&cookie).ok(),
+            };
+            if let Some(url) = url
+                && is_accepted(&cookie, &url)
+            {
+                // What the jar refuses, a browser drops as well.
+                let _ = self.jar.parse(text, &url);
+            }
         }
+    }
+}
+
+impl Site {
+    fn url(&self, path: &str) -> Result<Url, BrowserError> {
+        parse(&format!("{}://{}{path}", self.scheme, self.authority))
+    }
+
+    /// A place of this site, or of the cookie's domain, from which the cookie can be set.
+    fn with_cookie(&self, cookie: &Cookie<'_>) -> Result<Url, BrowserError> {
+        let authority = cookie.domain().unwrap_or(&self.authority);
+        let path = cookie.path().unwrap_or("/");
+        parse(&format!("{}://{authority}{path}", self.scheme))
+    }
+}
+
+fn parse(url: &str) -> Result<Url, BrowserError> {
+    let url = Url::parse(url).map_err(BrowserError::new)?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        _ => Err(BrowserError::new("it is no URL of HTTP")),
+    }
+}
+
+fn authority(url: &Url) -> &str {
+    url.as_str()
+        .get(url[..Position::BeforeHost].len()..url[..Position::AfterPort].len())
+        .unwrap_or_default()
+}
+
+/// What browsers ask of a cookie, and the jar does not (RFC 6265bis, sections 4.1.3 and 5.7).
+fn is_accepted(cookie: &Cookie<'_>, url: &Url) -> bool {
+    let is_secure = cookie.secure() == Some(true);
+    let is_trustworthy = url.scheme() == "https" || url.host_str() == Some("localhost");
+    let has_prefix = |prefix: &str| {
+        let start = cookie.name().get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let is_of_host = cookie.path() == Some("/") && cookie.domain().is_none();
+    (is_trustworthy || !is_secure)
+        && (is_secure || !has_prefix("__Secure-"))
+        && (is_secure && is_of_host || !has_prefix("__Host-"))
+}
+
+/// A request that could not be sent, or whose answer could not be read.
+#[derive(Debug)]
+pub struct BrowserError(BoxError);
+
+impl BrowserError {
+    fn new(source: impl Into<BoxError>) -> Self {
+        Self(source.into())
+    }
+}
+
+impl fmt::Display for BrowserError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request has no answer")
+    }
+}
+
+impl Error for BrowserError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// The body of a request that a [`Browser`] sends. A service that takes only `axum::body::Body` has it behind
+/// `map_request(|request| request.map(axum::body::Body::new))` of `tower::ServiceExt`; a `Router` takes any.
+#[derive(Debug)]
+pub struct RequestBody(Bytes);
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = std::mem::take(&mut self.0);
+        Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.0.len()).unwrap_or(u64::MAX))
     }
 }
 
 impl<S> Browser<S> {
     /// Sends a GET.
     ///
-    /// When the future is dropped, cookies of the answer are not kept.
+    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
     ///
     /// # Errors
     ///
     /// The URI is malformed, or the service or the body of its answer failed.
-    pub async fn get<R>(&mut self, uri: &str) -> Result<Response<Bytes>, BoxError>
+    pub async fn get<R>(&mut self, uri: &str) -> Result<Response<Bytes>, BrowserError>
     where
-        S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone,
+        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
         S::Error: Into<BoxError>,
-        R: BodyExt,
+        R: Body,
         R::Error: Into<BoxError>,
     {
-        self.send(Request::get(uri).body(Bytes::new())?).await
+        let request = Request::get(uri).body("").map_err(BrowserError::new)?;
+        self.send(request).await
     }
 
     /// Sends a POST of a form with these fields.
     ///
-    /// When the future is dropped, cookies of the answer are not kept.
+    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
     ///
     /// # Errors
     ///
@@ -208,11 +409,11 @@ impl<S> Browser<S> {
         &mut self,
         uri: &str,
         fields: &[(&str, &str)],
-    ) -> Result<Response<Bytes>, BoxError>
+    ) -> Result<Response<Bytes>, BrowserError>
     where
-        S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone,
+        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
         S::Error: Into<BoxError>,
-        R: BodyExt,
+        R: Body,
         R::Error: Into<BoxError>,
     {
         let form = form_urlencoded::Serializer::new(String::new())
@@ -220,18 +421,19 @@ impl<S> Browser<S> {
             .finish();
         let request = Request::post(uri)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form)?;
+            .body(form)
+            .map_err(BrowserError::new)?;
         self.send(request).await
     }
 
     /// Sends any request, with the cookies that belong to it unless it has a `Cookie` header, and reads the answer to its end.
     ///
-    /// When the future is dropped, cookies of the answer are not kept.
+    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
     ///
     /// ```
     /// # use cloakroom::testing::Browser;
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let mut browser = Browser::new(axum::Router::<()>::new());
     /// let request = http::Request::delete("/cart/3").header("x-api-version", "2").body("")?;
     /// let response = browser.send(request).await?;
@@ -245,26 +447,27 @@ impl<S> Browser<S> {
     pub async fn send<R>(
         &mut self,
         request: Request<impl Into<Bytes>>,
-    ) -> Result<Response<Bytes>, BoxError>
+    ) -> Result<Response<Bytes>, BrowserError>
     where
-        S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone,
+        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
         S::Error: Into<BoxError>,
-        R: BodyExt,
+        R: Body,
         R::Error: Into<BoxError>,
     {
-        let mut request = request.map(|body| Full::new(body.into()));
+        let mut request = request.map(|body| RequestBody(body.into()));
         let url = self.prepare(&mut request)?;
+        let failed = |error: S::Error| BrowserError::new(error);
         let mut app = self.app.clone();
-        poll_fn(|cx| app.poll_ready(cx)).await.map_err(Into::into)?;
-        let response = app.call(request).await.map_err(Into::into)?;
-        self.keep(response.headers(), &url);
+        poll_fn(|cx| app.poll_ready(cx)).await.map_err(failed)?;
+        let response = app.call(request).await.map_err(failed)?;
+        self.keep(response.headers(), Some(&url));
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(Into::into)?;
+        let body = body.collect().await.map_err(BrowserError::new)?;
         Ok(Response::from_parts(parts, body.to_bytes()))
     }
 }
 
-/// The cookies' names alone: their values are credentials.
+/// Of the cookies their names alone: values are credentials.
 impl<S> fmt::Debug for Browser<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.jar.iter_unexpired().map(|kept| kept.name()).collect();
@@ -275,29 +478,38 @@ impl<S> fmt::Debug for Browser<S> {
 }
 
 /// The work of a test in the place of a handler. It is done once.
-struct Handler<F>(Arc<Mutex<Option<F>>>);
+struct Handler<'work, F> {
+    work: Arc<Mutex<Option<F>>>,
+    lifetime: PhantomData<&'work ()>,
+}
 
-impl<F> Clone for Handler<F> {
+impl<F> Clone for Handler<'_, F> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            work: self.work.clone(),
+            lifetime: PhantomData,
+        }
     }
 }
 
-impl<T, F> Service<Request<()>> for Handler<F>
+impl<'work, T, F> Service<Request<()>> for Handler<'work, F>
 where
-    F: FnOnce(&Session) -> Result<T, SessionError> + Send + 'static,
+    T: 'work,
+    F: FnOnce(&Session) -> Result<T, SessionError> + Send + 'work,
 {
     /// What it came to. The layer's own answers have nothing.
     type Response = Response<Option<T>>;
     type Error = SessionError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, SessionError>> + Send>>;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<Self::Response, SessionError>> + Send + 'work>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = work.take();
         Box::pin(async move {
             let session = Session::from_extensions(request.extensions())?;
             session.load().await?;

@@ -21,13 +21,13 @@ use crate::token::RecordId;
 /// use cloakroom::{MemoryStore, SessionLayer, SigningKey};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let app = axum::Router::<()>::new();
 /// let store = FaultyStore::new(MemoryStore::new());
 /// let layer = SessionLayer::new(store.clone(), SigningKey::generate()?);
 /// let mut browser = Browser::new(app);
 /// browser.with_session(&layer, |session| session.insert("cart", 1)).await?;
-/// assert_eq!(store.calls(), [StoreCall::Insert]);
+/// assert_eq!(store.take_calls(), [StoreCall::Insert]);
 ///
 /// store.fail_at(StoreCall::Replace, Fault::Refused);
 /// let update = browser.with_session(&layer, |session| session.insert("cart", 2)).await;
@@ -67,13 +67,14 @@ pub enum StoreCall {
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// It fails, and does nothing.
     Refused,
     /// It does what it should, and then fails: the connection broke before the answer came.
     AnswerLost,
-    /// It does nothing, and never answers, so that the layer's store timeout ends it. With `tokio::time::pause` that takes
-    /// no time.
+    /// It does nothing, and never answers. The layer's store timeout ends it, and with `tokio::time::pause` that takes no time;
+    /// [`Sessions::purge_expired`](crate::Sessions::purge_expired) has no timeout.
     Hangs,
 }
 
@@ -107,7 +108,7 @@ impl<S> FaultyStore<S> {
         clippy::must_use_candidate,
         reason = "a test may only want to forget them"
     )]
-    pub fn calls(&self) -> Vec<StoreCall> {
+    pub fn take_calls(&self) -> Vec<StoreCall> {
         std::mem::take(&mut self.state().calls)
     }
 
@@ -129,7 +130,7 @@ impl<S> FaultyStore<S> {
         });
     }
 
-    /// The next of these calls fails in this way, and no other does.
+    /// The next of these calls that reaches the store fails in this way, and no other does.
     pub fn fail_once(&self, call: StoreCall, fault: Fault) {
         self.state().trouble = Some(Trouble {
             fault,
@@ -143,13 +144,14 @@ impl<S> FaultyStore<S> {
         self.state().trouble = None;
     }
 
-    /// Holds the next of these calls up before it reaches the store inside, so that a test can do something in the meantime.
+    /// Holds the next of these calls up before it reaches the store inside, so that a test can do something in the meantime. The
+    /// layer's store timeout runs all the while.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
     /// # use cloakroom::testing::{Browser, FaultyStore, StoreCall};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let store = FaultyStore::new(MemoryStore::new());
     /// let layer = SessionLayer::new(store.clone(), SigningKey::generate()?);
     /// let mut browser = Browser::new(());
@@ -172,8 +174,14 @@ impl<S> FaultyStore<S> {
     pub fn hold_next(&self, call: StoreCall) -> Hold {
         let (arrived, arrival) = oneshot::channel();
         let (release, released) = oneshot::channel();
-        self.state().holds.push((call, Gate { arrived, released }));
-        Hold { arrival, release }
+        let mut state = self.state();
+        // One that was released before its call came does not stand in the way.
+        state.holds.retain(|(_, gate)| !gate.arrived.is_closed());
+        state.holds.push((call, Gate { arrived, released }));
+        Hold {
+            arrival: Some(arrival),
+            release,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -248,7 +256,8 @@ impl<S> fmt::Debug for FaultyStore<S> {
 /// A call that waits until a test lets it go on; see [`FaultyStore::hold_next`]. When this is dropped, it does.
 #[derive(Debug)]
 pub struct Hold {
-    arrival: oneshot::Receiver<()>,
+    /// Until it has come.
+    arrival: Option<oneshot::Receiver<()>>,
     release: oneshot::Sender<()>,
 }
 
@@ -264,8 +273,9 @@ impl Hold {
     ///
     /// When the future is dropped, it can be waited for again.
     pub async fn arrived(&mut self) {
-        if !self.arrival.is_terminated() {
-            let _ = (&mut self.arrival).await;
+        if let Some(arrival) = &mut self.arrival {
+            let _ = arrival.await;
+            self.arrival = None;
         }
     }
 
