@@ -318,3 +318,88 @@ mod oauth {
         assert_eq!(browser.get(&back).await.location(), "/");
     }
 }
+
+/// The form with errors.
+mod form {
+    use super::*;
+
+    const GOOD: [(&str, &str); 3] = [
+        ("name", "Ada"),
+        ("email", "ada@example.com"),
+        ("password", "analytical"),
+    ];
+    /// With a name that would be markup.
+    const BAD: [(&str, &str); 3] = [
+        ("name", "<b>\"Ada"),
+        ("email", "ada.example.com"),
+        ("password", "engine"),
+    ];
+    const ERRORS: [&str; 2] = ["A mail address has an @ in it.", "A password needs 8"];
+    const HTMX: &[(&str, &str)] = &[("HX-Request", "true")];
+
+    #[track_caller]
+    fn assert_shows_the_bad_form(body: &str) {
+        assert!(body.contains("value=\"&#60;b&#62;&#34;Ada\""), "{body}");
+        assert!(body.contains("value=\"ada.example.com\""), "{body}");
+        for error in ERRORS {
+            assert!(body.contains(error), "{body}");
+        }
+        assert!(!body.contains("Please enter your name."));
+        assert!(!body.contains("engine"));
+    }
+
+    #[tokio::test]
+    async fn errors_and_entries_are_shown_once_after_a_redirect_and_the_password_never() {
+        let site = Program::start("form", &[]);
+        let mut browser = Browser::new();
+        let page = site.page("/");
+        let empty = browser.get(&page).await;
+        assert!(empty.headers.get(SET_COOKIE).is_none());
+
+        assert_eq!(browser.post(&page, &BAD).await.location(), "/");
+        let shown = browser.get(&page).await;
+        assert_eq!(shown.status, 200);
+        assert_shows_the_bad_form(&shown.body);
+        assert_eq!(browser.get(&page).await.body, empty.body);
+    }
+
+    #[tokio::test]
+    async fn with_htmx_a_bad_form_is_answered_at_once_and_leaves_nothing_in_the_session() {
+        let site = Program::start("form", &[]);
+        let mut browser = Browser::new();
+        let page = site.page("/");
+        let reply = browser.send(Method::POST, &page, HTMX, &BAD).await;
+        assert_eq!(reply.status, 422);
+        assert!(reply.headers.get(SET_COOKIE).is_none());
+        assert!(reply.body.starts_with("<form") && reply.body.ends_with("</form>"));
+        assert_shows_the_bad_form(&reply.body);
+        assert!(!browser.get(&page).await.body.contains("ada.example.com"));
+    }
+
+    #[tokio::test]
+    async fn a_good_form_leads_to_a_notice_that_is_shown_once_with_htmx_and_without() {
+        let site = Program::start("form", &[]);
+        let page = site.page("/");
+        for headers in [&[], HTMX] {
+            let mut browser = Browser::new();
+            let reply = browser.send(Method::POST, &page, headers, &GOOD).await;
+            match headers {
+                [] => assert_eq!(reply.location(), "/"),
+                _ => assert_eq!((reply.status, reply.header("hx-redirect")), (200, "/")),
+            }
+            assert!(browser.get(&page).await.body.contains("Welcome, Ada."));
+            assert!(!browser.get(&page).await.body.contains("Welcome"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_of_another_site_is_refused() {
+        let site = Program::start("form", &[]);
+        let page = site.page("/");
+        let elsewhere = [("Sec-Fetch-Site", "cross-site")];
+        let mut browser = Browser::new();
+        let reply = browser.send(Method::POST, &page, &elsewhere, &GOOD).await;
+        assert_eq!(reply.status, 403);
+        assert!(!browser.get(&page).await.body.contains("Welcome"));
+    }
+}
