@@ -4,6 +4,8 @@
 
 #[path = "support/demo.rs"]
 mod programs;
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -401,5 +403,121 @@ mod form {
         let reply = browser.send(Method::POST, &page, &elsewhere, &GOOD).await;
         assert_eq!(reply.status, 403);
         assert!(!browser.get(&page).await.body.contains("Welcome"));
+    }
+}
+
+/// The nodes that share Redis.
+mod two_nodes {
+    use super::*;
+    use crate::servers::Server;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// Longer than a test may take: what ends within it was not ended by it.
+    const DRAIN_SECONDS: &str = "600";
+
+    fn start(redis: &Server) -> [Program; 2] {
+        let url = format!("redis://{}/", redis.address());
+        let keys = "5e".repeat(64);
+        let environment = [
+            ("REDIS_URL", &*url),
+            ("SESSION_KEYS", &*keys),
+            ("DRAIN_SECONDS", DRAIN_SECONDS),
+        ];
+        [(); 2].map(|()| Program::start("two_nodes", &environment))
+    }
+
+    impl Program {
+        fn host(&self) -> &str {
+            self.url.authority()
+        }
+
+        fn terminate(&self) {
+            let pid = rustix::process::Pid::from_child(&self.process);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+    }
+
+    impl Browser {
+        async fn visit(&mut self, node: &Program) -> String {
+            let reply = self.get(&node.page("/")).await;
+            assert_eq!(reply.status, 200);
+            reply.body
+        }
+
+        /// Begins an upload of five bytes. When this returns, its handler runs and waits for them.
+        async fn begin_upload(&self, node: &Program) -> TcpStream {
+            let url = node.page("/upload");
+            let (name, value) = self.cookies.get_request_values(&url).next().unwrap();
+            let mut stream = TcpStream::connect(node.host()).await.unwrap();
+            let head = format!(
+                "POST /upload HTTP/1.1\r\nHost: {}\r\nCookie: {name}={value}\r\nContent-Length: 5\r\n\
+                Expect: 100-continue\r\n\r\n",
+                node.host()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let mut answer = vec![0; go_on.len()];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, go_on);
+            stream
+        }
+    }
+
+    /// Asks again until the answer is as it should be, which is as soon as something else has happened.
+    async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+        let asked = async {
+            while !is_so().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, asked).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_goes_on_from_node_to_node() {
+        let redis = Server::redis(&[]);
+        let nodes = start(&redis);
+        let mut browser = Browser::new();
+        for (visit, node) in (1..=6).zip(nodes.iter().cycle()) {
+            let expected = format!(
+                "visit {visit}, 0 bytes uploaded, says node {}\n",
+                node.host()
+            );
+            assert_eq!(browser.visit(node).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_leaves_says_so_and_finishes_what_is_under_way() {
+        let redis = Server::redis(&[]);
+        let [mut leaving, other] = start(&redis);
+        let mut browser = Browser::new();
+        browser.visit(&leaving).await;
+        let ready = leaving.page("/ready");
+        assert_eq!(browser.get(&ready).await.status, 200);
+        let mut upload = browser.begin_upload(&leaving).await;
+
+        leaving.terminate();
+        until(|| async { Browser::new().get(&ready).await.status == 503 }).await;
+        assert_eq!(browser.get(&other.page("/ready")).await.status, 200);
+        // Until the balancer has noticed, requests still come.
+        assert!(browser.visit(&leaving).await.starts_with("visit 2,"));
+        leaving.terminate();
+        let host = leaving.host().to_owned();
+        until(|| async { TcpStream::connect(&host).await.is_err() }).await;
+
+        assert!(browser.visit(&other).await.starts_with("visit 3, 0 bytes"));
+        upload.write_all(b"bytes").await.unwrap();
+        let mut answer = String::new();
+        upload.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("5 bytes uploaded"), "{answer}");
+
+        let ended = tokio::task::spawn_blocking(move || leaving.process.wait().unwrap());
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        assert!(ended.unwrap().unwrap().success());
+        assert!(browser.visit(&other).await.starts_with("visit 4, 5 bytes"));
     }
 }
