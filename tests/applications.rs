@@ -521,3 +521,194 @@ mod two_nodes {
         assert!(browser.visit(&other).await.starts_with("visit 4, 5 bytes"));
     }
 }
+
+/// The administrator's page.
+mod admin {
+    use super::*;
+
+    impl Browser {
+        async fn logged_in(site: &Program, name: &str) -> Self {
+            let mut browser = Self::new();
+            let form = [("name", name), ("password", "cloakroom")];
+            let agent = format!("the browser of {name}");
+            let headers = [("User-Agent", &*agent)];
+            let login = site.page("/login");
+            let reply = browser.send(Method::POST, &login, &headers, &form).await;
+            assert_eq!(reply.location(), "/");
+            browser
+        }
+
+        async fn is_logged_in(&mut self, site: &Program) -> bool {
+            let home = self.get(&site.page("/")).await;
+            home.body.contains("You are ")
+        }
+
+        async fn do_as_admin(
+            &mut self,
+            site: &Program,
+            what: &str,
+            form: &[(&str, &str)],
+        ) -> Reply {
+            self.post(&site.page(&format!("/admin/{what}")), form).await
+        }
+    }
+
+    /// The record ids of a user's sessions, but for the administrator's own, whose form has no button.
+    fn sessions<'a>(page: &'a Reply, user: &str) -> Vec<&'a str> {
+        let field =
+            format!("name=\"user\" value=\"{user}\"><input type=\"hidden\" name=\"id\" value=\"");
+        let forms = page.body.split(&field).skip(1);
+        let with_button =
+            forms.filter(|form| form.split("</form>").next().unwrap().contains("<button>"));
+        with_button
+            .map(|form| form.split_once('"').unwrap().0)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_revoked_is_logged_out_at_its_next_request_and_no_other() {
+        let site = Program::start("admin", &[]);
+        let mut admin = Browser::logged_in(&site, "ada").await;
+        let mut first = Browser::logged_in(&site, "grace").await;
+        let page = admin.get(&site.page("/admin")).await;
+        let [id] = sessions(&page, "grace")[..] else {
+            panic!("{}", page.body)
+        };
+        assert!(page.body.contains("the browser of grace from 127.0.0.1"));
+        let mut second = Browser::logged_in(&site, "grace").await;
+
+        // Of another user, and no id at all.
+        admin
+            .do_as_admin(&site, "revoke", &[("user", "linus"), ("id", id)])
+            .await;
+        let page = admin.get(&site.page("/admin")).await;
+        assert!(page.body.contains("There is no such session any more."));
+        assert_eq!(sessions(&page, "grace").len(), 2);
+        let reply = admin
+            .do_as_admin(&site, "revoke", &[("user", "grace"), ("id", "1")])
+            .await;
+        assert_eq!(reply.status, 404);
+        assert!(first.is_logged_in(&site).await);
+
+        let reply = admin
+            .do_as_admin(&site, "revoke", &[("user", "grace"), ("id", id)])
+            .await;
+        assert_eq!(reply.location(), "/admin");
+        assert!(!first.is_logged_in(&site).await);
+        assert!(second.is_logged_in(&site).await);
+        let page = admin.get(&site.page("/admin")).await;
+        assert!(page.body.contains("A session of grace is ended."));
+        assert_eq!(sessions(&page, "grace").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn all_sessions_of_a_user_are_revoked_at_once_and_ones_own_stays() {
+        let site = Program::start("admin", &[]);
+        let mut admin = Browser::logged_in(&site, "ada").await;
+        let mut elsewhere = Browser::logged_in(&site, "ada").await;
+        let mut graces = [
+            Browser::logged_in(&site, "grace").await,
+            Browser::logged_in(&site, "grace").await,
+        ];
+        let mut linus = Browser::logged_in(&site, "linus").await;
+
+        admin
+            .do_as_admin(&site, "revoke-all", &[("user", "grace")])
+            .await;
+        let page = admin.get(&site.page("/admin")).await;
+        assert!(page.body.contains("2 sessions of grace are ended."));
+        for grace in &mut graces {
+            assert!(!grace.is_logged_in(&site).await);
+        }
+        assert!(linus.is_logged_in(&site).await);
+
+        admin
+            .do_as_admin(&site, "revoke-all", &[("user", "ada")])
+            .await;
+        assert!(!elsewhere.is_logged_in(&site).await);
+        admin.do_as_admin(&site, "purge", &[]).await;
+        let page = admin.get(&site.page("/admin")).await;
+        assert!(page.body.contains("0 expired sessions are removed."));
+        assert_eq!((page.status, sessions(&page, "ada").len()), (200, 0));
+    }
+
+    /// Everything that an administrator can do, which `who` cannot.
+    async fn assert_denied(
+        site: &Program,
+        who: &mut Browser,
+        id: &str,
+        headers: &[(&str, &str)],
+        answer: (u16, Option<&str>),
+    ) {
+        let form = [("user", "linus"), ("id", id)];
+        for what in ["revoke", "revoke-all", "purge"] {
+            let url = site.page(&format!("/admin/{what}"));
+            let reply = who.send(Method::POST, &url, headers, &form).await;
+            let location = reply
+                .headers
+                .get(LOCATION)
+                .map(|path| path.to_str().unwrap());
+            assert_eq!((reply.status, location), answer, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_else_is_let_in_and_no_other_site() {
+        let site = Program::start("admin", &[]);
+        let mut admin = Browser::logged_in(&site, "ada").await;
+        let mut linus = Browser::logged_in(&site, "linus").await;
+        let page = admin.get(&site.page("/admin")).await;
+        let [id] = sessions(&page, "linus")[..] else {
+            panic!("{}", page.body)
+        };
+
+        let mut grace = Browser::logged_in(&site, "grace").await;
+        assert_eq!(grace.get(&site.page("/admin")).await.status, 404);
+        assert_denied(&site, &mut grace, id, &[], (404, None)).await;
+        let mut visitor = Browser::new();
+        assert_eq!(visitor.get(&site.page("/admin")).await.location(), "/");
+        assert_denied(&site, &mut visitor, id, &[], (303, Some("/"))).await;
+        for from in [
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Site", "same-site"),
+            ("Origin", "http://127.0.0.1:1"),
+        ] {
+            assert_denied(&site, &mut admin, id, &[from], (403, None)).await;
+        }
+        assert!(linus.is_logged_in(&site).await);
+    }
+
+    #[tokio::test]
+    async fn a_stale_login_is_asked_for_the_password_again_before_anything_happens() {
+        let site = Program::start("admin", &[("FRESH_SECONDS", "1")]);
+        let mut admin = Browser::logged_in(&site, "ada").await;
+        let mut linus = Browser::logged_in(&site, "linus").await;
+        let url = site.page("/admin");
+        let mut page = admin.get(&url).await;
+        let id = sessions(&page, "linus")
+            .first()
+            .map(|id| (*id).to_owned())
+            .unwrap_or_default();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while page.status == 200 {
+            assert!(std::time::Instant::now() < deadline);
+            page = admin.get(&url).await;
+        }
+        assert_eq!(page.location(), "/confirm");
+        assert_denied(&site, &mut admin, &id, &[], (303, Some("/confirm"))).await;
+        assert!(linus.is_logged_in(&site).await);
+
+        let confirm = site.page("/confirm");
+        let reply = admin.post(&confirm, &[("password", "wrong")]).await;
+        assert_eq!(reply.status, 422);
+        assert_eq!(admin.get(&url).await.location(), "/confirm");
+        // The machine may be so busy that a second passes between the two.
+        let mut is_let_in = false;
+        for _ in 0..10 {
+            let reply = admin.post(&confirm, &[("password", "cloakroom")]).await;
+            assert_eq!(reply.location(), "/admin");
+            is_let_in |= admin.get(&url).await.status == 200;
+        }
+        assert!(is_let_in);
+    }
+}
