@@ -1,0 +1,349 @@
+//! Run with `cargo run --example admin`, then open <http://127.0.0.1:3000> and log in as ada, and as grace in another browser.
+//!
+//! An administrator's page: who is logged in, from where and since when, and how to end that. Only for administrators who have
+//! logged in a short while ago (`FRESH_SECONDS`, 300 by default), and deaf to what other sites send.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use askama::Template;
+use axum::extract::{ConnectInfo, FromRef, FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Form, Router};
+use cloakroom::{
+    Client, ErrorKind, Key, MemoryStore, RecordId, Session, SessionError, SessionInfo,
+    SessionLayer, Sessions, SigningKey, Timestamp, UserId,
+};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+
+const NOTICE: Key<String> = Key::new("notice");
+
+struct User {
+    name: &'static str,
+    is_admin: bool,
+}
+
+/// The table of users. Who is an administrator stands here and not in the session, so that a demotion holds at once.
+const USERS: [User; 3] = [
+    User {
+        name: "ada",
+        is_admin: true,
+    },
+    User {
+        name: "grace",
+        is_admin: false,
+    },
+    User {
+        name: "linus",
+        is_admin: false,
+    },
+];
+
+/// Everybody's. The example `login` shows how to keep and check passwords.
+const PASSWORD: &str = "cloakroom";
+
+fn find(name: &str) -> Option<&'static User> {
+    USERS.iter().find(|user| user.name == name)
+}
+
+#[derive(Clone)]
+struct App {
+    sessions: Sessions<MemoryStore>,
+    fresh_for: Duration,
+}
+
+impl FromRef<App> for Sessions<MemoryStore> {
+    fn from_ref(app: &App) -> Self {
+        app.sessions.clone()
+    }
+}
+
+/// An administrator with a fresh login. All handlers below `/admin` begin with this one.
+struct Admin {
+    user: UserId,
+    session: Session,
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let session = Session::from_request_parts(parts, app).await?;
+        let user = session.user()?.ok_or(Failure::Elsewhere("/"))?;
+        if !find(user.as_str()).is_some_and(|user| user.is_admin) {
+            // Others do not learn that there is such a page.
+            return Err(Failure::NotFound);
+        }
+        // A browser that was left open is not enough: the password was given a short while ago, or is asked for again.
+        match session.require_fresh(app.fresh_for) {
+            Err(error) if error.kind() == ErrorKind::LoginTooOld => {
+                Err(Failure::Elsewhere("/confirm"))
+            }
+            other => Ok(other.map(|()| Self { user, session })?),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(
+    ext = "html",
+    source = r#"<!doctype html><title>Sessions</title>
+{% if let Some(notice) = notice %}<p role="status">{{ notice }}</p>{% endif %}
+{% for (name, rows) in users %}
+<h2>{{ name }}</h2>
+{% for row in rows %}<form method="post" action="/admin/revoke">
+<input type="hidden" name="user" value="{{ name }}"><input type="hidden" name="id" value="{{ row.id }}">
+{{ row.client }}, logged in {{ row.created }} s ago, last seen {{ row.last_seen }} s ago
+{% if row.is_own %}(this one){% else %}<button>Log out</button>{% endif %}</form>
+{% else %}<p>is logged in nowhere</p>
+{% endfor %}
+<form method="post" action="/admin/revoke-all"><button name="user" value="{{ name }}">Log out everywhere</button></form>
+{% endfor %}
+<hr><form method="post" action="/admin/purge"><button>Remove expired sessions</button></form>"#
+)]
+struct Overview {
+    notice: Option<String>,
+    users: Vec<(&'static str, Vec<Row>)>,
+}
+
+/// A session, as the page shows it.
+struct Row {
+    id: RecordId,
+    client: String,
+    created: u64,
+    last_seen: u64,
+    is_own: bool,
+}
+
+impl Row {
+    fn new(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Self {
+        let client = info.client();
+        let browser = client.and_then(Client::user_agent);
+        let address = client.and_then(Client::address);
+        let unknown = "unknown";
+        Self {
+            id: info.id(),
+            client: format!(
+                "{} from {}",
+                browser.unwrap_or(unknown),
+                address.unwrap_or(unknown)
+            ),
+            created: now.since(info.created_at()).as_secs(),
+            last_seen: now.since(info.last_seen()).as_secs(),
+            is_own: own == Some(info.id()),
+        }
+    }
+}
+
+/// A store finds sessions by their user. There is no list of all: the application has one of its users, and goes through it
+/// (a page at a time, where they are many).
+async fn overview(
+    State(sessions): State<Sessions<MemoryStore>>,
+    admin: Admin,
+) -> Result<Response, Failure> {
+    let own = admin.session.id()?;
+    let now = Timestamp::from(SystemTime::now());
+    let mut users = Vec::new();
+    for user in &USERS {
+        let sessions = sessions.list(user.name).await?;
+        let rows = sessions.iter().map(|info| Row::new(info, own, now));
+        users.push((user.name, rows.collect()));
+    }
+    let notice = admin.session.remove(NOTICE)?;
+    let page = Overview { notice, users }.render()?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Html(page)).into_response())
+}
+
+#[derive(Deserialize)]
+struct Revocation {
+    user: String,
+    id: String,
+}
+
+/// A revoked session is nobody's from its next request on; one that is under way keeps its answer, and loses its changes.
+async fn revoke(
+    State(sessions): State<Sessions<MemoryStore>>,
+    admin: Admin,
+    Form(form): Form<Revocation>,
+) -> Result<Redirect, Failure> {
+    let id = form.id.parse::<RecordId>().map_err(|_| Failure::NotFound)?;
+    // `revoke` would end the session whoever's it is. The page may be old, and the session another user's by now.
+    let notice = match sessions.revoke_of(form.user.as_str(), id).await? {
+        true => format!("A session of {} is ended.", form.user),
+        false => "There is no such session any more.".to_owned(),
+    };
+    admin.session.insert(NOTICE, notice)?;
+    Ok(Redirect::to("/admin"))
+}
+
+#[derive(Deserialize)]
+struct WhoseSessions {
+    user: String,
+}
+
+/// Where this is a ban, mark it in the table of users first: a login that is under way makes a session afterwards.
+async fn revoke_all(
+    State(sessions): State<Sessions<MemoryStore>>,
+    admin: Admin,
+    Form(form): Form<WhoseSessions>,
+) -> Result<Redirect, Failure> {
+    let user = form.user.as_str();
+    let count = match admin.session.id()? {
+        // One's own session, in which the notice is to be shown, stays.
+        Some(own) if admin.user.as_str() == user => sessions.revoke_others(user, own).await?,
+        _ => sessions.revoke_all(user).await?,
+    };
+    let notice = format!("{count} sessions of {user} are ended.");
+    admin.session.insert(NOTICE, notice)?;
+    Ok(Redirect::to("/admin"))
+}
+
+/// Expired sessions are no good in any case. This frees their room; `Sessions::spawn_purge` does so from time to time.
+async fn purge(
+    State(sessions): State<Sessions<MemoryStore>>,
+    admin: Admin,
+) -> Result<Redirect, Failure> {
+    let count = sessions.purge_expired().await?;
+    admin
+        .session
+        .insert(NOTICE, format!("{count} expired sessions are removed."))?;
+    Ok(Redirect::to("/admin"))
+}
+
+async fn home(session: Session) -> Result<Html<String>, Failure> {
+    Ok(Html(match session.user()?.and_then(|user| find(user.as_str())) {
+        Some(User { name, .. }) => format!(
+            "<p>You are {name}. <a href=\"/admin\">Sessions</a><form method=post action=/logout><button>Log out</button></form>"
+        ),
+        None => "<form method=post action=/login>Name <input name=name> Password <input name=password type=password><button>Log in</button></form>".to_owned(),
+    }))
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    name: String,
+    password: String,
+}
+
+async fn log_in(
+    session: Session,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Form(form): Form<Credentials>,
+) -> Result<Redirect, Failure> {
+    let user = find(&form.name).filter(|_| form.password == PASSWORD);
+    let user = user.ok_or(Failure::WrongPassword)?;
+    session.log_in(user.name)?;
+    // What the administrator is shown of this browser.
+    let client = Client::new().with_address(&peer.ip().to_string());
+    let agent = headers.get(header::USER_AGENT);
+    session.set_client(match agent.and_then(|agent| agent.to_str().ok()) {
+        Some(agent) => client.with_user_agent(agent),
+        None => client,
+    })?;
+    Ok(Redirect::to("/"))
+}
+
+async fn confirm_form() -> Html<&'static str> {
+    Html(
+        "<form method=post>Your password again, please <input name=password type=password><button>Confirm</button></form>",
+    )
+}
+
+#[derive(Deserialize)]
+struct Confirmation {
+    password: String,
+}
+
+async fn confirm(session: Session, Form(form): Form<Confirmation>) -> Result<Redirect, Failure> {
+    let user = session.user()?.ok_or(Failure::Elsewhere("/"))?;
+    if form.password != PASSWORD {
+        return Err(Failure::WrongPassword);
+    }
+    // The same user again: the login is fresh from now on, and the session has a new token.
+    session.log_in(user)?;
+    Ok(Redirect::to("/admin"))
+}
+
+async fn log_out(session: Session) -> Result<Redirect, Failure> {
+    session.log_out()?;
+    Ok(Redirect::to("/"))
+}
+
+/// Why there is no page.
+enum Failure {
+    /// Something has to be done there first.
+    Elsewhere(&'static str),
+    NotFound,
+    WrongPassword,
+    Session(SessionError),
+    Page(askama::Error),
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<askama::Error> for Failure {
+    fn from(error: askama::Error) -> Self {
+        Self::Page(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Elsewhere(path) => Redirect::to(path).into_response(),
+            Self::NotFound => StatusCode::NOT_FOUND.into_response(),
+            Self::WrongPassword => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Wrong name or password.\n",
+            )
+                .into_response(),
+            Self::Session(error) => error.into_response(),
+            Self::Page(error) => {
+                eprintln!("cannot make a page: {error}");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+        .cookie_name("session") // for plain HTTP on this machine, like the next line
+        .secure(false)
+        .build()?;
+    let fresh_for = std::env::var("FRESH_SECONDS").unwrap_or_else(|_| "300".into());
+    let app = App {
+        sessions: layer.sessions(),
+        fresh_for: Duration::from_secs(fresh_for.parse()?),
+    };
+    let app = Router::new()
+        .route("/", get(home))
+        .route("/login", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/confirm", get(confirm_form).post(confirm))
+        .route("/admin", get(overview))
+        .route("/admin/revoke", post(revoke))
+        .route("/admin/revoke-all", post(revoke_all))
+        .route("/admin/purge", post(purge))
+        .with_state(app)
+        .layer(layer)
+        // Refuses the forms of other sites, of other ports and subdomains too, before a session is loaded. SameSite does not.
+        .layer(CsrfLayer::new());
+
+    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("http://{}", listener.local_addr()?);
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, app).await?)
+}

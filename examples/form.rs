@@ -1,0 +1,154 @@
+//! Run with `cargo run --example form`, then open <http://127.0.0.1:3000> and send the form half filled in.
+//!
+//! A form whose errors and entries outlive the redirect after it was sent: post, redirect, get. A reload sends nothing again.
+//! With JavaScript, htmx swaps the form in place, and the session is not needed; without it, the form works all the same.
+
+use askama::Template;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{Form, Router, routing::get};
+use cloakroom::{Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+
+/// What was entered, for the next page. Two tabs share it: the form that was sent last is shown.
+const ENTRIES: Key<Entries> = Key::new("entries");
+const NOTICE: Key<String> = Key::new("notice");
+
+/// The form as it was sent. It has no `Debug` and no `Serialize`, since it holds a password.
+#[derive(Deserialize)]
+struct SignUp {
+    name: String,
+    email: String,
+    password: String,
+}
+
+/// The form as it is shown. The password is no part of it, so it is never in the session and never in a page: whoever got it
+/// wrong enters it again.
+#[derive(Default, Serialize, Deserialize, Template)]
+#[template(
+    ext = "html",
+    source = r#"<form method="post" action="/" hx-post="/" hx-swap="outerHTML" novalidate>
+<p><label>Name <input name="name" value="{{ name }}" autocomplete="name"></label>
+{% if let Some(error) = errors.name %}<strong id="name-error">{{ error }}</strong>{% endif %}</p>
+<p><label>Mail address <input name="email" type="email" value="{{ email }}" autocomplete="email"></label>
+{% if let Some(error) = errors.email %}<strong id="email-error">{{ error }}</strong>{% endif %}</p>
+<p><label>Password <input name="password" type="password" autocomplete="new-password"></label>
+{% if let Some(error) = errors.password %}<strong id="password-error">{{ error }}</strong>{% endif %}</p>
+<button>Sign up</button>
+</form>"#
+)]
+struct Entries {
+    name: String,
+    email: String,
+    errors: Errors,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Errors {
+    name: Option<String>,
+    email: Option<String>,
+    password: Option<String>,
+}
+
+// htmx leaves the page alone after a 4xx, unless it is told that a 422 is a form to show.
+#[derive(Template)]
+#[template(
+    ext = "html",
+    source = r#"<!doctype html>
+<html lang="en">
+<title>Sign up</title>
+<meta name="htmx-config" content='{"responseHandling": [{"code": "204", "swap": false}, {"code": "[23]..", "swap": true},
+  {"code": "422", "swap": true}, {"code": "[45]..", "swap": false, "error": true}]}'>
+<script src="https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js" crossorigin="anonymous"
+  integrity="sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"></script>
+<h1>Sign up</h1>
+{% if let Some(notice) = notice %}<p role="status">{{ notice }}</p>{% endif %}
+{{ form|safe }}"#
+)]
+struct Page {
+    notice: Option<String>,
+    /// A template as well, which escapes what it shows.
+    form: Entries,
+}
+
+fn check(form: &SignUp) -> Errors {
+    let unless = |good: bool, problem: &str| (!good).then(|| problem.to_owned());
+    Errors {
+        name: unless(!form.name.trim().is_empty(), "Please enter your name."),
+        email: unless(form.email.contains('@'), "A mail address has an @ in it."),
+        password: unless(
+            form.password.chars().count() >= 8,
+            "A password needs 8 characters or more.",
+        ),
+    }
+}
+
+async fn show(session: Session) -> Result<Response, SessionError> {
+    // `remove` takes them out: a reload shows the empty form.
+    let page = Page {
+        notice: session.remove(NOTICE)?,
+        form: session.remove(ENTRIES)?.unwrap_or_default(),
+    };
+    Ok(html(StatusCode::OK, &page))
+}
+
+async fn send(
+    session: Session,
+    headers: HeaderMap,
+    Form(form): Form<SignUp>,
+) -> Result<Response, SessionError> {
+    let is_htmx = headers.contains_key("hx-request");
+    let errors = check(&form);
+    if errors == Errors::default() {
+        // Here a real site makes the account. Both ways lead to the page that shows the notice.
+        session.insert(NOTICE, format!("Welcome, {}.", form.name))?;
+        return Ok(if is_htmx {
+            [("hx-redirect", "/")].into_response()
+        } else {
+            Redirect::to("/").into_response()
+        });
+    }
+    let entries = Entries {
+        name: form.name,
+        email: form.email,
+        errors,
+    };
+    if is_htmx {
+        return Ok(html(StatusCode::UNPROCESSABLE_ENTITY, &entries));
+    }
+    session.insert(ENTRIES, entries)?;
+    Ok(Redirect::to("/").into_response())
+}
+
+/// No cache keeps it: the back button must not show what was entered before.
+fn html(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, [(header::CACHE_CONTROL, "no-store")], Html(html)).into_response(),
+        Err(error) => {
+            eprintln!("cannot make a page: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+        .cookie_name("session") // for plain HTTP on this machine, like the next line
+        .secure(false)
+        .build()?;
+    let app = Router::new()
+        .route("/", get(show).post(send))
+        // What is entered goes into the session, so it must fit there: a session has 64 KiB.
+        .layer(DefaultBodyLimit::max(8 * 1024))
+        .layer(layer)
+        .layer(CsrfLayer::new());
+
+    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}
