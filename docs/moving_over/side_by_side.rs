@@ -19,8 +19,8 @@ async fn carry_over(
     request: Request,
     next: Next,
 ) -> Result<Response, Response> {
-    let is_logged_in = session.user().map_err(SessionError::into_response)?;
-    if is_logged_in.is_none()
+    let user = session.user().map_err(SessionError::into_response)?;
+    if user.is_none()
         && let Some(user) = user_of(&old).await?
     {
         session.log_in(user).map_err(SessionError::into_response)?;
