@@ -1,5 +1,5 @@
 //! Server-side sessions for Axum and any other Tower service: no write is lost, no session comes back, and a leaked store
-//! is worthless.
+//! logs nobody in.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -11,6 +11,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // This key ends all sessions at a restart; see `Keys::from_env`.
 //! let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
 //! let app: Router = Router::new().route("/", get(home)).layer(layer);
 //! # Ok(()) }

@@ -586,7 +586,8 @@ impl Session {
         Ok(())
     }
 
-    /// This request does not count as use of the session: for polling, which would keep a session alive for ever.
+    /// This request does not count as use of the session: for polling, which would keep a session alive until its absolute
+    /// timeout.
     ///
     /// # Errors
     ///

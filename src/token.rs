@@ -330,7 +330,8 @@ impl fmt::Debug for SigningKey {
 /// The keys of a layer: one signs, and any number of retiring ones still verify.
 ///
 /// To rotate: put the new key first and the old one among the retiring. Once the absolute timeout has passed, no token of
-/// the old key is good any more, and it can go.
+/// the old key is good any more, and it can go. Where several nodes do not restart at once, let all of them know the new key
+/// first, among the retiring: see [operations](crate::docs::operations#rotating-the-signing-key).
 ///
 /// ```
 /// use cloakroom::{Keys, SigningKey};

@@ -1,9 +1,12 @@
-//! Every link of the project's texts to one of its files leads to one.
+//! Every link of the project's texts to one of its files, or to a page that is made of one, leads to one.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Where the pages of `docs/` are read.
+const PAGES: &str = "https://docs.rs/cloakroom/latest/cloakroom/docs/";
 
 /// The Markdown files of the project's folders that have some.
 fn texts() -> Vec<PathBuf> {
@@ -20,24 +23,40 @@ fn texts() -> Vec<PathBuf> {
 
 /// What the links of a text lead to, without anchors.
 fn targets(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#', ' ']).next())
+    let inline = text.split("](").skip(1);
+    let defined = text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix('[')?.split_once("]: ")?.1));
+    inline
+        .chain(defined)
+        .filter_map(|rest| rest.split([')', '#', ' ', '\n']).next())
         .filter(|target| !target.is_empty())
 }
 
+/// The file that a link leads to, if it is one of the project's. Rustdoc checks the links to items.
+fn file(text: &Path, target: &str) -> Option<PathBuf> {
+    if let Some(page) = target.strip_prefix(PAGES) {
+        let name = page.split('/').next()?;
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        return Some(docs.join(name).with_extension("md"));
+    }
+    let is_elsewhere = target.contains("://") || target.starts_with("crate::");
+    (!is_elsewhere).then(|| text.with_file_name(target))
+}
+
 #[test]
-fn every_relative_link_leads_to_a_file() {
+fn every_link_to_a_file_or_a_page_leads_to_one() {
     let texts = texts();
     let mut broken = Vec::new();
     let mut checked = 0;
     for path in &texts {
         let text = fs::read_to_string(path).unwrap();
-        // Rustdoc checks those to items.
-        let is_relative = |target: &&str| !target.contains("://") && !target.starts_with("crate::");
-        for target in targets(&text).filter(is_relative) {
+        for target in targets(&text) {
+            let Some(file) = file(path, target) else {
+                continue;
+            };
             checked += 1;
-            if !path.parent().unwrap().join(target).exists() {
+            if !file.exists() {
                 broken.push(format!("{}: {target}", path.display()));
             }
         }

@@ -1,11 +1,11 @@
 //! A small shop with `cloakroom`: a cart, a login, a page for the logged-in, one for the staff, and messages that are
 //! shown once.
 
-use axum::extract::{Form, FromRequestParts};
+use axum::Router;
+use axum::extract::{Form, FromRef, FromRequestParts, State};
 use axum::http::{StatusCode, request::Parts};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{RequestPartsExt, Router};
 use cloakroom::{CurrentUser, Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -39,33 +39,50 @@ struct Credentials {
     password: String,
 }
 
-fn authenticate(credentials: &Credentials) -> Option<User> {
-    let user = find_user(&credentials.name)?;
-    (user.password == credentials.password).then_some(user)
+/// The application's users: a pool of its database, in a real one.
+#[derive(Clone)]
+struct Users;
+
+impl Users {
+    async fn authenticate(&self, credentials: &Credentials) -> Option<User> {
+        let user = self.find(&credentials.name).await?;
+        (user.password == credentials.password).then_some(user)
+    }
+
+    async fn find(&self, name: &str) -> Option<User> {
+        USERS.into_iter().find(|user| user.name == name)
+    }
 }
 
-fn find_user(name: &str) -> Option<User> {
-    USERS.into_iter().find(|user| user.name == name)
-}
-
-/// Who is logged in, as an extractor: 401 where nobody is.
-impl<S: Sync> FromRequestParts<S> for User {
+/// Who is logged in, as an extractor: 401 where nobody is, or where the user is gone.
+impl<S> FromRequestParts<S> for User
+where
+    Users: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
-        let id: CurrentUser = parts.extract().await.map_err(SessionError::into_response)?;
-        find_user(id.as_str()).ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let id = CurrentUser::from_request_parts(parts, state)
+            .await
+            .map_err(SessionError::into_response)?;
+        let user = Users::from_ref(state).find(id.as_str()).await;
+        user.ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())
     }
 }
 
 /// A user who has a permission: 403 for the others.
 struct Staff(User);
 
-impl<S: Sync> FromRequestParts<S> for Staff {
+impl<S> FromRequestParts<S> for Staff
+where
+    Users: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
-        let user: User = parts.extract().await?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let user = User::from_request_parts(parts, state).await?;
         if user.is_staff {
             Ok(Self(user))
         } else {
@@ -96,10 +113,11 @@ async fn add(session: Session, Form(new): Form<Item>) -> Result<Redirect, Sessio
 }
 
 async fn log_in(
+    State(users): State<Users>,
     session: Session,
     Form(credentials): Form<Credentials>,
 ) -> Result<Response, SessionError> {
-    let Some(user) = authenticate(&credentials) else {
+    let Some(user) = users.authenticate(&credentials).await else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     session.log_in(user.name)?;
@@ -122,6 +140,7 @@ async fn stock(Staff(user): Staff) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // A key of this run alone: all sessions end with it. See `Keys::from_env` for one that stays.
     let sessions = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
         // For plain HTTP on this machine. Behind TLS, leave both out and have `__Host-session`.
         .cookie_name("session")
@@ -134,7 +153,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(log_out))
         .route("/account", get(account))
         .route("/stock", get(stock))
-        .layer(sessions);
+        .layer(sessions)
+        .with_state(Users);
 
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

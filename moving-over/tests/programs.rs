@@ -270,7 +270,8 @@ fn side_by_side_the_old_login_becomes_a_new_one_and_ends_with_it() {
     browser.post("/login_as_before/ada", "");
     let old = browser.clone();
     assert_eq!(old.cookies.len(), 1);
-    assert_eq!(browser.get("/account"), (200, "You are ada.\n".to_owned()));
+    let account = "You are ada, with tea.\n".to_owned();
+    assert_eq!(browser.get("/account"), (200, account));
     // The old cookie is gone, and its session too.
     let names: Vec<_> = browser.cookies.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["session"]);
