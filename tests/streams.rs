@@ -315,8 +315,11 @@ impl Events {
 
     /// The data of the next event, or `None` at the end of the stream. What comes neither in time is a failure.
     fn next(&mut self) -> Option<String> {
+        let asked = Instant::now();
         loop {
             let line = self.0.next()?.unwrap();
+            // Comments keep the connection alive, and the read's timeout from coming.
+            assert!(asked.elapsed() < BOUND, "nothing came");
             if let Some(data) = line.strip_prefix("data: ") {
                 return Some(data.to_owned());
             }
