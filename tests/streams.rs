@@ -273,9 +273,8 @@ async fn an_outage_of_the_store_is_no_logout_and_loses_no_message() {
         .await
         .unwrap();
     socket.say("are you well?").await;
-    let mut errors = BufReader::new(errors).lines();
     for _ in 0..2 {
-        let error = errors.next().unwrap().unwrap();
+        let error = errors.recv_timeout(BOUND).unwrap();
         assert_eq!(error, "the session store failed; trying again");
     }
     sqlx::query("ALTER TABLE elsewhere RENAME TO cloakroom_sessions")
