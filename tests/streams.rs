@@ -273,9 +273,8 @@ async fn an_outage_of_the_store_is_no_logout_and_loses_no_message() {
         .await
         .unwrap();
     socket.say("are you well?").await;
-    let mut errors = BufReader::new(errors).lines();
     for _ in 0..2 {
-        let error = errors.next().unwrap().unwrap();
+        let error = errors.recv_timeout(BOUND).unwrap();
         assert_eq!(error, "the session store failed; trying again");
     }
     sqlx::query("ALTER TABLE elsewhere RENAME TO cloakroom_sessions")
@@ -315,8 +314,11 @@ impl Events {
 
     /// The data of the next event, or `None` at the end of the stream. What comes neither in time is a failure.
     fn next(&mut self) -> Option<String> {
+        let asked = Instant::now();
         loop {
             let line = self.0.next()?.unwrap();
+            // Comments keep the connection alive, and the read's timeout from coming.
+            assert!(asked.elapsed() < BOUND, "nothing came");
             if let Some(data) = line.strip_prefix("data: ") {
                 return Some(data.to_owned());
             }

@@ -9,7 +9,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use crate::programs::binary;
 
@@ -28,11 +30,18 @@ impl Example {
         Self::spawn(name, environment, Stdio::inherit())
     }
 
-    /// Also gives what the example has to complain of.
-    pub fn start_to_listen(name: &str, environment: &[(&str, &str)]) -> (Self, ChildStderr) {
+    /// Also gives the lines that the example complains with, as they come.
+    pub fn start_to_listen(name: &str, environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
         let mut example = Self::spawn(name, environment, Stdio::piped());
-        let errors = example.process.stderr.take().unwrap();
-        (example, errors)
+        let errors = BufReader::new(example.process.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in errors.lines() {
+                // Nobody listens after the test.
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        (example, lines)
     }
 
     fn spawn(name: &str, environment: &[(&str, &str)], stderr: Stdio) -> Self {
