@@ -94,10 +94,7 @@ impl Attributes {
 
     /// The rules of cookie name prefixes (RFC 6265bis, section 4.1.3), which browsers apply in any case of letters.
     fn check_prefix(&self) -> Result<(), ConfigError> {
-        let has_prefix = |prefix: &str| {
-            let start = self.name.as_bytes().get(..prefix.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-        };
+        let has_prefix = |prefix| has_prefix(&self.name, prefix);
         let is_host = has_prefix("__Host-");
         if (is_host || has_prefix("__Secure-") || has_prefix("__Http-")) && !self.secure {
             return Err(ConfigError::new(
@@ -119,6 +116,12 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// Whether a cookie's name has this prefix, in any case of letters.
+pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
+    let start = name.as_bytes().get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 fn is_token_byte(byte: u8) -> bool {

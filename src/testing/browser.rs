@@ -24,6 +24,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 use url::{Position, Url, form_urlencoded};
 
+use crate::cookie::has_prefix;
 use crate::error::{BoxError, ErrorKind, SessionError};
 use crate::layer::SessionLayer;
 use crate::session::Session;
@@ -70,18 +71,11 @@ use crate::transport::{Carrier, Transport};
 #[derive(Clone)]
 pub struct Browser<S> {
     app: S,
-    site: Site,
+    /// The origin that relative URIs lead to.
+    site: String,
     jar: CookieStore,
     /// Of a layer with [`Transport::Bearer`].
     token: Option<String>,
-}
-
-/// Where relative URIs lead.
-#[derive(Clone)]
-struct Site {
-    scheme: &'static str,
-    /// A host, and its port where it is not the scheme's.
-    authority: String,
 }
 
 impl<S> Browser<S> {
@@ -90,10 +84,7 @@ impl<S> Browser<S> {
     pub fn new(app: S) -> Self {
         Self {
             app,
-            site: Site {
-                scheme: "https",
-                authority: "localhost".into(),
-            },
+            site: "https://localhost".into(),
             jar: CookieStore::default(),
             token: None,
         }
@@ -115,15 +106,7 @@ impl<S> Browser<S> {
     ///
     /// It is no URL of HTTP.
     pub fn at(mut self, site: &str) -> Result<Self, BrowserError> {
-        let url = parse(site)?;
-        self.site = Site {
-            scheme: if url.scheme() == "http" {
-                "http"
-            } else {
-                "https"
-            },
-            authority: authority(&url).to_owned(),
-        };
+        self.site = parse(site)?.origin().ascii_serialization();
         Ok(self)
     }
 
@@ -225,7 +208,7 @@ impl<S> Browser<S> {
         };
         let url = match (request.uri().scheme_str(), request.uri().authority()) {
             (Some(scheme), Some(authority)) => parse(&format!("{scheme}://{authority}{path}"))?,
-            (None, None) => self.site.url(path.as_str())?,
+            (None, None) => parse(&format!("{}{path}", self.site))?,
             _ => {
                 return Err(BrowserError::new(
                     "it is neither a path nor an absolute URI",
@@ -265,6 +248,16 @@ impl<S> Browser<S> {
         Ok(url)
     }
 
+    /// A place of this site, or of the cookie's domain, from which the cookie can be set.
+    fn place_of(&self, cookie: &Cookie<'_>) -> Result<Url, BrowserError> {
+        let mut url = parse(&self.site)?;
+        if let Some(domain) = cookie.domain() {
+            url.set_host(Some(domain)).map_err(BrowserError::new)?;
+        }
+        url.set_path(cookie.path().unwrap_or("/"));
+        Ok(url)
+    }
+
     /// Keeps what a response from this URL, or from the session layer by itself, has for a client to keep.
     fn keep(&mut self, headers: &HeaderMap, url: Option<&Url>) {
         if let Some(token) = headers.get(Transport::TOKEN_HEADER) {
@@ -278,7 +271,7 @@ impl<S> Browser<S> {
             };
             let url = match url {
                 Some(url) => Some(url.clone()),
-                None => self.site.with_cookie(&cookie).ok(),
+                None => self.place_of(&cookie).ok(),
             };
             if let Some(url) = url
                 && is_accepted(&cookie, &url)
@@ -287,19 +280,6 @@ impl<S> Browser<S> {
                 let _ = self.jar.parse(text, &url);
             }
         }
-    }
-}
-
-impl Site {
-    fn url(&self, path: &str) -> Result<Url, BrowserError> {
-        parse(&format!("{}://{}{path}", self.scheme, self.authority))
-    }
-
-    /// A place of this site, or of the cookie's domain, from which the cookie can be set.
-    fn with_cookie(&self, cookie: &Cookie<'_>) -> Result<Url, BrowserError> {
-        let authority = cookie.domain().unwrap_or(&self.authority);
-        let path = cookie.path().unwrap_or("/");
-        parse(&format!("{}://{authority}{path}", self.scheme))
     }
 }
 
@@ -312,19 +292,14 @@ fn parse(url: &str) -> Result<Url, BrowserError> {
 }
 
 fn authority(url: &Url) -> &str {
-    url.as_str()
-        .get(url[..Position::BeforeHost].len()..url[..Position::AfterPort].len())
-        .unwrap_or_default()
+    &url[Position::BeforeHost..Position::AfterPort]
 }
 
 /// What browsers ask of a cookie, and the jar does not (RFC 6265bis, sections 4.1.3 and 5.7).
 fn is_accepted(cookie: &Cookie<'_>, url: &Url) -> bool {
     let is_secure = cookie.secure() == Some(true);
     let is_trustworthy = url.scheme() == "https" || url.host_str() == Some("localhost");
-    let has_prefix = |prefix: &str| {
-        let start = cookie.name().get(..prefix.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
+    let has_prefix = |prefix| has_prefix(cookie.name(), prefix);
     let is_of_host = cookie.path() == Some("/") && cookie.domain().is_none();
     (is_trustworthy || !is_secure)
         && (is_secure || !has_prefix("__Secure-"))
@@ -379,7 +354,13 @@ impl Body for RequestBody {
     }
 }
 
-impl<S> Browser<S> {
+impl<S, R> Browser<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
     /// Sends a GET.
     ///
     /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
@@ -387,13 +368,7 @@ impl<S> Browser<S> {
     /// # Errors
     ///
     /// The URI is malformed, or the service or the body of its answer failed.
-    pub async fn get<R>(&mut self, uri: &str) -> Result<Response<Bytes>, BrowserError>
-    where
-        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
-        S::Error: Into<BoxError>,
-        R: Body,
-        R::Error: Into<BoxError>,
-    {
+    pub async fn get(&mut self, uri: &str) -> Result<Response<Bytes>, BrowserError> {
         let request = Request::get(uri).body("").map_err(BrowserError::new)?;
         self.send(request).await
     }
@@ -405,17 +380,11 @@ impl<S> Browser<S> {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn post<R>(
+    pub async fn post(
         &mut self,
         uri: &str,
         fields: &[(&str, &str)],
-    ) -> Result<Response<Bytes>, BrowserError>
-    where
-        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
-        S::Error: Into<BoxError>,
-        R: Body,
-        R::Error: Into<BoxError>,
-    {
+    ) -> Result<Response<Bytes>, BrowserError> {
         let form = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(fields)
             .finish();
@@ -444,16 +413,10 @@ impl<S> Browser<S> {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn send<R>(
+    pub async fn send(
         &mut self,
         request: Request<impl Into<Bytes>>,
-    ) -> Result<Response<Bytes>, BrowserError>
-    where
-        S: Service<Request<RequestBody>, Response = Response<R>> + Clone,
-        S::Error: Into<BoxError>,
-        R: Body,
-        R::Error: Into<BoxError>,
-    {
+    ) -> Result<Response<Bytes>, BrowserError> {
         let mut request = request.map(|body| RequestBody(body.into()));
         let url = self.prepare(&mut request)?;
         let failed = |error: S::Error| BrowserError::new(error);

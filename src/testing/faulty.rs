@@ -78,13 +78,12 @@ pub enum Fault {
     Hangs,
 }
 
+/// A fault, and the calls that it is with.
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
-    fault: Fault,
-    /// The calls that it is with; all of them if this is `None`.
-    at: Option<StoreCall>,
-    /// It is over after one of them.
-    once: bool,
+enum Trouble {
+    All(Fault),
+    Each(StoreCall, Fault),
+    Next(StoreCall, Fault),
 }
 
 impl<S> FaultyStore<S> {
@@ -114,29 +113,17 @@ impl<S> FaultyStore<S> {
 
     /// From now on all calls fail in this way.
     pub fn fail(&self, fault: Fault) {
-        self.state().trouble = Some(Trouble {
-            fault,
-            at: None,
-            once: false,
-        });
+        self.state().trouble = Some(Trouble::All(fault));
     }
 
     /// From now on these calls fail in this way, and no others.
     pub fn fail_at(&self, call: StoreCall, fault: Fault) {
-        self.state().trouble = Some(Trouble {
-            fault,
-            at: Some(call),
-            once: false,
-        });
+        self.state().trouble = Some(Trouble::Each(call, fault));
     }
 
     /// The next of these calls that reaches the store fails in this way, and no other does.
     pub fn fail_once(&self, call: StoreCall, fault: Fault) {
-        self.state().trouble = Some(Trouble {
-            fault,
-            at: Some(call),
-            once: true,
-        });
+        self.state().trouble = Some(Trouble::Next(call, fault));
     }
 
     /// No call fails any more. One that hangs already goes on to do so.
@@ -229,14 +216,15 @@ impl<S> Clone for FaultyStore<S> {
 impl State {
     /// What goes wrong with a call that is made now.
     fn fault_of(&mut self, call: StoreCall) -> Option<Fault> {
-        let trouble = self.trouble?;
-        if trouble.at.is_some_and(|at| at != call) {
-            return None;
+        match self.trouble? {
+            Trouble::All(fault) => Some(fault),
+            Trouble::Each(at, fault) => (at == call).then_some(fault),
+            Trouble::Next(at, fault) if at == call => {
+                self.trouble = None;
+                Some(fault)
+            }
+            Trouble::Next(..) => None,
         }
-        if trouble.once {
-            self.trouble = None;
-        }
-        Some(trouble.fault)
     }
 }
 
