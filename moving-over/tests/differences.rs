@@ -104,8 +104,7 @@ async fn cloakroom_keeps_every_increment_and_an_ended_session_ended() {
         meanwhile: false,
         afterwards: false,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("cloakroom, `MemoryStore`", &expected);
+    assert_outcome(&app, &gate, "cloakroom, `MemoryStore`", expected).await;
 }
 
 #[tokio::test]
@@ -123,8 +122,13 @@ async fn tower_sessions_keeps_one_increment_and_a_late_request_revives_the_sessi
         meanwhile: false,
         afterwards: true,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("tower-sessions 0.15.0, `MemoryStore`", &expected);
+    assert_outcome(
+        &app,
+        &gate,
+        "tower-sessions 0.15.0, `MemoryStore`",
+        expected,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -136,8 +140,7 @@ async fn axum_session_keeps_one_increment_and_the_session_until_the_last_request
         meanwhile: true,
         afterwards: false,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("axum_session 0.22.1, in memory", &expected);
+    assert_outcome(&app, &gate, "axum_session 0.22.1, in memory", expected).await;
 }
 
 #[tokio::test]
@@ -149,8 +152,7 @@ async fn ruts_keeps_every_key_and_one_increment() {
         meanwhile: false,
         afterwards: false,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("ruts 0.13.0, `MokaStore`", &expected);
+    assert_outcome(&app, &gate, "ruts 0.13.0, `MokaStore`", expected).await;
 }
 
 #[tokio::test]
@@ -180,8 +182,13 @@ async fn actix_session_over_redis_keeps_one_increment_and_a_late_request_revives
         meanwhile: false,
         afterwards: true,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("actix-session 0.11.0, `RedisSessionStore`", &expected);
+    assert_outcome(
+        &app,
+        &gate,
+        "actix-session 0.11.0, `RedisSessionStore`",
+        expected,
+    )
+    .await;
 }
 
 #[actix_web::test]
@@ -194,20 +201,25 @@ async fn actix_session_in_the_cookie_keeps_one_increment_and_a_logout_ends_nothi
         meanwhile: true,
         afterwards: true,
     };
-    assert_eq!(outcome(&app, &gate).await, expected);
-    assert_documented("actix-session 0.11.0, `CookieSessionStore`", &expected);
+    assert_outcome(
+        &app,
+        &gate,
+        "actix-session 0.11.0, `CookieSessionStore`",
+        expected,
+    )
+    .await;
 }
 
-/// The page has this line.
-#[track_caller]
-fn assert_documented(who: &str, outcome: &Outcome) {
+/// This is what happens, and the page has a line that says so.
+async fn assert_outcome(app: &impl App, gate: &Gate, who: &str, expected: Outcome) {
+    assert_eq!(outcome(app, gate).await, expected, "{who}");
     let yes = |it| if it { "yes" } else { "no" };
     let line = format!(
         "| {who} | {} of {PARALLEL} | {} of {KEYS} | {} | {} |",
-        outcome.increments,
-        outcome.keys,
-        yes(outcome.meanwhile),
-        yes(outcome.afterwards)
+        expected.increments,
+        expected.keys,
+        yes(expected.meanwhile),
+        yes(expected.afterwards)
     );
     let page = include_str!("../../docs/comparison.md");
     assert!(
