@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/demo.rs"]
 mod programs;
 #[path = "support/servers.rs"]
 mod servers;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -19,40 +19,13 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use program::Program;
+use programs::binary;
 use url::{Url, form_urlencoded};
 
-/// A running example, which is killed when this is dropped.
-struct Program {
-    process: Child,
-    url: Url,
-}
-
 impl Program {
-    fn start(name: &str, environment: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(programs::binary(name))
-            .env("PORT", "0")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        let url = Url::parse(line.trim())
-            .unwrap_or_else(|_| panic!("{name} says no address: {line:?}, {:?}", process.wait()));
-        Self { process, url }
-    }
-
     fn page(&self, path: &str) -> Url {
-        self.url.join(path).unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Url::parse(&format!("http://{}{path}", self.address)).unwrap()
     }
 }
 
@@ -210,7 +183,7 @@ mod oauth {
 
     #[tokio::test]
     async fn a_login_replaces_the_token_and_leads_to_the_page_that_was_asked_for() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let mut browser = Browser::new();
         let first = browser.get(&shop.page("/orders?page=2")).await;
         // With a Strict cookie, no browser would send it with the way back.
@@ -238,7 +211,7 @@ mod oauth {
 
     #[tokio::test]
     async fn a_way_back_with_a_wrong_or_missing_state_or_into_another_browser_is_refused() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let mut browser = Browser::new();
         let back = browser.answer_as(&shop.page("/login"), ADA).await;
         let code = parameter(&back, "code");
@@ -262,7 +235,7 @@ mod oauth {
 
     #[tokio::test]
     async fn a_state_is_good_once_whether_the_login_succeeds_or_not() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let mut browser = Browser::new();
         let back = browser.answer_as(&shop.page("/login"), ADA).await;
         assert_eq!(browser.get(&back).await.location(), "/");
@@ -282,7 +255,7 @@ mod oauth {
 
     #[tokio::test]
     async fn a_code_of_another_login_is_worth_nothing_without_its_verifier() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let theirs = Browser::new().answer_as(&shop.page("/login"), ADA).await;
         let mut browser = Browser::new();
         let own = browser.answer_as(&shop.page("/login"), GRACE).await;
@@ -293,7 +266,7 @@ mod oauth {
 
     #[tokio::test]
     async fn five_tabs_log_in_each_for_itself_and_a_sixth_pushes_out_the_first() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let mut browser = Browser::new();
         let mut tabs = Vec::new();
         for tab in 0..6 {
@@ -311,7 +284,7 @@ mod oauth {
 
     #[tokio::test]
     async fn nothing_in_the_url_says_where_a_login_leads() {
-        let shop = Program::start("oauth", &[]);
+        let shop = Program::start(binary("oauth"), &[]);
         let mut browser = Browser::new();
         let elsewhere = "return_to=https://example.com&next=//example.com";
         let page = shop.page(&format!("/login?{elsewhere}"));
@@ -352,7 +325,7 @@ mod form {
 
     #[tokio::test]
     async fn errors_and_entries_are_shown_once_after_a_redirect_and_the_password_never() {
-        let site = Program::start("form", &[]);
+        let site = Program::start(binary("form"), &[]);
         let mut browser = Browser::new();
         let page = site.page("/");
         let empty = browser.get(&page).await;
@@ -367,7 +340,7 @@ mod form {
 
     #[tokio::test]
     async fn with_htmx_a_bad_form_is_answered_at_once_and_leaves_nothing_in_the_session() {
-        let site = Program::start("form", &[]);
+        let site = Program::start(binary("form"), &[]);
         let mut browser = Browser::new();
         let page = site.page("/");
         let reply = browser.send(Method::POST, &page, HTMX, &BAD).await;
@@ -380,7 +353,7 @@ mod form {
 
     #[tokio::test]
     async fn a_good_form_leads_to_a_notice_that_is_shown_once_with_htmx_and_without() {
-        let site = Program::start("form", &[]);
+        let site = Program::start(binary("form"), &[]);
         let page = site.page("/");
         for headers in [&[], HTMX] {
             let mut browser = Browser::new();
@@ -396,7 +369,7 @@ mod form {
 
     #[tokio::test]
     async fn a_form_of_another_site_is_refused() {
-        let site = Program::start("form", &[]);
+        let site = Program::start(binary("form"), &[]);
         let page = site.page("/");
         let elsewhere = [("Sec-Fetch-Site", "cross-site")];
         let mut browser = Browser::new();
@@ -424,14 +397,10 @@ mod two_nodes {
             ("SESSION_KEYS", &*keys),
             ("DRAIN_SECONDS", DRAIN_SECONDS),
         ];
-        [(); 2].map(|()| Program::start("two_nodes", &environment))
+        [(); 2].map(|()| Program::start(binary("two_nodes"), &environment))
     }
 
     impl Program {
-        fn host(&self) -> &str {
-            self.url.authority()
-        }
-
         fn terminate(&self) {
             let pid = rustix::process::Pid::from_child(&self.process);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -449,11 +418,11 @@ mod two_nodes {
         async fn begin_upload(&self, node: &Program) -> TcpStream {
             let url = node.page("/upload");
             let (name, value) = self.cookies.get_request_values(&url).next().unwrap();
-            let mut stream = TcpStream::connect(node.host()).await.unwrap();
+            let mut stream = TcpStream::connect(&node.address).await.unwrap();
             let head = format!(
                 "POST /upload HTTP/1.1\r\nHost: {}\r\nCookie: {name}={value}\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n",
-                node.host()
+                &node.address
             );
             stream.write_all(head.as_bytes()).await.unwrap();
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -483,7 +452,7 @@ mod two_nodes {
         for (visit, node) in (1..=6).zip(nodes.iter().cycle()) {
             let expected = format!(
                 "visit {visit}, 0 bytes uploaded, says node {}\n",
-                node.host()
+                &node.address
             );
             assert_eq!(browser.visit(node).await, expected);
         }
@@ -505,7 +474,7 @@ mod two_nodes {
         // Until the balancer has noticed, requests still come.
         assert!(browser.visit(&leaving).await.starts_with("visit 2,"));
         leaving.terminate();
-        let host = leaving.host().to_owned();
+        let host = leaving.address.clone();
         until(|| async { TcpStream::connect(&host).await.is_err() }).await;
 
         assert!(browser.visit(&other).await.starts_with("visit 3, 0 bytes"));
@@ -567,7 +536,7 @@ mod admin {
 
     #[tokio::test]
     async fn a_session_that_is_revoked_is_logged_out_at_its_next_request_and_no_other() {
-        let site = Program::start("admin", &[]);
+        let site = Program::start(binary("admin"), &[]);
         let mut admin = Browser::logged_in(&site, "ada").await;
         let mut first = Browser::logged_in(&site, "grace").await;
         let page = admin.get(&site.page("/admin")).await;
@@ -603,7 +572,7 @@ mod admin {
 
     #[tokio::test]
     async fn all_sessions_of_a_user_are_revoked_at_once_and_ones_own_stays() {
-        let site = Program::start("admin", &[]);
+        let site = Program::start(binary("admin"), &[]);
         let mut admin = Browser::logged_in(&site, "ada").await;
         let mut elsewhere = Browser::logged_in(&site, "ada").await;
         let mut graces = [
@@ -654,7 +623,7 @@ mod admin {
 
     #[tokio::test]
     async fn nobody_else_is_let_in_and_no_other_site() {
-        let site = Program::start("admin", &[]);
+        let site = Program::start(binary("admin"), &[]);
         let mut admin = Browser::logged_in(&site, "ada").await;
         let mut linus = Browser::logged_in(&site, "linus").await;
         let page = admin.get(&site.page("/admin")).await;
@@ -680,7 +649,7 @@ mod admin {
 
     #[tokio::test]
     async fn a_stale_login_is_asked_for_the_password_again_before_anything_happens() {
-        let site = Program::start("admin", &[("FRESH_SECONDS", "1")]);
+        let site = Program::start(binary("admin"), &[("FRESH_SECONDS", "1")]);
         let mut admin = Browser::logged_in(&site, "ada").await;
         let mut linus = Browser::logged_in(&site, "linus").await;
         let url = site.page("/admin");

@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "support/example.rs"]
-mod example;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/demo.rs"]
 mod programs;
 
-use example::{Example, cookie, value};
+use program::{Program, cookie, value};
+use programs::binary;
 
 #[test]
 fn counter_and_custom_store_count_each_visitors_visits() {
     for name in ["counter", "custom_store"] {
-        let example = Example::start(name);
+        let example = Program::start(binary(name), &[]);
         let (_, head, body) = example.send("GET", "/", "");
         assert_eq!(body, "This is your visit number 1.\n");
         let cookie = cookie(&head);
@@ -29,7 +30,7 @@ fn counter_and_custom_store_count_each_visitors_visits() {
 
 #[test]
 fn typed_keys_keeps_a_cart() {
-    let example = Example::start("typed_keys");
+    let example = Program::start(binary("typed_keys"), &[]);
     let (_, head, body) = example.send("GET", "/add/7", "");
     assert_eq!(body, "In your cart now: [7]\n");
     let cookie = cookie(&head);
@@ -50,7 +51,7 @@ fn typed_keys_keeps_a_cart() {
 
 #[test]
 fn flash_shows_its_message_once() {
-    let example = Example::start("flash");
+    let example = Program::start(binary("flash"), &[]);
     assert!(!example.send("GET", "/", "").2.contains("saved"));
     let (status, head, _) = example.send("POST", "/", "");
     assert_eq!(status, 303);
@@ -66,7 +67,7 @@ fn flash_shows_its_message_once() {
 
 #[test]
 fn bearer_gives_a_token_in_a_header_and_takes_it_in_another() {
-    let example = Example::start("bearer");
+    let example = Program::start(binary("bearer"), &[]);
     assert_eq!(example.send("GET", "/me", "").0, 401);
     let (status, head, _) = example.send("POST", "/login/ada", "");
     assert_eq!(status, 204);
@@ -81,7 +82,7 @@ fn bearer_gives_a_token_in_a_header_and_takes_it_in_another() {
 
 #[test]
 fn hyper_counts_each_visitors_visits_and_makes_no_session_where_none_is_asked_for() {
-    let example = Example::start("hyper");
+    let example = Program::start(binary("hyper"), &[]);
     let (status, head, body) = example.send("GET", "/", "");
     assert_eq!(
         (status, body.as_str()),

@@ -7,8 +7,8 @@
     clippy::indexing_slicing
 )]
 
-#[path = "support/example.rs"]
-mod example;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/demo.rs"]
 mod programs;
 
@@ -17,8 +17,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
-use example::{Example, cookie};
 use futures_util::{SinkExt, StreamExt};
+use program::{Program, cookie};
+use programs::binary;
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -31,12 +32,12 @@ const BOUND: Duration = Duration::from_secs(30);
 
 /// A browser with a chat.
 struct Visitor<'a> {
-    example: &'a Example,
+    example: &'a Program,
     cookie: String,
 }
 
 impl<'a> Visitor<'a> {
-    fn log_in(example: &'a Example, name: &str) -> Self {
+    fn log_in(example: &'a Program, name: &str) -> Self {
         let mut visitor = Self {
             example,
             cookie: String::new(),
@@ -127,12 +128,12 @@ impl Socket {
 }
 
 /// The origin of the example's own page.
-fn own(example: &Example) -> String {
+fn own(example: &Program) -> String {
     format!("http://{}", example.address)
 }
 
-fn chat() -> Example {
-    Example::start_with("chat", &[("CHECK_MS", "20")])
+fn chat() -> Program {
+    Program::start(binary("chat"), &[("CHECK_MS", "20")])
 }
 
 #[tokio::test]
@@ -207,7 +208,7 @@ async fn a_logout_closes_the_idle_sockets_of_its_session_and_no_others() {
 /// A check that never comes, so that the message itself has to find out.
 #[tokio::test]
 async fn nothing_is_said_in_a_session_that_is_over() {
-    let example = Example::start_with("chat", &[("CHECK_MS", "3600000")]);
+    let example = Program::start(binary("chat"), &[("CHECK_MS", "3600000")]);
     let (ada, grace) = (
         Visitor::log_in(&example, "ada"),
         Visitor::log_in(&example, "grace"),
@@ -262,7 +263,7 @@ async fn an_outage_of_the_store_is_no_logout_and_loses_no_message() {
     let file = dir.path().join("sessions.sqlite3");
     let store = format!("sqlite:{}", file.display());
     let settings = [("STORE", store.as_str()), ("CHECK_MS", "3600000")];
-    let (example, errors) = Example::start_to_listen("chat", &settings);
+    let (example, errors) = Program::start_to_listen(binary("chat"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let (mut socket, _) = ada.open().await;
 
@@ -328,7 +329,7 @@ impl Events {
 
 #[test]
 fn a_stream_shows_what_other_requests_change_and_ends_after_a_logout() {
-    let example = Example::start_with("events", &[("CHECK_MS", "20")]);
+    let example = Program::start(binary("events"), &[("CHECK_MS", "20")]);
     let ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
     assert_eq!(events.next().as_deref(), Some("0"));
@@ -343,7 +344,7 @@ fn a_stream_shows_what_other_requests_change_and_ends_after_a_logout() {
 
 #[test]
 fn a_stream_of_an_older_token_ends_and_goes_on_with_the_new_one() {
-    let example = Example::start_with("events", &[("CHECK_MS", "20")]);
+    let example = Program::start(binary("events"), &[("CHECK_MS", "20")]);
     let mut ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
     assert_eq!(events.next().as_deref(), Some("0"));
@@ -355,7 +356,7 @@ fn a_stream_of_an_older_token_ends_and_goes_on_with_the_new_one() {
 #[test]
 fn a_stream_that_stays_open_does_not_keep_its_session_alive() {
     let settings = [("CHECK_MS", "20"), ("IDLE_MS", "2000")];
-    let example = Example::start_with("events", &settings);
+    let example = Program::start(binary("events"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
     assert_eq!(events.next().as_deref(), Some("0"));
@@ -365,7 +366,7 @@ fn a_stream_that_stays_open_does_not_keep_its_session_alive() {
 #[test]
 fn streams_that_are_opened_again_and_again_do_not_keep_their_session_alive() {
     let settings = [("CHECK_MS", "20"), ("IDLE_MS", "2000")];
-    let example = Example::start_with("events", &settings);
+    let example = Program::start(binary("events"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let started = Instant::now();
     while let Some(mut events) = Events::try_open(&ada) {

@@ -1,8 +1,9 @@
 //! The programs of `docs/moving_over` answer alike, before and after, but for what the page says.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+#[path = "../../tests/support/program.rs"]
+mod program;
+
+use program::Program;
 
 const BEFORE: [&str; 3] = [
     env!("CARGO_BIN_EXE_axum_login_before"),
@@ -11,45 +12,19 @@ const BEFORE: [&str; 3] = [
 ];
 const AFTER: &str = env!("CARGO_BIN_EXE_after");
 
-/// A running program, which is killed when this is dropped.
-struct Program {
-    process: Child,
-    address: String,
-}
-
 impl Program {
-    fn start(binary: &str) -> Self {
-        let mut process = Command::new(binary)
-            .env("PORT", "0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("http://").unwrap().to_owned();
-        Self { process, address }
-    }
-
     fn browser(&self) -> Browser<'_> {
         Browser {
-            address: &self.address,
+            program: self,
             cookies: Vec::new(),
         }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
 /// Keeps cookies, and follows no redirect.
 #[derive(Clone)]
 struct Browser<'a> {
-    address: &'a str,
+    program: &'a Program,
     cookies: Vec<(String, String)>,
 }
 
@@ -66,31 +41,20 @@ impl Browser<'_> {
     }
 
     fn send(&mut self, method: &str, path: &str, form: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
         let cookies: Vec<String> = self
             .cookies
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nCookie: {}\r\n\r\n{form}",
-            self.address,
-            form.len(),
-            cookies.join("; "),
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let header = format!("Cookie: {}\r\n", cookies.join("; "));
+        let (status, head, body) = self.program.send_form(method, path, &header, form);
         for line in head.lines() {
             let (header, value) = line.split_once(": ").unwrap_or_default();
             if header.eq_ignore_ascii_case("set-cookie") {
                 self.keep(value);
             }
         }
-        (head[9..12].parse().unwrap(), body.to_owned())
+        (status, body)
     }
 
     fn keep(&mut self, set_cookie: &str) {
@@ -168,14 +132,14 @@ fn the_shop_is_the_same_before_and_after() {
     ]
     .map(|(path, status, body)| (path, (status, body.to_owned())));
     for binary in BEFORE.into_iter().chain([AFTER]) {
-        let program = Program::start(binary);
+        let program = Program::start(binary, &[]);
         assert_eq!(shop(&program), expected, "{binary}");
     }
 }
 
 #[test]
 fn the_shop_loses_no_item_of_parallel_requests_after() {
-    let program = Program::start(AFTER);
+    let program = Program::start(AFTER, &[]);
     let mut browser = program.browser();
     browser.post("/login", "name=ada&password=lovelace");
     std::thread::scope(|scope| {
@@ -201,7 +165,7 @@ fn the_shop_loses_no_item_of_parallel_requests_after() {
 #[test]
 fn a_login_replaces_the_cookie_before_and_after() {
     for binary in BEFORE.into_iter().chain([AFTER]) {
-        let program = Program::start(binary);
+        let program = Program::start(binary, &[]);
         let mut browser = program.browser();
         browser.post("/cart", "item=tea");
         let anonymous = browser.clone();
@@ -214,7 +178,7 @@ fn a_login_replaces_the_cookie_before_and_after() {
 
 /// What the next user finds who logs in without a logout of the last one.
 fn second_login(binary: &str) -> (bool, String) {
-    let program = Program::start(binary);
+    let program = Program::start(binary, &[]);
     let mut browser = program.browser();
     browser.post("/login", "name=ada&password=lovelace");
     browser.post("/cart", "item=tea");
@@ -251,7 +215,7 @@ fn with_cloakroom_the_next_user_starts_with_an_empty_session_of_another_token() 
 #[test]
 fn only_with_a_session_in_the_cookie_does_a_stolen_cookie_survive_the_logout() {
     for binary in BEFORE.into_iter().chain([AFTER]) {
-        let program = Program::start(binary);
+        let program = Program::start(binary, &[]);
         let mut browser = program.browser();
         browser.post("/login", "name=ada&password=lovelace");
         let stolen = browser.clone();
@@ -264,7 +228,7 @@ fn only_with_a_session_in_the_cookie_does_a_stolen_cookie_survive_the_logout() {
 
 #[test]
 fn side_by_side_the_old_login_becomes_a_new_one_and_ends_with_it() {
-    let program = Program::start(env!("CARGO_BIN_EXE_side_by_side"));
+    let program = Program::start(env!("CARGO_BIN_EXE_side_by_side"), &[]);
     let mut browser = program.browser();
     assert_eq!(browser.get("/account").0, 401);
     browser.post("/login_as_before/ada", "");

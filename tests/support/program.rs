@@ -1,4 +1,4 @@
-//! Starts an example as a process of its own, and asks it over a socket.
+//! Starts a program as a process of its own, and asks it over a socket.
 
 #![allow(
     dead_code,
@@ -7,33 +7,33 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use crate::programs::binary;
-
-/// A running example, which is killed when this is dropped.
-pub struct Example {
-    process: Child,
+/// A running program, which is killed when this is dropped.
+pub struct Program {
+    pub process: Child,
+    /// The host and the port that it listens on.
     pub address: String,
 }
 
-impl Example {
-    pub fn start(name: &str) -> Self {
-        Self::start_with(name, &[])
+impl Program {
+    /// Starts a program that takes its port from `PORT`, and says first where it listens.
+    pub fn start(binary: impl AsRef<OsStr>, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(binary, environment, Stdio::inherit())
     }
 
-    pub fn start_with(name: &str, environment: &[(&str, &str)]) -> Self {
-        Self::spawn(name, environment, Stdio::inherit())
-    }
-
-    /// Also gives the lines that the example complains with, as they come.
-    pub fn start_to_listen(name: &str, environment: &[(&str, &str)]) -> (Self, Receiver<String>) {
-        let mut example = Self::spawn(name, environment, Stdio::piped());
-        let errors = BufReader::new(example.process.stderr.take().unwrap());
+    /// Also gives the lines that the program complains with, as they come.
+    pub fn start_to_listen(
+        binary: impl AsRef<OsStr>,
+        environment: &[(&str, &str)],
+    ) -> (Self, Receiver<String>) {
+        let mut program = Self::spawn(binary, environment, Stdio::piped());
+        let errors = BufReader::new(program.process.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in errors.lines() {
@@ -41,13 +41,14 @@ impl Example {
                 let _ = sender.send(line.unwrap());
             }
         });
-        (example, lines)
+        (program, lines)
     }
 
-    fn spawn(name: &str, environment: &[(&str, &str)], stderr: Stdio) -> Self {
-        let mut process = Command::new(binary(name))
+    fn spawn(binary: impl AsRef<OsStr>, environment: &[(&str, &str)], stderr: Stdio) -> Self {
+        let mut process = Command::new(&binary)
             .env("PORT", "0")
             .envs(environment.iter().copied())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -55,8 +56,14 @@ impl Example {
         let mut line = String::new();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("http://").unwrap().to_owned();
-        Self { process, address }
+        let Some(address) = line.trim().strip_prefix("http://") else {
+            let (program, ended) = (binary.as_ref().display(), process.wait());
+            panic!("{program} says no address: {line:?}, {ended:?}");
+        };
+        Self {
+            process,
+            address: address.to_owned(),
+        }
     }
 
     /// The status, the headers and the body of an answer.
@@ -90,7 +97,7 @@ impl Example {
     }
 }
 
-impl Drop for Example {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
