@@ -14,6 +14,8 @@ use cloakroom::{
     AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore,
     SessionLayer, SessionStore, Sessions, SqliteStore, StoreError, TestClock,
 };
+use sqlx::mysql::MySqlPoolOptions;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{MySqlPool, PgPool};
 use support::servers::{Server, run_redis};
 use support::stores::{Backend, Kind};
@@ -474,7 +476,9 @@ async fn when_postgres_ends_all_connections_one_call_fails() {
     let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
     let store = PostgresStore::open(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let other = sqlx::PgPool::connect(&url).await.unwrap();
+    // A single connection, or the others of its pool would be taken for the store's.
+    let other = PgPoolOptions::new().max_connections(1);
+    let other = other.connect(&url).await.unwrap();
     let all = "pg_stat_activity WHERE usename = 'cloakroom' AND pid <> pg_backend_pid()";
     let select = async |what: &str| {
         let select = sqlx::AssertSqlSafe(format!("SELECT {what} FROM {all}"));
@@ -496,7 +500,8 @@ async fn when_mysql_ends_all_connections_one_call_fails() {
     let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
     let store = MySqlStore::open(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let other = sqlx::MySqlPool::connect(&url).await.unwrap();
+    let other = MySqlPoolOptions::new().max_connections(1);
+    let other = other.connect(&url).await.unwrap();
     let all = async || -> Vec<(i64,)> {
         let all = "SELECT id FROM information_schema.processlist \
                    WHERE user = 'cloakroom' AND id <> connection_id()";
