@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::data::{Data, Entry};
 use crate::error::{ErrorKind, SessionError};
-use crate::record::{Client, Login, Record};
+use crate::record::{Client, Content, Login, Record};
 
 /// Computes a key's new entry from its old one.
 type Compute = dyn Fn(Option<&Entry>) -> Result<Entry, SessionError> + Send + Sync;
@@ -71,10 +71,9 @@ impl ChangeSet {
 
     /// Whether nothing is lost when a parallel request has replaced the token already.
     pub(crate) fn only_regenerates(&self, base: Option<&Record>) -> bool {
-        let sets_client = self
-            .client
-            .as_ref()
-            .is_some_and(|client| base.is_none_or(|base| base.client.as_ref() != Some(client)));
+        let sets_client = self.client.as_ref().is_some_and(|client| {
+            base.is_none_or(|base| base.content().client.as_ref() != Some(client))
+        });
         self.data.is_empty() && !self.sets_remember(base) && !sets_client
     }
 
@@ -86,7 +85,7 @@ impl ChangeSet {
 
     fn sets_remember(&self, base: Option<&Record>) -> bool {
         self.remember
-            .is_some_and(|remember| base.is_none_or(|base| base.remember != remember))
+            .is_some_and(|remember| base.is_none_or(|base| base.content().remember != remember))
     }
 
     /// Whether a key has a change of its own.
@@ -149,7 +148,7 @@ impl ChangeSet {
     }
 
     /// Makes the changes of all but the data in `record`.
-    pub(crate) fn stamp(&self, record: &mut Record) {
+    pub(crate) fn stamp(&self, record: &mut Content) {
         if let Some(login) = self.login() {
             record.created_at = login.at;
             record.login = Some(login.clone());

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::data::Data;
 use crate::engine::{Base, Engine, Loaded, UserLimit, WhenFull};
 use crate::error::{ErrorKind, SessionError};
-use crate::record::{Login, Record, Version};
+use crate::record::{Content, Login, Record, Version};
 use crate::report;
 use crate::store::Replaced;
 use crate::token::{RecordId, SessionToken};
@@ -175,7 +175,7 @@ async fn start(
     let now = engine.now();
     let id = engine.random.record_id()?;
     let token = engine.signer.token(id, &engine.random)?;
-    let mut record = Record {
+    let mut record = Content {
         version: Version::FIRST,
         secret_hash: token.secret_hash,
         login: None,
@@ -190,6 +190,7 @@ async fn start(
     };
     changes.stamp(&mut record);
     record.expires_at = engine.lifetimes.expiry(record.remember, now);
+    let record = Record::new(record);
     if !engine.insert(id, &record).await? {
         // Two equal ids of 128 random bits: the generator does not work.
         return Err(ErrorKind::Random.into());
@@ -233,11 +234,11 @@ async fn change(
         };
         let data = match data.take() {
             Some(data) => data,
-            None => changes.apply(&base.record.data, engine.data_limit)?,
+            None => changes.apply(&base.record.content().data, engine.data_limit)?,
         };
         let Some(record) = next_record(
             engine,
-            &base.record,
+            base.record.content(),
             changes,
             data,
             new_token.as_ref(),
@@ -246,9 +247,9 @@ async fn change(
         ) else {
             return Ok(Box::pin(touch(engine, base, activity)).await);
         };
-        match engine.replace(id, base.record.version, &record).await? {
+        match engine.replace(id, base.record.version(), &record).await? {
             Replaced::Done => {
-                let had_login = base.record.login.is_some();
+                let had_login = base.record.content().login.is_some();
                 base.record = record;
                 if let Some(login) = changes.login() {
                     Box::pin(settle(engine, login, id, !had_login)).await?;
@@ -298,14 +299,14 @@ impl<'a> Contention<'a> {
 /// The record after the changes, or `None` where they change nothing.
 fn next_record(
     engine: &Engine,
-    old: &Record,
+    old: &Content,
     changes: &ChangeSet,
     data: Data,
     new_token: Option<&SessionToken>,
     activity: Activity,
     now: Timestamp,
 ) -> Option<Record> {
-    let mut record = Record {
+    let mut record = Content {
         version: old.version.next(),
         data: if old.data == data {
             old.data.clone()
@@ -330,13 +331,11 @@ fn next_record(
     if record.remember != old.remember || changes.login().is_some() {
         record.expires_at = engine.lifetimes.expiry(record.remember, now);
     } else if activity == Activity::Active
-        && let Some(expires_at) = engine
-            .lifetimes
-            .renewal(record.remember, record.expires_at, now)
+        && let Some(expires_at) = engine.lifetimes.renewal(&record, now)
     {
         record.expires_at = expires_at;
     }
-    Some(record)
+    Some(Record::new(record))
 }
 
 /// Records that the session was used, where that is due.
@@ -348,10 +347,7 @@ async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
         return Fate::Over;
     }
     let renewal = match activity {
-        Activity::Active => {
-            let (remember, expires_at) = (base.record.remember, base.record.expires_at);
-            engine.lifetimes.renewal(remember, expires_at, now)
-        }
+        Activity::Active => engine.lifetimes.renewal(base.record.content(), now),
         Activity::Passive => None,
     };
     if let Some(expires_at) = renewal {
@@ -423,7 +419,7 @@ async fn settle(
         WhenFull::EndOldest => {
             // Its own is the newest, whatever other nodes' clocks say: what is sent to the client must not be dead already.
             sessions.retain(|(id, _)| *id != own);
-            sessions.sort_by_key(|(id, record)| (record.created_at, *id));
+            sessions.sort_by_key(|(id, record)| (record.content().created_at, *id));
             for (id, _) in sessions.into_iter().take(surplus) {
                 let _ = engine.remove(id).await;
             }

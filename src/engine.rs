@@ -93,6 +93,15 @@ pub(crate) struct Base {
     pub(crate) record: Record,
 }
 
+/// What a request starts from.
+pub(crate) enum Found {
+    /// It is a visitor's.
+    Nothing,
+    Session(Base),
+    /// A parallel request replaced its token just before it could load this session.
+    Superseded(RecordId),
+}
+
 /// What a token leads to.
 pub(crate) enum Loaded {
     Live(Record),
@@ -115,13 +124,22 @@ impl Engine {
         self.clock.now()
     }
 
-    /// The session that the request presents a good token of.
-    pub(crate) fn verify(&self, presented: Presented) -> Option<SessionToken> {
+    /// The good token among those presented, if there is one.
+    pub(crate) fn verify(&self, presented: &Presented) -> Option<SessionToken> {
         if presented.is_nothing() {
             return None;
         }
-        let verified = self.signer.verify(&presented);
+        let verified = self.signer.verify(presented);
         verified.map_err(report::rejected).ok()
+    }
+
+    /// What a request finds that came with this token.
+    pub(crate) async fn find(&self, token: SessionToken) -> Result<Found, SessionError> {
+        Ok(match self.load(&token).await? {
+            Loaded::Live(record) => Found::Session(Base { token, record }),
+            Loaded::Superseded { is_recent: true } => Found::Superseded(token.id),
+            Loaded::Superseded { is_recent: false } | Loaded::Gone => Found::Nothing,
+        })
     }
 
     pub(crate) async fn load(&self, token: &SessionToken) -> Result<Loaded, SessionError> {
@@ -134,11 +152,11 @@ impl Engine {
             report::expired(token.id);
             return Ok(Loaded::Gone);
         }
-        if !record.secret_hash.matches(&token.secret_hash) {
+        if !record.content().secret_hash.matches(&token.secret_hash) {
             report::rejected_for(token.id, "the token was replaced");
             let is_recent = |at| now.since(at) < OVERTAKEN;
             return Ok(Loaded::Superseded {
-                is_recent: record.token_replaced_at.is_some_and(is_recent),
+                is_recent: record.content().token_replaced_at.is_some_and(is_recent),
             });
         }
         report::loaded(token.id);

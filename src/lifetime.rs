@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::ConfigError;
-use crate::record::Record;
+use crate::record::{Content, Record};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -113,12 +113,13 @@ impl Lifetimes {
 
     /// When the session ends if nothing happens any more.
     pub(crate) fn ends_at(&self, record: &Record) -> Timestamp {
-        record.expires_at.min(self.absolute_end(record))
+        record.expires_at().min(self.absolute_end(record))
     }
 
     /// When the session ends in any case.
     fn absolute_end(&self, record: &Record) -> Timestamp {
-        record.created_at + self.timeouts(record.remember).absolute
+        let content = record.content();
+        content.created_at + self.timeouts(content.remember).absolute
     }
 
     pub(crate) fn is_over(&self, record: &Record, now: Timestamp) -> bool {
@@ -127,23 +128,19 @@ impl Lifetimes {
 
     /// When the session was last active, within a touch interval.
     pub(crate) fn last_seen(&self, record: &Record) -> Timestamp {
-        record
+        let content = record.content();
+        content
             .expires_at
-            .before(self.timeouts(record.remember).idle)
-            .max(record.created_at)
+            .before(self.timeouts(content.remember).idle)
+            .max(content.created_at)
     }
 
     /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later expiry than the timeout
     /// gives comes from a layer with a longer one, and moves back.
-    pub(crate) fn renewal(
-        &self,
-        remember: bool,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let renewed = self.expiry(remember, now);
-        let moves = renewed.distance(expires_at);
-        (moves > Duration::ZERO && moves >= self.touch_interval(remember)).then_some(renewed)
+    pub(crate) fn renewal(&self, record: &Content, now: Timestamp) -> Option<Timestamp> {
+        let renewed = self.expiry(record.remember, now);
+        let moves = renewed.distance(record.expires_at);
+        (moves > Duration::ZERO && moves >= self.touch_interval(record.remember)).then_some(renewed)
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.
@@ -151,7 +148,7 @@ impl Lifetimes {
     /// It reaches to the absolute end, though the session may be idle for too long before: a cookie that had to be sent again
     /// while a token is in use could overwrite the newer token of a parallel request.
     pub(crate) fn max_age(&self, record: &Record, now: impl FnOnce() -> Timestamp) -> Option<u64> {
-        record.remember.then(|| {
+        record.content().remember.then(|| {
             self.absolute_end(record)
                 .since(now())
                 .min(MAX_COOKIE_AGE)

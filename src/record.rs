@@ -200,7 +200,11 @@ pub(crate) struct Login {
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Record {
+pub struct Record(Arc<Content>);
+
+/// What a record holds. It is shared by the store, if that is in this process, and by the requests that have loaded it.
+#[derive(Clone)]
+pub(crate) struct Content {
     pub(crate) version: Version,
     pub(crate) secret_hash: SecretHash,
     pub(crate) login: Option<Login>,
@@ -247,31 +251,44 @@ impl Record {
     const FORMAT: u8 = 1;
     const CHECKSUM_LEN: usize = 4;
 
+    pub(crate) fn new(content: Content) -> Self {
+        Self(Arc::new(content))
+    }
+
+    pub(crate) fn content(&self) -> &Content {
+        &self.0
+    }
+
+    /// The same record with another content, for itself alone.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Content)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
     /// The version, which [`replace`](crate::SessionStore::replace) compares.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.0.version
     }
 
     /// When nobody can use the session any more and a store may collect it. It is the end of the idle timeout; the absolute
     /// timeout is the layer's affair.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
-        self.expires_at
+        self.0.expires_at
     }
 
     /// Sets the expiry, for a store that keeps it beside the record's bytes because
     /// [`touch`](crate::SessionStore::touch) moves it alone.
     #[must_use]
-    pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
-        self.expires_at = expires_at;
-        self
+    pub fn with_expires_at(self, expires_at: Timestamp) -> Self {
+        self.with(|content| content.expires_at = expires_at)
     }
 
     /// The user that the session is filed under, once one has logged in.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
-        self.login.as_ref().map(|login| &login.user)
+        self.0.login.as_ref().map(|login| &login.user)
     }
 
     /// The record as bytes: a format number, a checksum, and JSON.
@@ -280,24 +297,25 @@ impl Record {
     ///
     /// None is expected: what a record holds is JSON already.
     pub fn encode(&self) -> Result<Vec<u8>, crate::StoreError> {
-        let client = self.client.as_deref().map(|client| EncodedClient {
+        let content = self.content();
+        let client = content.client.as_deref().map(|client| EncodedClient {
             user_agent: client.user_agent(),
             address: client.address(),
         });
         let encoded = Encoded {
-            version: self.version,
-            secret_hash: self.secret_hash,
-            login: self.login.as_ref(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            token_replaced_at: self.token_replaced_at,
-            remember: self.remember,
+            version: content.version,
+            secret_hash: content.secret_hash,
+            login: content.login.as_ref(),
+            created_at: content.created_at,
+            expires_at: content.expires_at,
+            token_replaced_at: content.token_replaced_at,
+            remember: content.remember,
             client,
-            data: &self.data,
+            data: &content.data,
         };
         // Room for most records.
         const ALL_BUT_DATA: usize = 256;
-        let mut bytes = Vec::with_capacity(ALL_BUT_DATA + self.data.encoded_size());
+        let mut bytes = Vec::with_capacity(ALL_BUT_DATA + content.data.encoded_size());
         bytes.resize(1 + Self::CHECKSUM_LEN, 0);
         serde_json::to_writer(&mut bytes, &encoded)
             .map_err(|error| crate::StoreError::new("could not encode a session record", error))?;
@@ -343,7 +361,7 @@ impl Record {
         // The error's position is told, not its text: that may quote the data.
         let encoded: Encoded<Login, Box<str>, Data> = serde_json::from_str(json)
             .map_err(|error| format!("its JSON is wrong at column {}", error.column()))?;
-        Ok(Self {
+        Ok(Self::new(Content {
             version: encoded.version,
             secret_hash: encoded.secret_hash,
             login: encoded.login,
@@ -360,7 +378,7 @@ impl Record {
             data: encoded.data,
             #[cfg(feature = "memcached")]
             loaded_cas: None,
-        })
+        }))
     }
 
     /// Against bit rot and half-written values, not against an adversary.
@@ -372,10 +390,10 @@ impl Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
-            .field("version", &self.version)
+            .field("version", &self.version())
             .field("user", &self.user())
-            .field("created_at", &self.created_at)
-            .field("expires_at", &self.expires_at)
+            .field("created_at", &self.0.created_at)
+            .field("expires_at", &self.expires_at())
             .finish_non_exhaustive()
     }
 }

@@ -14,10 +14,11 @@ use tower_service::Service;
 use tracing::{Instrument as _, Span};
 
 use crate::commit::{Committed, Pending, commit};
-use crate::engine::{Engine, Loading};
+use crate::engine::{Engine, Found, Loading};
 use crate::error::SessionError;
 use crate::report;
 use crate::session::{Handler, Sealed, Session, Told};
+use crate::token::SessionToken;
 
 /// What the browser is to forget when a user logs out. Not its cookies: the session's own is removed by name, and others are
 /// not this crate's.
@@ -71,18 +72,22 @@ where
             return ResponseFuture::passing(self.inner.call(request));
         }
 
-        let presented = self.engine.carrier.presented(request.headers());
-        let must_load = !presented.is_nothing() && self.engine.loading == Loading::Eager;
-        let session = Session::unloaded(self.engine.clone(), outer, presented);
+        let engine = self.engine.clone();
+        let presented = engine.carrier.presented(request.headers());
+        let session = match engine.loading {
+            Loading::Lazy if !presented.is_nothing() => Session::unloaded(engine, outer, presented),
+            Loading::Lazy | Loading::Eager => match engine.verify(&presented) {
+                None => Session::loaded(engine, outer, Found::Nothing),
+                Some(token) => {
+                    // The service that is ready takes the request, once the session is there; the clone takes the next.
+                    let clone = self.inner.clone();
+                    let inner = mem::replace(&mut self.inner, clone);
+                    return ResponseFuture::loading(load(engine, outer, token), inner, request);
+                }
+            },
+        };
         request.extensions_mut().insert(session.clone());
-        if must_load {
-            // The service that is ready takes the request, once the session is there; the clone takes the next.
-            let clone = self.inner.clone();
-            let inner = mem::replace(&mut self.inner, clone);
-            ResponseFuture::loading(session, inner, request)
-        } else {
-            ResponseFuture::handling(session, self.inner.call(request))
-        }
+        ResponseFuture::handling(session, self.inner.call(request))
     }
 }
 
@@ -112,7 +117,7 @@ pin_project! {
     enum Step<S, B, F, R> {
         /// The store is asked for the session.
         Loading {
-            load: BoxFuture<Result<(), SessionError>>,
+            load: BoxFuture<Result<Session, SessionError>>,
             // Taken when the session is there.
             call: Option<(S, Request<B>)>,
         },
@@ -162,13 +167,17 @@ where
         }
     }
 
-    fn loading(session: Session, inner: S, request: Request<B>) -> Self {
+    fn loading(
+        load: BoxFuture<Result<Session, SessionError>>,
+        inner: S,
+        request: Request<B>,
+    ) -> Self {
         Self {
             step: Step::Loading {
-                load: load(session.clone()),
+                load,
                 call: Some((inner, request)),
             },
-            session: Unanswered(Some(session)),
+            session: Unanswered(None),
         }
     }
 }
@@ -183,18 +192,22 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.step.as_mut().project() {
+            match this.step.as_mut().project() {
                 StepProjection::Loading { load, call } => match ready!(load.as_mut().poll(cx)) {
                     Err(error) => return Poll::Ready(Ok(error.to_response())),
-                    Ok(()) => match call.take() {
-                        Some((mut inner, request)) => Step::Handling {
+                    Ok(session) => {
+                        let Some((mut inner, mut request)) = call.take() else {
+                            return Poll::Pending;
+                        };
+                        request.extensions_mut().insert(session.clone());
+                        this.session.0 = Some(session);
+                        this.step.set(Step::Handling {
                             handler: inner.call(request),
-                        },
-                        None => return Poll::Pending,
-                    },
+                        });
+                    }
                 },
                 StepProjection::Handling { handler } => {
-                    let answer = ready!(handler.poll(cx));
+                    let mut answer = ready!(handler.poll(cx));
                     let Some(session) = this.session.0.take() else {
                         return Poll::Ready(answer);
                     };
@@ -203,41 +216,41 @@ where
                         Ok(_) | Err(_) => Handler::Failed,
                     };
                     match session.seal(handler) {
-                        Sealed::Dirty(told, pending) => Step::Committing {
+                        Sealed::Clean(told) => {
+                            if let Ok(response) = &mut answer {
+                                tell(&session, told, response, &Committed::Kept(None));
+                            }
+                            return Poll::Ready(answer);
+                        }
+                        Sealed::Dirty(told, pending) => this.step.set(Step::Committing {
                             commit: write(session.clone(), pending),
                             answer: Some((session, told, answer)),
-                        },
-                        Sealed::Clean(told) => {
-                            return Poll::Ready(answer.map(|mut response| {
-                                tell(&session, told, &mut response, &Committed::Kept(None));
-                                response
-                            }));
-                        }
+                        }),
                     }
                 }
                 StepProjection::Committing { commit, answer } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let Some((session, told, answer)) = answer.take() else {
+                    let Some((session, told, mut answer)) = answer.take() else {
                         return Poll::Pending;
                     };
-                    return Poll::Ready(match committed {
+                    match committed {
                         Ok(committed) => {
-                            let answer = answer.map(|mut response| {
-                                tell(&session, told, &mut response, &committed);
-                                response
-                            });
+                            if let Ok(response) = &mut answer {
+                                tell(&session, told, response, &committed);
+                            }
                             session.settle(committed.into_base());
-                            answer
                         }
                         Err(error) => {
                             report::refused(&error);
                             // What the handler answered is not true if its changes are lost.
-                            answer.map(|_| error.to_response())
+                            if let Ok(response) = &mut answer {
+                                *response = error.to_response();
+                            }
                         }
-                    });
+                    }
+                    return Poll::Ready(answer);
                 }
-            };
-            this.step.set(next);
+            }
         }
     }
 }
@@ -251,9 +264,16 @@ where
     }
 }
 
-fn load(session: Session) -> BoxFuture<Result<(), SessionError>> {
+fn load(
+    engine: Arc<Engine>,
+    outer: Option<Session>,
+    token: SessionToken,
+) -> BoxFuture<Result<Session, SessionError>> {
     let span = tracing::debug_span!(target: "cloakroom", "session_load");
-    within(span, async move { session.load().await })
+    within(span, async move {
+        let found = engine.find(token).await?;
+        Ok(Session::loaded(engine, outer, found))
+    })
 }
 
 fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {

@@ -12,7 +12,7 @@ use crate::change::{self, ChangeSet, Identity};
 use crate::clock::Timestamp;
 use crate::commit::{Activity, Ended, Pending, commit};
 use crate::data::{Data, Entry};
-use crate::engine::{Base, Engine, Loaded};
+use crate::engine::{Base, Engine, Found, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
 use crate::record::{Client, Login, Record, UserId};
@@ -79,8 +79,16 @@ enum Phase {
 }
 
 impl State {
+    fn start_from(&mut self, found: Found) {
+        match found {
+            Found::Nothing => {}
+            Found::Session(base) => self.base = Some(base),
+            Found::Superseded(id) => self.superseded = Some(id),
+        }
+    }
+
     fn data(&self) -> Option<&Data> {
-        let of_base = || self.base.as_ref().map(|base| &base.record.data);
+        let of_base = || self.base.as_ref().map(|base| &base.record.content().data);
         self.data.as_ref().or_else(of_base)
     }
 
@@ -92,14 +100,18 @@ impl State {
         let of_base = self
             .base
             .as_ref()
-            .and_then(|base| base.record.login.as_ref());
+            .and_then(|base| base.record.content().login.as_ref());
         self.changes.login().or(of_base)
     }
 
     /// The data as the handler sees it, to be changed.
     fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
-        let of_base = || self.base.as_ref().map(|base| base.record.data.clone());
+        let of_base = || {
+            self.base
+                .as_ref()
+                .map(|base| base.record.content().data.clone())
+        };
         self.data
             .get_or_insert_with(|| of_base().unwrap_or_default())
     }
@@ -165,19 +177,26 @@ impl State {
 impl Session {
     /// The session of a request that presents `presented`, which is verified and loaded by [`load`](Self::load).
     pub(crate) fn unloaded(engine: Arc<Engine>, outer: Option<Self>, presented: Presented) -> Self {
-        // What presents nothing has nothing to load.
-        let phase = if presented.is_nothing() {
-            Phase::Open
-        } else {
-            Phase::Unloaded(presented)
+        let state = State {
+            phase: Phase::Unloaded(presented),
+            ..State::default()
         };
+        Self::new(engine, outer, state)
+    }
+
+    /// The session of a request that starts from what was found.
+    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, found: Found) -> Self {
+        let mut state = State::default();
+        state.start_from(found);
+        Self::new(engine, outer, state)
+    }
+
+    fn new(engine: Arc<Engine>, outer: Option<Self>, state: State) -> Self {
+        let state = Mutex::new(state);
         Self(Arc::new(Inner {
             engine,
             outer,
-            state: Mutex::new(State {
-                phase,
-                ..State::default()
-            }),
+            state,
         }))
     }
 
@@ -269,23 +288,20 @@ impl Session {
             Phase::Open | Phase::Sealed => return Ok(()),
             Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
         };
-        let found = match self.0.engine.verify(presented) {
-            None => None,
-            Some(token) => Some((self.0.engine.load(&token).await?, token)),
+        // Boxed, since it is seldom needed, and the future of each handler has room for that of its extractors.
+        Box::pin(self.load_presented(presented)).await
+    }
+
+    async fn load_presented(&self, presented: Presented) -> Result<(), SessionError> {
+        let found = match self.0.engine.verify(&presented) {
+            Some(token) => self.0.engine.find(token).await?,
+            None => Found::Nothing,
         };
         let mut state = self.state();
         match state.phase {
             Phase::Unloaded(_) => {
                 state.phase = Phase::Open;
-                match found {
-                    Some((Loaded::Live(record), token)) => {
-                        state.base = Some(Base { token, record });
-                    }
-                    Some((Loaded::Superseded { is_recent: true }, token)) => {
-                        state.superseded = Some(token.id);
-                    }
-                    Some((Loaded::Superseded { is_recent: false } | Loaded::Gone, _)) | None => {}
-                }
+                state.start_from(found);
                 Ok(())
             }
             Phase::Open | Phase::Sealed => Ok(()),
@@ -727,8 +743,8 @@ impl Session {
     /// As [`id`](Self::id).
     pub fn detach(&self) -> Result<DetachedSession, SessionError> {
         let base = self.read()?.base.clone();
-        let work = Self::unloaded(self.0.engine.clone(), None, Presented::Nothing);
-        work.settle(base);
+        let found = base.map_or(Found::Nothing, Found::Session);
+        let work = Self::loaded(self.0.engine.clone(), None, found);
         Ok(DetachedSession {
             origin: self.clone(),
             work,
@@ -759,11 +775,11 @@ impl Session {
             }
             (Handler::Succeeded, _) => match &state.base {
                 Some(base) if state.activity == Activity::Active => {
-                    let (remember, expires_at) = (base.record.remember, base.record.expires_at);
+                    let record = base.record.clone();
                     // The clock may be code of the application, which runs under no lock. It is asked now, and not when the
                     // session was loaded, so that slow requests keep a session alive.
                     drop(state);
-                    let renewal = engine.lifetimes.renewal(remember, expires_at, engine.now());
+                    let renewal = engine.lifetimes.renewal(record.content(), engine.now());
                     match renewal {
                         Some(_) => Sealed::Dirty(told, self.state().pending(ChangeSet::default())),
                         None => Sealed::Clean(told),
@@ -954,7 +970,7 @@ impl DetachedSession {
             let is_current = state
                 .base
                 .as_ref()
-                .is_some_and(|own| own.record.version == base.record.version);
+                .is_some_and(|own| own.record.version() == base.record.version());
             Pending {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },
@@ -984,7 +1000,7 @@ impl DetachedSession {
         let record = self.record(&token).await?;
         let changes = self.work.state().changes.clone();
         // Closures of the application run here, so no lock is held.
-        let data = changes.apply(&record.data, self.work.engine().data_limit)?;
+        let data = changes.apply(&record.content().data, self.work.engine().data_limit)?;
         let mut state = self.work.state();
         state.data = Some(data);
         state.base = Some(Base { token, record });
@@ -1009,7 +1025,7 @@ impl DetachedSession {
         match (origin, own) {
             (Some(origin), Some(own))
                 if origin.token.id == own.token.id
-                    && origin.record.version > own.record.version =>
+                    && origin.record.version() > own.record.version() =>
             {
                 Ok(origin)
             }

@@ -49,11 +49,12 @@
 //! ```
 
 use crate::commit::commit;
+use crate::engine::Found;
 use crate::error::{ErrorKind, SessionError};
 use crate::layer::SessionLayer;
 use crate::session::{Handler, Sealed, Session};
 use crate::store::memory::MemoryStore;
-use crate::token::{Presented, SigningKey};
+use crate::token::SigningKey;
 
 mod browser;
 mod faulty;
@@ -103,15 +104,12 @@ pub async fn session(
     let key = key.map_err(|error| SessionError::with_source(ErrorKind::Random, error))?;
     let layer = SessionLayer::new(MemoryStore::new(), key);
     let engine = layer.engine();
-    let earlier = Session::unloaded(engine.clone(), None, Presented::default());
+    let earlier = Session::loaded(engine.clone(), None, Found::Nothing);
     make(&earlier)?;
-    let mut presented = Presented::default();
-    if let Sealed::Dirty(_, mut pending) = earlier.seal(Handler::Succeeded)
-        && let Some(base) = commit(engine, &mut pending).await?.into_base()
-    {
-        presented.push(base.token.encode().as_bytes());
-    }
-    let session = Session::unloaded(engine.clone(), None, presented);
-    session.load().await?;
-    Ok(session)
+    let written = match earlier.seal(Handler::Succeeded) {
+        Sealed::Dirty(_, mut pending) => commit(engine, &mut pending).await?.into_base(),
+        Sealed::Clean(_) => None,
+    };
+    let found = written.map_or(Found::Nothing, Found::Session);
+    Ok(Session::loaded(engine.clone(), None, found))
 }

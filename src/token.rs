@@ -475,7 +475,11 @@ impl Signer {
         random: &Random,
     ) -> Result<SessionToken, SessionError> {
         let secret = random.bytes()?;
-        let (tag, secret_hash) = mac(&self.signing, &id.0, &secret);
+        let mut signed = [0; ID_LEN + SECRET_LEN];
+        let (own_id, own_secret) = signed.split_at_mut(ID_LEN);
+        own_id.copy_from_slice(&id.0);
+        own_secret.copy_from_slice(&secret);
+        let (tag, secret_hash) = mac(&self.signing, &signed);
         Ok(SessionToken {
             id,
             secret,
@@ -507,16 +511,17 @@ impl Signer {
         if BASE64.decode_slice(token.0, &mut bytes) != Ok(TOKEN_LEN) {
             return None;
         }
-        let (id, rest) = bytes.split_first_chunk()?;
-        let (secret, presented) = rest.split_first_chunk()?;
+        let (signed, presented) = bytes.split_first_chunk::<{ ID_LEN + SECRET_LEN }>()?;
         let presented = *presented.first_chunk()?;
+        let (id, secret) = signed.split_first_chunk()?;
+        let secret = *secret.first_chunk()?;
         std::iter::once(&self.signing)
             .chain(&self.retiring)
             .find_map(|key| {
-                let (tag, secret_hash) = mac(key, id, secret);
+                let (tag, secret_hash) = mac(key, signed);
                 is_equal(tag, presented).then_some(SessionToken {
                     id: RecordId(*id),
-                    secret: *secret,
+                    secret,
                     tag,
                     secret_hash,
                 })
@@ -532,10 +537,10 @@ fn is_equal(a: [u8; TAG_LEN], b: [u8; TAG_LEN]) -> bool {
 /// The half of the MAC that goes to the client, and the half that goes to the store.
 fn mac(
     prepared: &Hmac<Sha256>,
-    id: &[u8; ID_LEN],
-    secret: &[u8; SECRET_LEN],
+    id_and_secret: &[u8; ID_LEN + SECRET_LEN],
 ) -> ([u8; TAG_LEN], SecretHash) {
-    let mac = prepared.clone().chain_update(id).chain_update(secret);
+    let mut mac = prepared.clone();
+    mac.update(id_and_secret);
     let mac: [u8; 2 * TAG_LEN] = mac.finalize().into_bytes().into();
     let (mut tag, mut hash) = ([0; TAG_LEN], [0; TAG_LEN]);
     let (left, right) = mac.split_at(TAG_LEN);

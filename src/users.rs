@@ -188,8 +188,8 @@ impl<St: SessionStore> Sessions<St> {
         SessionInfo {
             id,
             user: record.user().cloned(),
-            client: record.client.clone(),
-            created_at: record.created_at,
+            client: record.content().client.clone(),
+            created_at: record.content().created_at,
             last_seen: lifetimes.last_seen(record),
             ends_at: lifetimes.ends_at(record),
         }

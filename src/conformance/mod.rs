@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::data::{Data, Entry};
-use crate::record::{Client, Login, Record, UserId, Version};
+use crate::record::{Client, Content, Login, Record, UserId, Version};
 use crate::store::SessionStore;
 use crate::token::{Random, RecordId, SecretHash};
 
@@ -139,7 +139,7 @@ fn new_id() -> RecordId {
 
 /// A record with something in every field but the user.
 fn new_record() -> Record {
-    Record {
+    Record::new(Content {
         version: Version::FIRST,
         secret_hash: SecretHash::from_bytes(*new_id().as_bytes()),
         login: None,
@@ -155,17 +155,16 @@ fn new_record() -> Record {
         data: data([("theme", "dark"), ("name", "Ada")]),
         #[cfg(feature = "memcached")]
         loaded_cas: None,
-    }
+    })
 }
 
 fn new_record_of(user: &str) -> Record {
-    Record {
-        login: Some(Login {
+    new_record().with(|content| {
+        content.login = Some(Login {
             user: UserId::from(user),
             at: now(),
-        }),
-        ..new_record()
-    }
+        });
+    })
 }
 
 fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
@@ -178,11 +177,10 @@ fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
 
 /// The record as a newer one with this data.
 fn next(record: &Record, data: Data) -> Record {
-    Record {
-        version: record.version.next(),
-        data,
-        ..record.clone()
-    }
+    record.clone().with(|content| {
+        content.version = content.version.next();
+        content.data = data;
+    })
 }
 
 /// All of a record, so that two can be compared.
@@ -206,6 +204,6 @@ async fn insert(store: &dyn SessionStore, record: &Record) -> RecordId {
 }
 
 fn values(record: &Record) -> BTreeMap<String, String> {
-    let json = serde_json::to_string(&record.data).expect("data is JSON");
+    let json = serde_json::to_string(&record.content().data).expect("data is JSON");
     serde_json::from_str(&json).expect("data is a map of strings")
 }

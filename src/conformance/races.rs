@@ -32,7 +32,7 @@ async fn change(
         change(&mut values);
         let data = data(values.iter().map(|(key, value)| (&**key, &**value)));
         match store
-            .replace(id, record.version, &next(&record, data))
+            .replace(id, record.version(), &next(&record, data))
             .await
             .unwrap()
         {
@@ -45,10 +45,7 @@ async fn change(
 
 /// 64 tasks that each count up and add a key of their own: all of it is there in the end.
 pub async fn sixty_four_tasks_lose_no_change(store: Arc<dyn SessionStore>) {
-    let record = Record {
-        data: data([("counter", "0")]),
-        ..new_record()
-    };
+    let record = new_record().with(|content| content.data = data([("counter", "0")]));
     let id = insert(&*store, &record).await;
     at_once(|task| {
         let store = store.clone();
@@ -66,7 +63,7 @@ pub async fn sixty_four_tasks_lose_no_change(store: Arc<dyn SessionStore>) {
     let values = values(&record);
     assert_eq!(values["counter"], TASKS.to_string());
     assert_eq!(values.len(), TASKS + 1);
-    assert_eq!(record.version.number(), TASKS as u64 + 1);
+    assert_eq!(record.version().number(), TASKS as u64 + 1);
 }
 
 /// 64 inserts under one id.
@@ -74,10 +71,8 @@ pub async fn one_of_many_parallel_inserts_wins(store: Arc<dyn SessionStore>) {
     let id = new_id();
     let won = at_once(|task| {
         let store = store.clone();
-        let record = Record {
-            data: data([("task", &*task.to_string())]),
-            ..new_record()
-        };
+        let task = task.to_string();
+        let record = new_record().with(|content| content.data = data([("task", &*task)]));
         async move { store.insert(id, &record).await.unwrap().then_some(record) }
     })
     .await;
@@ -95,7 +90,7 @@ pub async fn one_of_many_parallel_replaces_wins(store: Arc<dyn SessionStore>) {
         let first = first.clone();
         async move {
             let second = next(&first, data([("task", &*task.to_string())]));
-            match store.replace(id, first.version, &second).await.unwrap() {
+            match store.replace(id, first.version(), &second).await.unwrap() {
                 Replaced::Done => Some(second),
                 Replaced::Conflict => None,
                 Replaced::Missing => panic!("the record is gone"),
@@ -136,10 +131,15 @@ pub async fn nothing_in_flight_revives_a_removed_record(store: Arc<dyn SessionSt
                 };
                 tokio::task::yield_now().await;
                 store
-                    .replace(id, record.version, &next(&record, record.data.clone()))
+                    .replace(
+                        id,
+                        record.version(),
+                        &next(&record, record.content().data.clone()),
+                    )
                     .await
                     .unwrap();
-                let touched = next(&record, record.data.clone()).with_expires_at(now() + HOUR * 2);
+                let touched =
+                    next(&record, record.content().data.clone()).with_expires_at(now() + HOUR * 2);
                 store.touch(id, &touched).await.unwrap();
             }
         }

@@ -51,13 +51,11 @@ pub async fn sessions_are_listed_by_user(store: Arc<dyn UserIndex>) {
 pub async fn a_login_files_the_session_under_its_user(store: Arc<dyn UserIndex>) {
     let anonymous = new_record();
     let id = insert(&*store, &anonymous).await;
-    let logged_in = Record {
-        version: anonymous.version.next(),
-        ..new_record_of("ada")
-    };
+    let logged_in =
+        new_record_of("ada").with(|content| content.version = anonymous.version().next());
     assert_eq!(
         store
-            .replace(id, anonymous.version, &logged_in)
+            .replace(id, anonymous.version(), &logged_in)
             .await
             .unwrap(),
         Replaced::Done
@@ -85,7 +83,7 @@ pub async fn a_touched_session_is_still_listed(store: Arc<dyn UserIndex>) {
     );
     assert_eq!(
         store
-            .replace(id, record.version, &next(&record, data([])))
+            .replace(id, record.version(), &next(&record, data([])))
             .await
             .unwrap(),
         Replaced::Done

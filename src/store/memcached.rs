@@ -227,6 +227,7 @@ impl MemcachedStore {
     ) -> Result<Replaced, Failure> {
         let bytes = record.encode()?;
         let mut known = record
+            .content()
             .loaded_cas
             .filter(|(version, _)| *version == expected)
             .map(|(_, cas)| cas);
@@ -261,9 +262,8 @@ impl SessionStore for MemcachedStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let value = self.get(id).await.map_err(failed("read a session"))?;
         Ok(value.and_then(|(bytes, cas)| {
-            let mut record = Record::decode(id, &bytes)?;
-            record.loaded_cas = Some((record.version(), cas));
-            Some(record)
+            let record = Record::decode(id, &bytes)?;
+            Some(record.with(|content| content.loaded_cas = Some((content.version, cas))))
         }))
     }
 

@@ -47,8 +47,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Shard {
-    // Boxed, since half of the map is empty after it has grown.
-    records: HashMap<RecordId, Box<Record>, BuildHasherDefault<IdHasher>>,
+    records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
     /// When to look at which record. A record's expiry may have moved since; then it is looked at again.
     expiries: BinaryHeap<Reverse<(Timestamp, RecordId)>>,
 }
@@ -222,7 +221,7 @@ impl Inner {
 
     /// Keeps a new record, whose place is taken.
     fn put(&self, shard: &mut Shard, id: RecordId, record: &Record) {
-        shard.records.insert(id, Box::new(record.clone()));
+        shard.records.insert(id, record.clone());
         shard.watch(id, record.expires_at());
         if let Some(user) = record.user() {
             self.file(id, user);
@@ -244,7 +243,7 @@ impl Inner {
 impl SessionStore for MemoryStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let shard = self.0.read(id);
-        Ok(shard.records.get(&id).map(|record| Record::clone(record)))
+        Ok(shard.records.get(&id).cloned())
     }
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
@@ -288,7 +287,7 @@ impl SessionStore for MemoryStore {
         if old.version() != expected {
             return Ok(Replaced::Conflict);
         }
-        let old = std::mem::replace(&mut **old, record.clone());
+        let old = std::mem::replace(old, record.clone());
         if record.expires_at() < old.expires_at() {
             shard.watch(id, record.expires_at());
         }
@@ -304,16 +303,15 @@ impl SessionStore for MemoryStore {
     }
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        let expires_at = record.expires_at;
         let mut shard = self.0.write(id);
         let stored = shard.records.get_mut(&id);
-        let Some(stored) = stored.filter(|stored| stored.version == record.version) else {
+        let Some(stored) = stored.filter(|stored| stored.version() == record.version()) else {
             return Ok(false);
         };
-        let is_earlier = expires_at < stored.expires_at;
-        stored.expires_at = expires_at;
-        if is_earlier {
-            shard.watch(id, expires_at);
+        // A record of the same version differs in nothing but the expiry.
+        let old = std::mem::replace(stored, record.clone());
+        if record.expires_at() < old.expires_at() {
+            shard.watch(id, record.expires_at());
         }
         Ok(true)
     }
@@ -332,7 +330,7 @@ impl SessionStore for MemoryStore {
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let ids = self.0.ids_of(user);
-        let record = |id| Some((id, Record::clone(self.0.read(id).records.get(&id)?)));
+        let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
         let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
         Ok(ids
             .into_iter()
@@ -380,6 +378,7 @@ impl fmt::Debug for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Content;
     use crate::token::SecretHash;
     use std::time::Duration;
 
@@ -393,7 +392,7 @@ mod tests {
             now + Duration::from_secs(120),
         );
         let id = RecordId::from_bytes([0; 16]);
-        let record = Record {
+        let record = Record::new(Content {
             version: Version::FIRST,
             secret_hash: SecretHash::from_bytes([0; 16]),
             login: None,
@@ -405,7 +404,7 @@ mod tests {
             data: crate::data::Data::default(),
             #[cfg(feature = "memcached")]
             loaded_cas: None,
-        };
+        });
         store.insert(id, &record).await?;
         for _ in 0..1000 {
             for expires_at in [soon, late] {
