@@ -223,7 +223,7 @@ async fn change(
             data = None;
             match Box::pin(engine.load(&base.token)).await? {
                 Loaded::Live(record) => base.record = record,
-                Loaded::Superseded { .. } => return superseded(base, changes),
+                Loaded::Overtaken | Loaded::Superseded => return superseded(base, changes),
                 Loaded::Gone => return Ok(gone(id, changes)),
             }
             now = engine.now();

@@ -99,17 +99,17 @@ pub(crate) enum Found {
     Nothing,
     Session(Base),
     /// A parallel request replaced its token just before it could load this session.
-    Superseded(RecordId),
+    Overtaken(RecordId),
 }
 
 /// What a token leads to.
 pub(crate) enum Loaded {
     Live(Record),
-    /// The session is there, and has another token now.
-    Superseded {
-        /// Since so short a time that the request may have crossed the one that replaced it.
-        is_recent: bool,
-    },
+    /// The session is there, and has another token now: since so short a time that the request may have crossed the one that
+    /// replaced it.
+    Overtaken,
+    /// It has had another token for longer.
+    Superseded,
     /// There is no such session, or it is over.
     Gone,
 }
@@ -137,8 +137,8 @@ impl Engine {
     pub(crate) async fn find(&self, token: SessionToken) -> Result<Found, SessionError> {
         Ok(match self.load(&token).await? {
             Loaded::Live(record) => Found::Session(Base { token, record }),
-            Loaded::Superseded { is_recent: true } => Found::Superseded(token.id),
-            Loaded::Superseded { is_recent: false } | Loaded::Gone => Found::Nothing,
+            Loaded::Overtaken => Found::Overtaken(token.id),
+            Loaded::Superseded | Loaded::Gone => Found::Nothing,
         })
     }
 
@@ -154,9 +154,9 @@ impl Engine {
         }
         if !record.content().secret_hash.matches(&token.secret_hash) {
             report::rejected_for(token.id, "the token was replaced");
-            let is_recent = |at| now.since(at) < OVERTAKEN;
-            return Ok(Loaded::Superseded {
-                is_recent: record.content().token_replaced_at.is_some_and(is_recent),
+            return Ok(match record.content().token_replaced_at {
+                Some(at) if now.since(at) < OVERTAKEN => Loaded::Overtaken,
+                _ => Loaded::Superseded,
             });
         }
         report::loaded(token.id);

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -23,7 +22,11 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// assert!(std::error::Error::source(&error).is_some());
 /// ```
 #[derive(Debug)]
-pub struct StoreError {
+pub struct StoreError(Box<Failure>);
+
+/// Boxed, since an answer that is no error has to be moved as often as an error is large.
+#[derive(Debug)]
+struct Failure {
     what: Cow<'static, str>,
     source: Option<BoxError>,
 }
@@ -33,18 +36,18 @@ impl StoreError {
     ///
     /// Neither may hold a secret or session data: both are logged.
     pub fn new(what: impl Into<Cow<'static, str>>, source: impl Into<BoxError>) -> Self {
-        Self {
+        Self(Box::new(Failure {
             what: what.into(),
             source: Some(source.into()),
-        }
+        }))
     }
 
     /// An error that no other error caused.
     pub fn message(what: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Failure {
             what: what.into(),
             source: None,
-        }
+        }))
     }
 
     pub(crate) fn timeout(after: Duration) -> Self {
@@ -54,13 +57,13 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.0.what)
     }
 }
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -149,39 +152,43 @@ impl ErrorKind {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct SessionError {
+pub struct SessionError(Box<Reason>);
+
+/// Boxed, as a store's failure is.
+#[derive(Debug)]
+struct Reason {
     kind: ErrorKind,
-    key: Option<Arc<str>>,
+    key: Option<Box<str>>,
     source: Option<BoxError>,
 }
 
 impl SessionError {
     pub(crate) fn with_source(kind: ErrorKind, source: impl Into<BoxError>) -> Self {
-        Self {
+        Self(Box::new(Reason {
             kind,
             key: None,
             source: Some(source.into()),
-        }
+        }))
     }
 
     pub(crate) fn of_key(kind: ErrorKind, key: &str) -> Self {
-        Self {
+        Self(Box::new(Reason {
             kind,
             key: Some(key.into()),
             source: None,
-        }
+        }))
     }
 
     /// Why it came about.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The status that it is answered with.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self.kind {
+        match self.0.kind {
             ErrorKind::Store | ErrorKind::Contended => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::NotLoggedIn | ErrorKind::LoginTooOld => StatusCode::UNAUTHORIZED,
             ErrorKind::TooManySessions => StatusCode::FORBIDDEN,
@@ -203,7 +210,7 @@ impl SessionError {
     pub fn to_response<B: Default>(&self) -> http::Response<B> {
         let mut response = http::Response::new(B::default());
         *response.status_mut() = self.status();
-        response.extensions_mut().insert(self.kind);
+        response.extensions_mut().insert(self.kind());
         let headers = response.headers_mut();
         headers.insert(
             http::header::CACHE_CONTROL,
@@ -221,11 +228,11 @@ impl SessionError {
 
 impl From<ErrorKind> for SessionError {
     fn from(kind: ErrorKind) -> Self {
-        Self {
+        Self(Box::new(Reason {
             kind,
             key: None,
             source: None,
-        }
+        }))
     }
 }
 
@@ -237,8 +244,8 @@ impl From<StoreError> for SessionError {
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.message())?;
-        match &self.key {
+        f.write_str(self.0.kind.message())?;
+        match &self.0.key {
             Some(key) => write!(f, " (key {key:?})"),
             None => Ok(()),
         }
@@ -247,7 +254,7 @@ impl fmt::Display for SessionError {
 
 impl Error for SessionError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -83,7 +83,7 @@ impl State {
         match found {
             Found::Nothing => {}
             Found::Session(base) => self.base = Some(base),
-            Found::Superseded(id) => self.superseded = Some(id),
+            Found::Overtaken(id) => self.superseded = Some(id),
         }
     }
 
@@ -1012,7 +1012,7 @@ impl DetachedSession {
     async fn record(&self, token: &SessionToken) -> Result<Record, SessionError> {
         match self.work.engine().load(token).await? {
             Loaded::Live(record) => Ok(record),
-            Loaded::Superseded { .. } => Err(ErrorKind::Superseded.into()),
+            Loaded::Overtaken | Loaded::Superseded => Err(ErrorKind::Superseded.into()),
             Loaded::Gone => Err(ErrorKind::Ended.into()),
         }
     }

@@ -43,6 +43,8 @@ pub(crate) const ENCODED_LEN: usize = (TOKEN_LEN * 4).div_ceil(3);
 /// # Ok::<(), cloakroom::InvalidRecordId>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// What holds one is moved in whole words.
+#[repr(align(8))]
 pub struct RecordId([u8; ID_LEN]);
 
 impl RecordId {
