@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::ser::{Error as _, SerializeMap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::error::{ErrorKind, SessionError};
 
@@ -28,13 +29,12 @@ pub(crate) struct Entry {
 impl Entry {
     /// The value as it is kept.
     pub(crate) fn new<T: Serialize>(key: &str, value: &T) -> Result<Self, SessionError> {
-        const A_SHORT_VALUE: usize = 64;
-        let mut text = Vec::with_capacity(key.len() + A_SHORT_VALUE);
-        text.extend_from_slice(key.as_bytes());
+        // Most values are short, and then the entry itself is the only allocation.
+        let mut text = SmallVec::<[u8; 128]>::from_slice(key.as_bytes());
         // serde_json's message may quote the value, so it is left out.
         let unserializable = || SessionError::of_key(ErrorKind::Unserializable, key);
         serde_json::to_writer(&mut text, value).map_err(|_| unserializable())?;
-        let text = String::from_utf8(text).map_err(|_| unserializable())?;
+        let text = str::from_utf8(&text).map_err(|_| unserializable())?;
         Ok(Self {
             text: text.into(),
             key_len: key.len(),
@@ -111,7 +111,11 @@ impl Data {
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|entry| entry.key().cmp(key))
+        let key = key.as_bytes();
+        self.0.binary_search_by(|entry| {
+            let other = entry.key().as_bytes();
+            other.first().cmp(&key.first()).then_with(|| other.cmp(key))
+        })
     }
 }
 

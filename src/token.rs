@@ -492,20 +492,14 @@ impl Signer {
 
     /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
     pub(crate) fn verify(&self, presented: &Presented) -> Result<SessionToken, Rejected> {
-        let mut good: Option<(&EncodedToken, SessionToken)> = None;
-        for candidate in presented.candidates() {
-            match &good {
-                Some((other, _)) if other.is_equal(candidate) => continue,
-                _ => {}
-            }
-            if let Some(token) = self.verified(candidate) {
-                if good.is_some() {
-                    return Err(Rejected::Ambiguous);
-                }
-                good = Some((candidate, token));
-            }
+        let mut candidates = presented.candidates().iter();
+        let (good, token) = candidates
+            .find_map(|candidate| Some((candidate, self.verified(candidate)?)))
+            .ok_or(Rejected::BadSignature)?;
+        if candidates.any(|other| !other.is_equal(good) && self.verified(other).is_some()) {
+            return Err(Rejected::Ambiguous);
         }
-        good.map(|(_, token)| token).ok_or(Rejected::BadSignature)
+        Ok(token)
     }
 
     fn verified(&self, token: &EncodedToken) -> Option<SessionToken> {
@@ -566,6 +560,7 @@ pub(crate) enum Rejected {
 
 /// A token as it travels, or what is as long as one and is not verified yet.
 #[derive(Clone)]
+#[repr(align(8))] // As a record id is.
 pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
 
 impl EncodedToken {
