@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, SessionError};
 use crate::record::{Content, Login, Record, Version};
 use crate::report;
 use crate::store::Replaced;
-use crate::token::{RecordId, SessionToken};
+use crate::token::{EncodedToken, RecordId, SessionToken};
 
 /// What a request leaves behind to be written.
 #[derive(Debug)]
@@ -49,22 +49,24 @@ pub(crate) enum Activity {
 }
 
 /// What a commit came to.
-#[derive(Debug)]
 pub(crate) enum Committed {
     /// The client keeps its token, and this session with it, if it has one.
     Kept(Option<Base>),
     /// The client gets this session's token.
-    Issued { base: Base, max_age: Option<u64> },
+    Issued {
+        base: Base,
+        token: EncodedToken,
+        max_age: Option<u64>,
+    },
     /// The client's session is over, and its token is taken away.
     Withdrawn,
 }
 
 /// What became of the session that a request came with.
-#[derive(Debug)]
 enum Fate {
     Kept,
     /// It has a new token.
-    Renewed,
+    Renewed(EncodedToken),
     Over,
 }
 
@@ -101,8 +103,8 @@ pub(crate) async fn commit(
     let committed = match fate {
         None => start(engine, changes, pending.data.take()).await?,
         Some(Fate::Kept) => Committed::Kept(pending.base.take()),
-        Some(Fate::Renewed) => match pending.base.take() {
-            Some(base) => issued(engine, base),
+        Some(Fate::Renewed(token)) => match pending.base.take() {
+            Some(base) => issued(engine, base, token),
             None => Committed::Kept(None),
         },
         // A login proves the user by itself; anything else has nowhere to go.
@@ -174,7 +176,7 @@ async fn start(
     }
     let now = engine.now();
     let id = engine.random.record_id()?;
-    let token = engine.signer.token(id, &engine.random)?;
+    let (token, encoded) = engine.signer.token(id, &engine.random)?;
     let mut record = Content {
         version: Version::FIRST,
         secret_hash: token.secret_hash,
@@ -199,7 +201,7 @@ async fn start(
     if let Some(login) = changes.login() {
         Box::pin(settle(engine, login, id, true)).await?;
     }
-    Ok(issued(engine, Base { token, record }))
+    Ok(issued(engine, Base { token, record }, encoded))
 }
 
 /// Writes the changes to the session that the request came with.
@@ -241,7 +243,7 @@ async fn change(
             base.record.content(),
             changes,
             data,
-            new_token.as_ref(),
+            new_token.as_ref().map(|(token, _)| token),
             activity,
             now,
         ) else {
@@ -256,12 +258,12 @@ async fn change(
                 }
                 // A token that the client has already is never sent again: it could overwrite the newer one of a parallel
                 // request.
-                let Some(token) = new_token else {
+                let Some((token, encoded)) = new_token else {
                     return Ok(Fate::Kept);
                 };
                 base.token = token;
                 report::regenerated(id);
-                return Ok(Fate::Renewed);
+                return Ok(Fate::Renewed(encoded));
             }
             Replaced::Missing => return Ok(gone(id, changes)),
             Replaced::Conflict => report::conflict(id),
@@ -433,9 +435,10 @@ async fn settle(
     Ok(())
 }
 
-fn issued(engine: &Engine, base: Base) -> Committed {
+fn issued(engine: &Engine, base: Base, token: EncodedToken) -> Committed {
     Committed::Issued {
         max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
         base,
+        token,
     }
 }

@@ -299,9 +299,7 @@ fn tell<B>(session: &Session, told: Told, response: &mut Response<B>, committed:
     match committed {
         Committed::Kept(_) if told.varies => carrier.vary(headers),
         Committed::Kept(_) => {}
-        Committed::Issued { base, max_age } => {
-            carrier.issue(headers, &base.token.encode(), *max_age);
-        }
+        Committed::Issued { token, max_age, .. } => carrier.issue(headers, token, *max_age),
         Committed::Withdrawn => carrier.withdraw(headers),
     }
     if told.clears_site_data {

@@ -25,7 +25,8 @@ use crate::error::{BoxError, ConfigError, ErrorKind, SessionError};
 const ID_LEN: usize = 16;
 const SECRET_LEN: usize = 16;
 const TAG_LEN: usize = 16;
-const TOKEN_LEN: usize = ID_LEN + SECRET_LEN + TAG_LEN;
+const SIGNED_LEN: usize = ID_LEN + SECRET_LEN;
+const TOKEN_LEN: usize = SIGNED_LEN + TAG_LEN;
 
 /// The length of an encoded token, in bytes.
 pub(crate) const ENCODED_LEN: usize = (TOKEN_LEN * 4).div_ceil(3);
@@ -123,36 +124,11 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A record id, its secret and their MAC. A token that came from a client exists only once its MAC was verified.
-#[derive(Clone)]
+/// What a good token says: one that a client presented and whose MAC was verified, or a new one. Its secret is not kept.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionToken {
     pub(crate) id: RecordId,
-    secret: [u8; SECRET_LEN],
-    tag: [u8; TAG_LEN],
     pub(crate) secret_hash: SecretHash,
-}
-
-impl SessionToken {
-    /// The token as a client holds it.
-    pub(crate) fn encode(&self) -> EncodedToken {
-        let mut bytes = [0; TOKEN_LEN];
-        let (id, rest) = bytes.split_at_mut(ID_LEN);
-        let (secret, tag) = rest.split_at_mut(SECRET_LEN);
-        id.copy_from_slice(&self.id.0);
-        secret.copy_from_slice(&self.secret);
-        tag.copy_from_slice(&self.tag);
-        let mut encoded = [0; ENCODED_LEN];
-        let _ = BASE64.encode_slice(bytes, &mut encoded);
-        EncodedToken(encoded)
-    }
-}
-
-impl fmt::Debug for SessionToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionToken")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Where the random bytes of new tokens come from.
@@ -470,24 +446,23 @@ impl Signer {
         }
     }
 
-    /// A token of this id with a new secret.
+    /// A token of this id with a new secret, and as the client gets it.
     pub(crate) fn token(
         &self,
         id: RecordId,
         random: &Random,
-    ) -> Result<SessionToken, SessionError> {
-        let secret = random.bytes()?;
-        let mut signed = [0; ID_LEN + SECRET_LEN];
+    ) -> Result<(SessionToken, EncodedToken), SessionError> {
+        let secret: [u8; SECRET_LEN] = random.bytes()?;
+        let mut bytes = [0; TOKEN_LEN];
+        let (signed, tag) = bytes.split_at_mut(SIGNED_LEN);
         let (own_id, own_secret) = signed.split_at_mut(ID_LEN);
         own_id.copy_from_slice(&id.0);
         own_secret.copy_from_slice(&secret);
-        let (tag, secret_hash) = mac(&self.signing, &signed);
-        Ok(SessionToken {
-            id,
-            secret,
-            tag,
-            secret_hash,
-        })
+        let (new_tag, secret_hash) = mac(&self.signing, signed);
+        tag.copy_from_slice(&new_tag);
+        let mut encoded = [0; ENCODED_LEN];
+        let _ = BASE64.encode_slice(bytes, &mut encoded);
+        Ok((SessionToken { id, secret_hash }, EncodedToken(encoded)))
     }
 
     /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
@@ -507,20 +482,14 @@ impl Signer {
         if BASE64.decode_slice(token.0, &mut bytes) != Ok(TOKEN_LEN) {
             return None;
         }
-        let (signed, presented) = bytes.split_first_chunk::<{ ID_LEN + SECRET_LEN }>()?;
+        let (signed, presented) = bytes.split_at(SIGNED_LEN);
+        let id = RecordId(*signed.first_chunk()?);
         let presented = *presented.first_chunk()?;
-        let (id, secret) = signed.split_first_chunk()?;
-        let secret = *secret.first_chunk()?;
         std::iter::once(&self.signing)
             .chain(&self.retiring)
             .find_map(|key| {
                 let (tag, secret_hash) = mac(key, signed);
-                is_equal(tag, presented).then_some(SessionToken {
-                    id: RecordId(*id),
-                    secret,
-                    tag,
-                    secret_hash,
-                })
+                is_equal(tag, presented).then_some(SessionToken { id, secret_hash })
             })
     }
 }
@@ -531,12 +500,9 @@ fn is_equal(a: [u8; TAG_LEN], b: [u8; TAG_LEN]) -> bool {
 }
 
 /// The half of the MAC that goes to the client, and the half that goes to the store.
-fn mac(
-    prepared: &Hmac<Sha256>,
-    id_and_secret: &[u8; ID_LEN + SECRET_LEN],
-) -> ([u8; TAG_LEN], SecretHash) {
+fn mac(prepared: &Hmac<Sha256>, signed: &[u8]) -> ([u8; TAG_LEN], SecretHash) {
     let mut mac = prepared.clone();
-    mac.update(id_and_secret);
+    mac.update(signed);
     let mac: [u8; 2 * TAG_LEN] = mac.finalize().into_bytes().into();
     let (mut tag, mut hash) = ([0; TAG_LEN], [0; TAG_LEN]);
     let (left, right) = mac.split_at(TAG_LEN);
