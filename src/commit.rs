@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::change::ChangeSet;
 use crate::clock::Timestamp;
 use crate::data::Data;
-use crate::engine::{Base, Engine, Loaded, UserLimit, WhenFull};
+use crate::engine::{Base, Engine, Found, Loaded, UserLimit, WhenFull};
 use crate::error::{ErrorKind, SessionError};
 use crate::record::{Content, Login, Record, Version};
 use crate::report;
@@ -20,13 +20,20 @@ use crate::token::{EncodedToken, RecordId, SessionToken};
 pub(crate) struct Pending {
     pub(crate) ended: Option<Ended>,
     /// The session that the request goes on with, if it came with one.
-    pub(crate) base: Option<Base>,
-    /// The session whose token a parallel request replaced just before this one could load it.
-    pub(crate) superseded: Option<RecordId>,
+    pub(crate) start: Found,
     pub(crate) changes: ChangeSet,
     /// The base's data after the changes, as the handler saw it.
     pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
+}
+
+impl Pending {
+    fn take_base(&mut self) -> Option<Base> {
+        match std::mem::take(&mut self.start) {
+            Found::Session(base) => Some(base),
+            Found::Nothing | Found::Overtaken(_) => None,
+        }
+    }
 }
 
 /// How a request left the session that it came with.
@@ -79,7 +86,7 @@ pub(crate) async fn commit(
 ) -> Result<Committed, SessionError> {
     let changes = &pending.changes;
     // A session of its own would take the place of the other's in the browser.
-    if let Some(id) = pending.superseded
+    if let Found::Overtaken(id) = pending.start
         && changes.login().is_none()
     {
         report::dropped_write(id, "the token was replaced");
@@ -90,20 +97,20 @@ pub(crate) async fn commit(
         Some(Ended::Explicitly(id)) => Box::pin(engine.remove(id)).await?,
         Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
-    let fate = match &mut pending.base {
-        None => None,
-        Some(base) if changes.is_empty(Some(&base.record)) => {
+    let fate = match &mut pending.start {
+        Found::Nothing | Found::Overtaken(_) => None,
+        Found::Session(base) if changes.is_empty(Some(&base.record)) => {
             Some(touch(engine, base, pending.activity).await)
         }
-        Some(base) => {
+        Found::Session(base) => {
             let data = pending.data.take();
             Some(change(engine, base, changes, data, pending.activity).await?)
         }
     };
     let committed = match fate {
         None => start(engine, changes, pending.data.take()).await?,
-        Some(Fate::Kept) => Committed::Kept(pending.base.take()),
-        Some(Fate::Renewed(token)) => match pending.base.take() {
+        Some(Fate::Kept) => Committed::Kept(pending.take_base()),
+        Some(Fate::Renewed(token)) => match pending.take_base() {
             Some(base) => issued(engine, base, token),
             None => Committed::Kept(None),
         },

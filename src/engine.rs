@@ -94,12 +94,23 @@ pub(crate) struct Base {
 }
 
 /// What a request starts from.
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Found {
     /// It is a visitor's.
+    #[default]
     Nothing,
     Session(Base),
     /// A parallel request replaced its token just before it could load this session.
     Overtaken(RecordId),
+}
+
+impl Found {
+    pub(crate) fn base(&self) -> Option<&Base> {
+        match self {
+            Self::Session(base) => Some(base),
+            Self::Nothing | Self::Overtaken(_) => None,
+        }
+    }
 }
 
 /// What a token leads to.

@@ -49,9 +49,7 @@ struct Inner {
 struct State {
     phase: Phase,
     /// The session that the request came with, as it was loaded.
-    base: Option<Base>,
-    /// The session whose token a parallel request replaced just before this one could load it.
-    superseded: Option<RecordId>,
+    start: Found,
     ended: Option<Ended>,
     changes: ChangeSet,
     /// The base's data after the changes, once there are any.
@@ -79,16 +77,12 @@ enum Phase {
 }
 
 impl State {
-    fn start_from(&mut self, found: Found) {
-        match found {
-            Found::Nothing => {}
-            Found::Session(base) => self.base = Some(base),
-            Found::Overtaken(id) => self.superseded = Some(id),
-        }
+    fn base(&self) -> Option<&Base> {
+        self.start.base()
     }
 
     fn data(&self) -> Option<&Data> {
-        let of_base = || self.base.as_ref().map(|base| &base.record.content().data);
+        let of_base = || self.base().map(|base| &base.record.content().data);
         self.data.as_ref().or_else(of_base)
     }
 
@@ -98,8 +92,7 @@ impl State {
 
     fn login(&self) -> Option<&Login> {
         let of_base = self
-            .base
-            .as_ref()
+            .base()
             .and_then(|base| base.record.content().login.as_ref());
         self.changes.login().or(of_base)
     }
@@ -108,8 +101,8 @@ impl State {
     fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
         let of_base = || {
-            self.base
-                .as_ref()
+            self.start
+                .base()
                 .map(|base| base.record.content().data.clone())
         };
         self.data
@@ -128,7 +121,7 @@ impl State {
 
     /// Whether there is a change to write.
     fn is_changed(&self) -> bool {
-        let base = self.base.as_ref().map(|base| &base.record);
+        let base = self.base().map(|base| &base.record);
         self.ended.is_some() || !self.changes.is_empty(base)
     }
 
@@ -136,8 +129,7 @@ impl State {
     fn pending(&self, changes: ChangeSet) -> Pending {
         Pending {
             ended: self.ended,
-            base: self.base.clone(),
-            superseded: self.superseded,
+            start: self.start.clone(),
             changes,
             data: self.data.clone(),
             activity: self.activity,
@@ -146,8 +138,9 @@ impl State {
 
     /// Goes on with nothing, and drops what was changed so far.
     fn leave(&mut self, how: impl FnOnce(RecordId) -> Ended) {
-        if let Some(base) = self.base.take() {
+        if let Some(base) = self.base() {
             self.ended = Some(how(base.token.id));
+            self.start = Found::Nothing;
         }
         self.changes = ChangeSet::default();
         self.data = None;
@@ -158,7 +151,7 @@ impl State {
         self.leave(Ended::Explicitly);
         self.ended = match self.ended {
             Some(Ended::BySwitch(id)) => Some(Ended::Explicitly(id)),
-            None if self.superseded.is_some() => Some(Ended::InVain),
+            None if matches!(self.start, Found::Overtaken(_)) => Some(Ended::InVain),
             ended => ended,
         };
     }
@@ -185,9 +178,11 @@ impl Session {
     }
 
     /// The session of a request that starts from what was found.
-    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, found: Found) -> Self {
-        let mut state = State::default();
-        state.start_from(found);
+    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, start: Found) -> Self {
+        let state = State {
+            start,
+            ..State::default()
+        };
         Self::new(engine, outer, state)
     }
 
@@ -301,7 +296,7 @@ impl Session {
         match state.phase {
             Phase::Unloaded(_) => {
                 state.phase = Phase::Open;
-                state.start_from(found);
+                state.start = found;
                 Ok(())
             }
             Phase::Open | Phase::Sealed => Ok(()),
@@ -503,7 +498,7 @@ impl Session {
     /// ```
     pub fn regenerate(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
-        if state.base.is_some() && matches!(state.changes.identity, Identity::Keep) {
+        if state.base().is_some() && matches!(state.changes.identity, Identity::Keep) {
             state.changes.identity = Identity::Regenerate;
         }
         Ok(())
@@ -658,7 +653,7 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn id(&self) -> Result<Option<RecordId>, SessionError> {
-        Ok(self.read()?.base.as_ref().map(|base| base.token.id))
+        Ok(self.read()?.base().map(|base| base.token.id))
     }
 
     /// Who is logged in.
@@ -705,8 +700,7 @@ impl Session {
     pub fn ends_at(&self) -> Result<Option<Timestamp>, SessionError> {
         let state = self.read()?;
         Ok(state
-            .base
-            .as_ref()
+            .base()
             .map(|base| self.0.engine.lifetimes.ends_at(&base.record)))
     }
 
@@ -742,9 +736,8 @@ impl Session {
     ///
     /// As [`id`](Self::id).
     pub fn detach(&self) -> Result<DetachedSession, SessionError> {
-        let base = self.read()?.base.clone();
-        let found = base.map_or(Found::Nothing, Found::Session);
-        let work = Self::loaded(self.0.engine.clone(), None, found);
+        let start = self.read()?.start.clone();
+        let work = Self::loaded(self.0.engine.clone(), None, start);
         Ok(DetachedSession {
             origin: self.clone(),
             work,
@@ -773,7 +766,7 @@ impl Session {
                 let changes = state.changes.hand_over();
                 Sealed::Dirty(told, state.pending(changes))
             }
-            (Handler::Succeeded, _) => match &state.base {
+            (Handler::Succeeded, _) => match state.base() {
                 Some(base) if state.activity == Activity::Active => {
                     let record = base.record.clone();
                     // The clock may be code of the application, which runs under no lock. It is asked now, and not when the
@@ -790,8 +783,7 @@ impl Session {
             (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => {
                 let end = Pending {
                     ended,
-                    base: None,
-                    superseded: None,
+                    start: Found::Nothing,
                     changes: ChangeSet::default(),
                     data: None,
                     activity: state.activity,
@@ -805,8 +797,7 @@ impl Session {
     /// Goes on from what has been written.
     pub(crate) fn settle(&self, base: Option<Base>) {
         let mut state = self.state();
-        state.base = base;
-        state.superseded = None;
+        state.start = base.map_or(Found::Nothing, Found::Session);
         state.ended = None;
         state.changes = ChangeSet::default();
         state.data = None;
@@ -845,7 +836,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("cookie", &self.0.engine.carrier.name())
             .field("phase", &state.phase)
-            .field("base", &state.base)
+            .field("start", &state.start)
             .field("changes", &state.changes)
             .finish_non_exhaustive()
     }
@@ -968,13 +959,12 @@ impl DetachedSession {
         let mut pending = {
             let state = self.work.state();
             let is_current = state
-                .base
-                .as_ref()
+                .base()
                 .is_some_and(|own| own.record.version() == base.record.version());
             Pending {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },
-                base: Some(base),
+                start: Found::Session(base),
                 ..state.pending(state.changes.clone())
             }
         };
@@ -1003,7 +993,7 @@ impl DetachedSession {
         let data = changes.apply(&record.content().data, self.work.engine().data_limit)?;
         let mut state = self.work.state();
         state.data = Some(data);
-        state.base = Some(Base { token, record });
+        state.start = Found::Session(Base { token, record });
         state.revision += 1;
         Ok(())
     }
@@ -1020,8 +1010,8 @@ impl DetachedSession {
     /// The newest state that is known here of the session, with the token that it has since the request's commit. A handle of
     /// one user's session never goes on with that of another, to which the request may have switched.
     fn base(&self) -> Result<Base, SessionError> {
-        let origin = self.origin.state().base.clone();
-        let own = self.work.state().base.clone();
+        let origin = self.origin.state().base().cloned();
+        let own = self.work.state().base().cloned();
         match (origin, own) {
             (Some(origin), Some(own))
                 if origin.token.id == own.token.id
