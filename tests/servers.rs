@@ -642,18 +642,23 @@ async fn foreign_bytes_in_redis_are_no_session_and_stay() {
     let layer = SessionLayer::new(store, key());
     let sessions = layer.sessions();
     let app = app(layer);
-    for spoil in ["hash", "text"] {
+    for spoil in ["a part", "all", "its type"] {
         let mut browser = Browser::new(&app);
         browser.get("/log_in/ada").await.assert(200, "done");
         let name = run_redis(&at, &["KEYS", "cloakroom:session:*"]);
         let read = match spoil {
-            "hash" => {
-                run_redis(&at, &["HSET", &name, "record", "spoilt"]);
-                ["HGET", &name, "record"].to_vec()
+            "a part" => {
+                run_redis(&at, &["SETRANGE", &name, "60", "spoilt"]);
+                ["GETRANGE", &name, "60", "65"].to_vec()
             }
-            _ => {
+            "all" => {
                 run_redis(&at, &["SET", &name, "spoilt"]);
                 ["GET", &name].to_vec()
+            }
+            _ => {
+                run_redis(&at, &["DEL", &name]);
+                run_redis(&at, &["HSET", &name, "value", "spoilt"]);
+                ["HGET", &name, "value"].to_vec()
             }
         };
         assert_spoilt(&mut browser).await;

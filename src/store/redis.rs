@@ -8,7 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, RedisWrite, Script, ServerErrorKind,
+    ToRedisArgs,
+};
 
 use self::connection::Connection;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -34,7 +37,7 @@ const REMOVED_AT_ONCE: usize = 250;
 
 /// Sessions in Redis 7 or Valkey, for any number of machines: one server, Sentinel or Cluster.
 ///
-/// A session is a hash with a TTL that follows its expiry. A read is one round trip, and so is a write: a script on the server
+/// A session is a string with a TTL that follows its expiry. A read is one round trip, and so is a write: a script on the server
 /// compares the version. A user's sessions are listed in a sorted set by expiry, which is cleared of sessions that ended when
 /// it is read, and of expired ones when it is written; no key is ever searched for. In a cluster the set may lie on another node than the
 /// session, so that a write to a logged-in session takes a second round trip there. A cluster's client sends a call again whose
@@ -137,14 +140,15 @@ impl RedisStore {
         format!("{}user:{user}", self.prefix)
     }
 
-    /// Runs a script that writes a record, with these arguments after those of every write, and files the record under its user
-    /// if the script says that it wrote.
+    /// Runs a script that writes a record, or its expiry alone where there are no bytes, and files the record under its user if
+    /// the script says that it wrote.
     async fn write(
         &self,
         script: &Script,
         id: RecordId,
         record: &Record,
-        arguments: &[&[u8]],
+        bytes: &[u8],
+        expected: Version,
     ) -> RedisResult<i64> {
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
@@ -156,18 +160,19 @@ impl RedisStore {
         let index = user
             .filter(|_| !spans_slots)
             .map(|user| self.index_key(user));
-        let size: usize = arguments.iter().map(|argument| argument.len()).sum();
         let keys = 1 + usize::from(index.is_some());
-        let mut call = call_of(script, keys, size);
+        let mut call = call_of(script, keys, bytes.len());
         call.arg(self.session_key(id))
-            .arg(index)
-            .arg(id.to_string())
-            .arg(user.map_or("", UserId::as_str))
-            .arg(record.version().number())
-            .arg(expires_at)
+            .arg(&index)
+            .arg(Number(record.version().number()))
+            .arg(Number(expires_at))
+            .arg(Stored::tail(user, bytes))
             .arg(ttl)
-            .arg(pruned)
-            .arg(arguments);
+            .arg(Number(expected.number()))
+            .arg(self.write_name());
+        if index.is_some() {
+            call.arg(id.to_string()).arg(pruned);
+        }
         let answer: i64 = self.run(script, &call).await?;
 
         if let Some(user) = user
@@ -226,28 +231,29 @@ impl RedisStore {
     }
 
     /// What is kept of several sessions, in their order.
-    async fn rows(&self, ids: &[RecordId]) -> RedisResult<Vec<Row>> {
+    async fn values(&self, ids: &[RecordId]) -> RedisResult<Vec<Value>> {
         let mut connection = self.connection.clone();
         let commands = ids.iter().map(|id| {
-            let mut command = redis::cmd("HMGET");
-            command.arg(self.session_key(*id)).arg(Row::FIELDS);
+            let mut command = redis::cmd("GET");
+            command.arg(self.session_key(*id));
             command
         });
         if matches!(connection, Connection::Cluster(_)) {
             // A pipeline goes to one node.
-            let mut rows = Vec::new();
+            let mut values = Vec::new();
             for command in commands {
-                rows.push(Row::of(command.query_async(&mut connection).await)?);
+                values.push(Value::of(command.query_async(&mut connection).await)?);
             }
-            return Ok(rows);
+            return Ok(values);
         }
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for command in commands {
             pipeline.add_command(command);
         }
-        let answers: Vec<RedisResult<Row>> = pipeline.query_async(&mut connection).await?;
-        answers.into_iter().map(Row::of).collect()
+        let answers: Vec<RedisResult<Option<Vec<u8>>>> =
+            pipeline.query_async(&mut connection).await?;
+        answers.into_iter().map(Value::of).collect()
     }
 }
 
@@ -255,53 +261,88 @@ impl RedisStore {
 const DONE: i64 = 1;
 const CONFLICT: i64 = 0;
 
-/// The fields of a session's hash, of which each may be missing.
-#[derive(Default)]
-struct Row {
-    record: Option<Vec<u8>>,
-    expires_at: Option<u64>,
-    user: Option<Vec<u8>>,
-    /// Something else is kept under the key.
-    is_foreign: bool,
+/// What is kept under a session's key.
+enum Value {
+    Missing,
+    Text(Vec<u8>),
+    /// Something of another type, which is a corrupt record and no error.
+    Foreign,
 }
 
-impl Row {
-    const FIELDS: &[&str] = &["record", "expires_at", "user"];
-
-    /// An answer, in which a value of another type is a corrupt record and no error.
-    fn of(answer: RedisResult<Self>) -> RedisResult<Self> {
+impl Value {
+    fn of(answer: RedisResult<Option<Vec<u8>>>) -> RedisResult<Self> {
         match answer {
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Self {
-                is_foreign: true,
-                ..Self::default()
-            }),
-            answer => answer,
+            Ok(text) => Ok(text.map_or(Self::Missing, Self::Text)),
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Self::Foreign),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stored(&self) -> Option<Stored<'_>> {
+        match self {
+            Self::Text(text) => Stored::parse(text),
+            Self::Missing | Self::Foreign => None,
         }
     }
 
     fn is_of(&self, user: &UserId) -> bool {
-        self.user.as_deref() == Some(user.as_str().as_bytes())
+        self.stored()
+            .is_some_and(|stored| stored.user == user.as_str().as_bytes())
     }
 
     fn decode(&self, id: RecordId) -> Option<Record> {
-        if self.is_foreign {
-            report::corrupt_record(id, "its key holds something else");
+        if matches!(self, Self::Missing) {
+            return None;
         }
-        let expires_at = Timestamp::from_millis(self.expires_at.unwrap_or(0));
-        Some(Record::decode(id, self.record.as_deref()?)?.with_expires_at(expires_at))
+        let Some(stored) = self.stored() else {
+            report::corrupt_record(id, "its key holds something else");
+            return None;
+        };
+        Some(Record::decode(id, stored.record)?.with_expires_at(stored.expires_at))
     }
 }
 
-impl FromRedisValue for Row {
-    fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
-        let (record, expires_at, user): (_, Option<Vec<u8>>, _) = redis::from_redis_value(value)?;
-        let number = |bytes: Vec<u8>| str::from_utf8(&bytes).ok()?.parse().ok();
-        Ok(Self {
-            record,
-            expires_at: expires_at.and_then(number),
+/// A session as it is kept: what the scripts have to know stands before the record's bytes, at places that they know.
+///
+/// These are the version and the expiry, each of [`Number::LEN`] digits; then the names of the last writes to a cluster, a NUL,
+/// the user, and another NUL. None of the texts holds one.
+struct Stored<'a> {
+    expires_at: Timestamp,
+    user: &'a [u8],
+    record: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        let (_version, rest) = text.split_at_checked(Number::LEN)?;
+        let (expires_at, rest) = rest.split_at_checked(Number::LEN)?;
+        let mut parts = rest.splitn(3, |&byte| byte == 0);
+        let (_writes, user, record) = (parts.next()?, parts.next()?, parts.next()?);
+        let expires_at = str::from_utf8(expires_at).ok()?.parse().ok()?;
+        Some(Self {
+            expires_at: Timestamp::from_millis(expires_at),
             user,
-            is_foreign: false,
+            record,
         })
+    }
+
+    /// What stands after the names of the writes and their NUL.
+    fn tail(user: Option<&UserId>, record: &[u8]) -> Vec<u8> {
+        [user.map_or("", UserId::as_str).as_bytes(), record].join(&0)
+    }
+}
+
+/// A number of always as many digits, so that scripts find what follows it, and compare it as a text: a Lua number has 53 bits.
+struct Number(u64);
+
+impl Number {
+    /// Those of `i64::MAX`, which neither versions nor times exceed.
+    const LEN: usize = 19;
+}
+
+impl ToRedisArgs for Number {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        out.write_arg_fmt(format_args!("{:0width$}", self.0, width = Self::LEN));
     }
 }
 
@@ -327,8 +368,9 @@ impl Writes {
     }
 }
 
-/// What runs on the server. The arguments of a write are: id, user, version, expiry, TTL, what the index is pruned before;
-/// then the write's name, the record, and the expected version.
+/// What runs on the server. The keys of a write are the session's, and that of its user's index if that is on the same server.
+/// Its arguments: version, expiry, what is stored after the writes' names, TTL, the expected version, the write's name; then, for
+/// the index, the record id and the time before which it is pruned.
 struct Scripts {
     insert: Script,
     replace: Script,
@@ -339,7 +381,6 @@ struct Scripts {
 
 impl Scripts {
     fn new() -> Self {
-        // `expires_at` is a text, since a Lua number would be rendered with an exponent.
         const FILE: &str = "
             local function file(index, id, expires_at, ttl, pruned)
                 redis.call('ZREMRANGEBYSCORE', index, '-inf', pruned)
@@ -349,54 +390,51 @@ impl Scripts {
                 end
             end
         ";
-        const WRITE: &str = "
-            local key, index = KEYS[1], KEYS[2]
-            local id, user, version, expires_at, ttl, pruned, write, record, expected = unpack(ARGV)
-            local function get(field)
-                -- An error, of a key that holds something else, is a table.
-                local value = redis.pcall('HGET', key, field)
-                return type(value) == 'string' and value
-            end
-            local function keep()
-                redis.call('PEXPIRE', key, ttl)
-                if index then file(index, id, expires_at, ttl, pruned) end
-                return 1
-            end
-            -- The last writes, since others may come before one is sent again. No name is a part of another.
-            local function is_done()
-                return write ~= '' and string.find(get('writes') or '', write, 1, true)
-            end
-            local function save()
-                if write ~= '' then
-                    redis.call('HSET', key, 'writes', string.sub(write .. (get('writes') or ''), 1, 256))
-                end
-                redis.call('HSET', key, 'version', version, 'user', user, 'record', record, 'expires_at', expires_at)
-                return keep()
-            end
-        ";
-        let script = |code: &str| Script::new(&format!("{FILE}{WRITE}{code}"));
+        // Functions are made anew by each call, so that there are only those which are always needed.
+        let write = |code: &str| {
+            let done = "if KEYS[2] then file(KEYS[2], ARGV[7], ARGV[2], ARGV[4], ARGV[8]) end
+                return 1";
+            Script::new(&format!("{FILE} {code} {done}"))
+        };
         Self {
-            insert: script(
-                "if redis.call('EXISTS', key) == 0 then return save() end
-                return is_done() and 1 or 0",
+            insert: write(
+                // What is over already is not kept: SET takes no TTL of 0.
+                "if ARGV[4] == '0' then return 1 - redis.call('EXISTS', KEYS[1]) end
+                local value = ARGV[1] .. ARGV[2] .. ARGV[6] .. '\\0' .. ARGV[3]
+                if not redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[4]) then
+                    -- It may be this very write that is there.
+                    local stored = ARGV[6] ~= '' and redis.pcall('GETRANGE', KEYS[1], 38, 300)
+                    local writes = type(stored) == 'string' and string.match(stored, '^%Z*')
+                    return writes and string.find(writes, ARGV[6], 1, true) and 1 or 0
+                end",
             ),
-            replace: script(
-                "local stored = get('version')
-                if not stored then return -1 end
-                if is_done() then return 1 end
-                if stored ~= expected then return 0 end
-                return save()",
+            replace: write(
+                "local writes = ARGV[6]
+                local stored = redis.pcall('GETRANGE', KEYS[1], 0, writes == '' and 18 or 300)
+                -- An error, of a key that holds something else, is a table.
+                if type(stored) ~= 'string' or not string.find(stored, '^%d') then return -1 end
+                if writes ~= '' then
+                    -- The last writes, since others may come before one is sent again. No name is a part of another.
+                    local others = string.match(stored, '^%Z*', 39)
+                    if string.find(others, writes, 1, true) then return 1 end
+                    writes = string.sub(writes .. others, 1, 256)
+                end
+                if string.sub(stored, 1, 19) ~= ARGV[5] then return 0 end
+                if ARGV[4] == '0' then return redis.call('DEL', KEYS[1]) end
+                redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. writes .. '\\0' .. ARGV[3], 'PX', ARGV[4])",
             ),
-            touch: script(
-                "if get('version') ~= version then return 0 end
-                redis.call('HSET', key, 'expires_at', expires_at)
-                return keep()",
+            touch: write(
+                "if redis.pcall('GETRANGE', KEYS[1], 0, 18) ~= ARGV[5] then return 0 end
+                redis.call('SETRANGE', KEYS[1], 19, ARGV[2])
+                redis.call('PEXPIRE', KEYS[1], ARGV[4])",
             ),
             file: Script::new(&format!("{FILE} file(KEYS[1], unpack(ARGV))")),
             remove_of: Script::new(
                 "local removed = 0
                 for _, key in ipairs(KEYS) do
-                    if redis.pcall('HGET', key, 'user') == ARGV[1] then
+                    local stored = redis.pcall('GETRANGE', key, 38, 600)
+                    local user = type(stored) == 'string' and string.match(stored, '^%Z*%z(%Z*)%z')
+                    if user == ARGV[1] then
                         removed = removed + redis.call('DEL', key)
                     end
                 end
@@ -421,25 +459,19 @@ fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let answer = Cmd::with_capacity(5, CALL_OVERHEAD)
-            .arg("HMGET")
+        let answer = Cmd::with_capacity(2, CALL_OVERHEAD)
+            .arg("GET")
             .arg(self.session_key(id))
-            .arg(Row::FIELDS)
             .query_async(&mut self.connection.clone())
             .await;
-        let row = Row::of(answer).map_err(failed("read a session"))?;
-        Ok(row.decode(id))
+        let value = Value::of(answer).map_err(failed("read a session"))?;
+        Ok(value.decode(id))
     }
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(
-                &self.scripts.insert,
-                id,
-                record,
-                &[self.write_name().as_bytes(), &bytes],
-            )
+            .write(&self.scripts.insert, id, record, &bytes, record.version())
             .await
             .map_err(failed("write a new session"))?;
         Ok(answer == DONE)
@@ -453,16 +485,7 @@ impl SessionStore for RedisStore {
     ) -> Result<Replaced, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(
-                &self.scripts.replace,
-                id,
-                record,
-                &[
-                    self.write_name().as_bytes(),
-                    &bytes,
-                    expected.number().to_string().as_bytes(),
-                ],
-            )
+            .write(&self.scripts.replace, id, record, &bytes, expected)
             .await
             .map_err(failed("write a session"))?;
         Ok(match answer {
@@ -474,7 +497,7 @@ impl SessionStore for RedisStore {
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let answer = self
-            .write(&self.scripts.touch, id, record, &[])
+            .write(&self.scripts.touch, id, record, &[], record.version())
             .await
             .map_err(failed("touch a session"))?;
         Ok(answer == DONE)
@@ -502,12 +525,12 @@ impl UserIndex for RedisStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.rows(&ids).await.map_err(&failed)?;
+        let values = self.values(&ids).await.map_err(&failed)?;
         let mut sessions = Vec::new();
         let mut ended = Vec::new();
-        for (id, row) in ids.into_iter().zip(rows) {
-            match row.is_of(user) {
-                true => sessions.extend(row.decode(id).map(|record| (id, record))),
+        for (id, value) in ids.into_iter().zip(values) {
+            match value.is_of(user) {
+                true => sessions.extend(value.decode(id).map(|record| (id, record))),
                 false => ended.push(id),
             }
         }
