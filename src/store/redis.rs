@@ -382,20 +382,24 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         const FILE: &str = "
-            local function file(index, id, expires_at, ttl, pruned)
-                redis.call('ZREMRANGEBYSCORE', index, '-inf', pruned)
-                redis.call('ZADD', index, expires_at, id)
-                if redis.call('PTTL', index) < tonumber(ttl) then
-                    redis.call('PEXPIRE', index, ttl)
-                end
+            redis.call('ZREMRANGEBYSCORE', index, '-inf', pruned)
+            redis.call('ZADD', index, expires_at, id)
+            if redis.call('PTTL', index) < tonumber(ttl) then
+                redis.call('PEXPIRE', index, ttl)
             end
         ";
-        // Functions are made anew by each call, so that there are only those which are always needed.
         let write = |code: &str| {
-            let done = "if KEYS[2] then file(KEYS[2], ARGV[7], ARGV[2], ARGV[4], ARGV[8]) end
-                return 1";
-            Script::new(&format!("{FILE} {code} {done}"))
+            Script::new(&format!(
+                "{code}
+                if KEYS[2] then
+                    local index, id, expires_at, ttl, pruned = KEYS[2], ARGV[7], ARGV[2], ARGV[4], ARGV[8]
+                    {FILE}
+                end
+                return 1"
+            ))
         };
+        // Numbers of a call are written as texts, since Lua would have to render them, and no function is defined, since each
+        // call would make it anew.
         Self {
             insert: write(
                 // What is over already is not kept: SET takes no TTL of 0.
@@ -403,14 +407,14 @@ impl Scripts {
                 local value = ARGV[1] .. ARGV[2] .. ARGV[6] .. '\\0' .. ARGV[3]
                 if not redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[4]) then
                     -- It may be this very write that is there.
-                    local stored = ARGV[6] ~= '' and redis.pcall('GETRANGE', KEYS[1], 38, 300)
+                    local stored = ARGV[6] ~= '' and redis.pcall('GETRANGE', KEYS[1], '38', '300')
                     local writes = type(stored) == 'string' and string.match(stored, '^%Z*')
                     return writes and string.find(writes, ARGV[6], 1, true) and 1 or 0
                 end",
             ),
             replace: write(
                 "local writes = ARGV[6]
-                local stored = redis.pcall('GETRANGE', KEYS[1], 0, writes == '' and 18 or 300)
+                local stored = redis.pcall('GETRANGE', KEYS[1], '0', writes == '' and '18' or '300')
                 -- An error, of a key that holds something else, is a table.
                 if type(stored) ~= 'string' or not string.find(stored, '^%d') then return -1 end
                 if writes ~= '' then
@@ -424,15 +428,18 @@ impl Scripts {
                 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. writes .. '\\0' .. ARGV[3], 'PX', ARGV[4])",
             ),
             touch: write(
-                "if redis.pcall('GETRANGE', KEYS[1], 0, 18) ~= ARGV[5] then return 0 end
-                redis.call('SETRANGE', KEYS[1], 19, ARGV[2])
+                "if redis.pcall('GETRANGE', KEYS[1], '0', '18') ~= ARGV[5] then return 0 end
+                redis.call('SETRANGE', KEYS[1], '19', ARGV[2])
                 redis.call('PEXPIRE', KEYS[1], ARGV[4])",
             ),
-            file: Script::new(&format!("{FILE} file(KEYS[1], unpack(ARGV))")),
+            file: Script::new(&format!(
+                "local index, id, expires_at, ttl, pruned = KEYS[1], unpack(ARGV)
+                {FILE}"
+            )),
             remove_of: Script::new(
                 "local removed = 0
                 for _, key in ipairs(KEYS) do
-                    local stored = redis.pcall('GETRANGE', key, 38, 600)
+                    local stored = redis.pcall('GETRANGE', key, '38', '600')
                     local user = type(stored) == 'string' and string.match(stored, '^%Z*%z(%Z*)%z')
                     if user == ARGV[1] then
                         removed = removed + redis.call('DEL', key)
