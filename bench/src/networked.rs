@@ -190,10 +190,13 @@ pub async fn run(kind: Kind, scenario: &str, requests: u32) -> Result<()> {
     let server = Backend::start(kind);
     let ours = contenders::over(AnyStore::open(&server.direct_url()).await?).await?;
     let mut client = Client::Layer(sessions(&ours, IN_FLIGHT).await?);
-    let taken = client.load(scenario, IN_FLIGHT, requests).await?;
+    let together = client.load(scenario, IN_FLIGHT, requests).await?;
+    let few = requests / IN_FLIGHT;
+    let alone = client.load(scenario, 1, few).await?;
     println!(
-        "{:.0} requests a second",
-        f64::from(requests) / taken.as_secs_f64()
+        "{:.0} requests a second, {:.1} microseconds each alone",
+        f64::from(requests) / together.as_secs_f64(),
+        alone.as_secs_f64() * 1e6 / f64::from(few)
     );
     Ok(())
 }
