@@ -27,7 +27,7 @@ const SEQUENTIAL: u32 = 500;
 const ROUNDS: usize = 11;
 
 /// As long as a stored session.
-const VALUE: [u8; 450] = [b'x'; 450];
+static VALUE: [u8; 450] = [b'x'; 450];
 const KEY: &str = "cloakroom-bench";
 
 /// What one contender does over one store.
@@ -101,7 +101,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
         .await?;
     let _: () = redis::cmd("SET")
         .arg(KEY)
-        .arg(&VALUE)
+        .arg(&VALUE[..])
         .query_async(&mut plain.clone())
         .await?;
     let config = Config::from_url(&url)?;
@@ -119,15 +119,17 @@ async fn over_redis() -> Result<Vec<Networked>> {
         client: Client::Plain(client),
         plain: None,
     };
-    // What a handler does with a GET and nothing else.
-    let route = contenders::around_get(plain.clone(), KEY).await?;
+    // What a session has to ask, and nothing else.
+    let floor = contenders::around_redis(plain.clone(), KEY, &VALUE);
+    let floor = |what| Line {
+        what,
+        contender: "without a layer",
+        client: Client::Layer(vec![floor.clone(); IN_FLIGHT as usize]),
+        plain: Some("redis"),
+    };
     let mut lines = vec![
-        Line {
-            what: "B",
-            contender: "axum and a GET",
-            client: Client::Layer(vec![route; IN_FLIGHT as usize]),
-            plain: Some("redis"),
-        },
+        floor("B"),
+        floor("C"),
         plain_get("redis", Plain::Redis(plain)),
         plain_get("fred", Plain::Fred(fred)),
         plain_get("redis_pool", Plain::RedisPool(Box::new(pool))),

@@ -15,7 +15,7 @@ const FONT: &str = "sans-serif";
 /// Contenders always have the same colour.
 const COLOURS: [(&str, RGBColor); 6] = [
     ("noop", RGBColor(170, 170, 170)),
-    ("axum and a GET", RGBColor(170, 170, 170)),
+    ("without a layer", RGBColor(170, 170, 170)),
     ("cloakroom", RGBColor(0, 114, 178)),
     ("tower-sessions", RGBColor(230, 159, 0)),
     ("ruts", RGBColor(0, 158, 115)),

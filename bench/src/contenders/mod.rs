@@ -111,24 +111,48 @@ pub async fn over(store: ::cloakroom::AnyStore) -> Result<Ready> {
     Ready::of(cloakroom::routes().layer(layer)).await
 }
 
-/// No layer, and a handler that does nothing but ask Redis: the least that a session over it can cost.
+/// No layer, and handlers that do nothing but ask Redis: the least that a read and a write of a session over it can cost. The
+/// write is one that nothing can come between, since a script compares what it replaces.
 #[cfg(feature = "peers")]
-pub async fn around_get(client: redis::aio::ConnectionManager, key: &'static str) -> Result<Ready> {
-    let read = async move || {
-        let mut client = client.clone();
+pub fn around_redis(
+    client: redis::aio::ConnectionManager,
+    key: &'static str,
+    value: &'static [u8],
+) -> Ready {
+    async fn get(client: &mut redis::aio::ConnectionManager, key: &str) {
         let value: Vec<u8> = redis::cmd("GET")
             .arg(key)
-            .query_async(&mut client)
+            .query_async(client)
             .await
             .unwrap();
         assert!(!value.is_empty());
+    }
+    let script = redis::Script::new(
+        "if redis.call('GETRANGE', KEYS[1], '0', '0') ~= ARGV[1] then return 0 end
+        redis.call('SET', KEYS[1], ARGV[2])
+        return 1",
+    );
+    let clients = (client.clone(), client);
+    let read = async move || {
+        get(&mut clients.0.clone(), key).await;
+        "ok"
+    };
+    let count = async move || {
+        let mut client = clients.1.clone();
+        get(&mut client, key).await;
+        let mut call = script.key(key);
+        let call = call.arg(value.get(..1)).arg(value);
+        let done: u8 = call.invoke_async(&mut client).await.unwrap();
+        assert_eq!(done, 1);
         "ok"
     };
     let cookie = HeaderValue::from_static("session=none");
-    Ok(Ready {
-        router: Router::new().route("/read", get(read)),
+    Ready {
+        router: Router::new()
+            .route("/read", axum::routing::get(read))
+            .route("/count", axum::routing::get(count)),
         cookie,
-    })
+    }
 }
 
 #[cfg(feature = "peers")]
