@@ -13,27 +13,18 @@ use crate::error::{ErrorKind, SessionError};
 use crate::record::{Content, Login, Record, Version};
 use crate::report;
 use crate::store::Replaced;
-use crate::token::{EncodedToken, RecordId, SessionToken};
+use crate::token::{RecordId, Token, Verified};
 
 /// What a request leaves behind to be written.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) ended: Option<Ended>,
-    /// The session that the request goes on with, if it came with one.
-    pub(crate) start: Found,
+    /// What the request goes on with.
+    pub(crate) found: Found,
     pub(crate) changes: ChangeSet,
     /// The base's data after the changes, as the handler saw it.
     pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
-}
-
-impl Pending {
-    fn take_base(&mut self) -> Option<Base> {
-        match std::mem::take(&mut self.start) {
-            Found::Session(base) => Some(base),
-            Found::Nothing | Found::Overtaken(_) => None,
-        }
-    }
 }
 
 /// How a request left the session that it came with.
@@ -62,7 +53,7 @@ pub(crate) enum Committed {
     /// The client gets this session's token.
     Issued {
         base: Base,
-        token: EncodedToken,
+        token: Token,
         max_age: Option<u64>,
     },
     /// The client's session is over, and its token is taken away.
@@ -73,20 +64,17 @@ pub(crate) enum Committed {
 enum Fate {
     Kept,
     /// It has a new token.
-    Renewed(EncodedToken),
+    Renewed(Token),
     Over,
 }
 
 /// Writes what a request did.
 ///
 /// When the future is dropped, the store call that is under way may or may not take effect, and nothing after it does.
-pub(crate) async fn commit(
-    engine: &Engine,
-    pending: &mut Pending,
-) -> Result<Committed, SessionError> {
+pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committed, SessionError> {
     let changes = &pending.changes;
     // A session of its own would take the place of the other's in the browser.
-    if let Found::Overtaken(id) = pending.start
+    if let Found::Overtaken(id) = pending.found
         && changes.login().is_none()
     {
         report::dropped_write(id, "the token was replaced");
@@ -97,28 +85,24 @@ pub(crate) async fn commit(
         Some(Ended::Explicitly(id)) => Box::pin(engine.remove(id)).await?,
         Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
-    let fate = match &mut pending.start {
-        Found::Nothing | Found::Overtaken(_) => None,
-        Found::Session(base) if changes.is_empty(Some(&base.record)) => {
-            Some(touch(engine, base, pending.activity).await)
+    let committed = match pending.found {
+        Found::Nothing | Found::Overtaken(_) => start(engine, changes, pending.data).await?,
+        Found::Session(mut base) => {
+            let fate = if changes.is_empty(Some(&base.record)) {
+                touch(engine, &mut base, pending.activity).await
+            } else {
+                change(engine, &mut base, changes, pending.data, pending.activity).await?
+            };
+            match fate {
+                Fate::Kept => Committed::Kept(Some(base)),
+                Fate::Renewed(token) => issued(engine, base, token),
+                // A login proves the user by itself; anything else has nowhere to go.
+                Fate::Over if changes.login().is_some() => {
+                    Box::pin(start(engine, changes, None)).await?
+                }
+                Fate::Over => Committed::Kept(None),
+            }
         }
-        Found::Session(base) => {
-            let data = pending.data.take();
-            Some(change(engine, base, changes, data, pending.activity).await?)
-        }
-    };
-    let committed = match fate {
-        None => start(engine, changes, pending.data.take()).await?,
-        Some(Fate::Kept) => Committed::Kept(pending.take_base()),
-        Some(Fate::Renewed(token)) => match pending.take_base() {
-            Some(base) => issued(engine, base, token),
-            None => Committed::Kept(None),
-        },
-        // A login proves the user by itself; anything else has nowhere to go.
-        Some(Fate::Over) if changes.login().is_some() => {
-            Box::pin(start(engine, changes, None)).await?
-        }
-        Some(Fate::Over) => Committed::Kept(None),
     };
     match (pending.ended, committed) {
         (Some(Ended::BySwitch(id)), committed) => Box::pin(leave(engine, id, committed)).await,
@@ -311,7 +295,7 @@ fn next_record(
     old: &Content,
     changes: &ChangeSet,
     data: Data,
-    new_token: Option<&SessionToken>,
+    new_token: Option<&Verified>,
     activity: Activity,
     now: Timestamp,
 ) -> Option<Record> {
@@ -340,7 +324,9 @@ fn next_record(
     if record.remember != old.remember || changes.login().is_some() {
         record.expires_at = engine.lifetimes.expiry(record.remember, now);
     } else if activity == Activity::Active
-        && let Some(expires_at) = engine.lifetimes.renewal(&record, now)
+        && let Some(expires_at) = engine
+            .lifetimes
+            .renewal(record.remember, record.expires_at, now)
     {
         record.expires_at = expires_at;
     }
@@ -356,7 +342,11 @@ async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
         return Fate::Over;
     }
     let renewal = match activity {
-        Activity::Active => engine.lifetimes.renewal(base.record.content(), now),
+        Activity::Active => {
+            let content = base.record.content();
+            let (remember, expires_at) = (content.remember, content.expires_at);
+            engine.lifetimes.renewal(remember, expires_at, now)
+        }
         Activity::Passive => None,
     };
     if let Some(expires_at) = renewal {
@@ -442,7 +432,7 @@ async fn settle(
     Ok(())
 }
 
-fn issued(engine: &Engine, base: Base, token: EncodedToken) -> Committed {
+fn issued(engine: &Engine, base: Base, token: Token) -> Committed {
     Committed::Issued {
         max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
         base,

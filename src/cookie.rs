@@ -6,7 +6,7 @@ use http::header::{COOKIE, HeaderMap};
 use memchr::memchr_iter;
 
 use crate::error::ConfigError;
-use crate::token::{ENCODED_LEN, EncodedToken, Presented};
+use crate::token::{ENCODED_LEN, Presented, Token};
 
 /// What a browser takes at most: name and value together, and each attribute (RFC 6265bis, section 5.6).
 const MAX_NAME_AND_VALUE: usize = 4096;
@@ -172,7 +172,7 @@ impl CookieWriter {
     }
 
     /// Set-Cookie with this token. Without a Max-Age, the cookie ends with the browser.
-    pub(crate) fn set(&self, token: &EncodedToken, max_age: Option<u64>) -> Option<HeaderValue> {
+    pub(crate) fn set(&self, token: &Token, max_age: Option<u64>) -> Option<HeaderValue> {
         use std::io::Write as _;
         let mut header =
             Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);

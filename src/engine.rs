@@ -15,7 +15,7 @@ use crate::lifetime::Lifetimes;
 use crate::record::{Record, UserId, Version};
 use crate::report;
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::{Presented, Random, RecordId, SessionToken, Signer};
+use crate::token::{Presented, Random, RecordId, Signer, Verified};
 use crate::transport::Carrier;
 
 /// More than the cores of a large machine, so that two busy sessions seldom share one.
@@ -89,7 +89,7 @@ impl Queues {
 /// A session as the store has it, and the token that it was loaded with.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
-    pub(crate) token: SessionToken,
+    pub(crate) token: Verified,
     pub(crate) record: Record,
 }
 
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// The good token among those presented, if there is one.
-    pub(crate) fn verify(&self, presented: &Presented) -> Option<SessionToken> {
+    pub(crate) fn verify(&self, presented: &Presented) -> Option<Verified> {
         if presented.is_nothing() {
             return None;
         }
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// What a request finds that came with this token.
-    pub(crate) async fn find(&self, token: SessionToken) -> Result<Found, SessionError> {
+    pub(crate) async fn find(&self, token: Verified) -> Result<Found, SessionError> {
         Ok(match self.load(&token).await? {
             Loaded::Live(record) => Found::Session(Base { token, record }),
             Loaded::Overtaken => Found::Overtaken(token.id),
@@ -153,7 +153,7 @@ impl Engine {
         })
     }
 
-    pub(crate) async fn load(&self, token: &SessionToken) -> Result<Loaded, SessionError> {
+    pub(crate) async fn load(&self, token: &Verified) -> Result<Loaded, SessionError> {
         let Some(record) = self.bounded("load", self.store().load(token.id)).await? else {
             report::rejected_for(token.id, "no such session");
             return Ok(Loaded::Gone);

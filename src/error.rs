@@ -21,11 +21,9 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// assert_eq!(error.to_string(), "could not reach the session database at db:5432");
 /// assert!(std::error::Error::source(&error).is_some());
 /// ```
-#[derive(Debug)]
 pub struct StoreError(Box<Failure>);
 
-/// Boxed, since an answer that is no error has to be moved as often as an error is large.
-#[derive(Debug)]
+/// Boxed, since a `Result` is as large as its error, and is moved through several futures.
 struct Failure {
     what: Cow<'static, str>,
     source: Option<BoxError>,
@@ -52,6 +50,15 @@ impl StoreError {
 
     pub(crate) fn timeout(after: Duration) -> Self {
         Self::message(format!("the session store did not answer within {after:?}"))
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreError")
+            .field("what", &self.0.what)
+            .field("source", &self.0.source)
+            .finish()
     }
 }
 
@@ -151,11 +158,9 @@ impl ErrorKind {
 ///     }
 /// }
 /// ```
-#[derive(Debug)]
 pub struct SessionError(Box<Reason>);
 
 /// Boxed, as a store's failure is.
-#[derive(Debug)]
 struct Reason {
     kind: ErrorKind,
     key: Option<Box<str>>,
@@ -239,6 +244,16 @@ impl From<ErrorKind> for SessionError {
 impl From<StoreError> for SessionError {
     fn from(source: StoreError) -> Self {
         Self::with_source(ErrorKind::Store, source)
+    }
+}
+
+impl fmt::Debug for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionError")
+            .field("kind", &self.0.kind)
+            .field("key", &self.0.key)
+            .field("source", &self.0.source)
+            .finish()
     }
 }
 

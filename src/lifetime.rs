@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::ConfigError;
-use crate::record::{Content, Record};
+use crate::record::Record;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -137,10 +137,15 @@ impl Lifetimes {
 
     /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later expiry than the timeout
     /// gives comes from a layer with a longer one, and moves back.
-    pub(crate) fn renewal(&self, record: &Content, now: Timestamp) -> Option<Timestamp> {
-        let renewed = self.expiry(record.remember, now);
-        let moves = renewed.distance(record.expires_at);
-        (moves > Duration::ZERO && moves >= self.touch_interval(record.remember)).then_some(renewed)
+    pub(crate) fn renewal(
+        &self,
+        remember: bool,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let renewed = self.expiry(remember, now);
+        let moves = renewed.distance(expires_at);
+        (moves > Duration::ZERO && moves >= self.touch_interval(remember)).then_some(renewed)
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.

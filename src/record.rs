@@ -259,7 +259,7 @@ impl Record {
         &self.0
     }
 
-    /// The same record with another content, for itself alone.
+    /// Changes the content of this handle, which is copied first where others share it.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Content)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -279,7 +279,7 @@ impl Record {
     }
 
     /// Sets the expiry, for a store that keeps it beside the record's bytes because
-    /// [`touch`](crate::SessionStore::touch) moves it alone.
+    /// [`touch`](crate::SessionStore::touch) moves it alone. Other clones of the record keep theirs.
     #[must_use]
     pub fn with_expires_at(self, expires_at: Timestamp) -> Self {
         self.with(|content| content.expires_at = expires_at)

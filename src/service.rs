@@ -18,7 +18,7 @@ use crate::engine::{Engine, Found, Loading};
 use crate::error::SessionError;
 use crate::report;
 use crate::session::{Handler, Sealed, Session, Told};
-use crate::token::SessionToken;
+use crate::token::Verified;
 
 /// What the browser is to forget when a user logs out. Not its cookies: the session's own is removed by name, and others are
 /// not this crate's.
@@ -74,17 +74,22 @@ where
 
         let engine = self.engine.clone();
         let presented = engine.carrier.presented(request.headers());
-        let session = match engine.loading {
-            Loading::Lazy if !presented.is_nothing() => Session::unloaded(engine, outer, presented),
-            Loading::Lazy | Loading::Eager => match engine.verify(&presented) {
+        let session = if presented.is_nothing() {
+            Session::loaded(engine, outer, Found::Nothing)
+        } else if engine.loading == Loading::Lazy {
+            Session::unloaded(engine, outer, presented)
+        } else {
+            let span = tracing::debug_span!(target: "cloakroom", "session_load");
+            match span.in_scope(|| engine.verify(&presented)) {
                 None => Session::loaded(engine, outer, Found::Nothing),
                 Some(token) => {
                     // The service that is ready takes the request, once the session is there; the clone takes the next.
                     let clone = self.inner.clone();
                     let inner = mem::replace(&mut self.inner, clone);
-                    return ResponseFuture::loading(load(engine, outer, token), inner, request);
+                    let load = within(span, load(engine, outer, token));
+                    return ResponseFuture::loading(load, inner, request);
                 }
-            },
+            }
         };
         request.extensions_mut().insert(session.clone());
         ResponseFuture::handling(session, self.inner.call(request))
@@ -264,24 +269,18 @@ where
     }
 }
 
-fn load(
+async fn load(
     engine: Arc<Engine>,
     outer: Option<Session>,
-    token: SessionToken,
-) -> BoxFuture<Result<Session, SessionError>> {
-    let span = tracing::debug_span!(target: "cloakroom", "session_load");
-    within(span, async move {
-        let found = engine.find(token).await?;
-        Ok(Session::loaded(engine, outer, found))
-    })
+    token: Verified,
+) -> Result<Session, SessionError> {
+    let found = engine.find(token).await?;
+    Ok(Session::loaded(engine, outer, found))
 }
 
-fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
+fn write(session: Session, pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
     let span = tracing::debug_span!(target: "cloakroom", "session_commit");
-    within(
-        span,
-        async move { commit(session.engine(), &mut pending).await },
-    )
+    within(span, async move { commit(session.engine(), pending).await })
 }
 
 fn within<T>(span: Span, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<T> {

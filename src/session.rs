@@ -16,7 +16,7 @@ use crate::engine::{Base, Engine, Found, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
 use crate::record::{Client, Login, Record, UserId};
-use crate::token::{Presented, RecordId, SessionToken};
+use crate::token::{Presented, RecordId, Verified};
 
 /// The session of a request.
 ///
@@ -48,8 +48,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// The session that the request came with, as it was loaded.
-    start: Found,
+    /// What the request came with, or what has been written since.
+    found: Found,
     ended: Option<Ended>,
     changes: ChangeSet,
     /// The base's data after the changes, once there are any.
@@ -78,7 +78,7 @@ enum Phase {
 
 impl State {
     fn base(&self) -> Option<&Base> {
-        self.start.base()
+        self.found.base()
     }
 
     fn data(&self) -> Option<&Data> {
@@ -101,7 +101,7 @@ impl State {
     fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
         let of_base = || {
-            self.start
+            self.found
                 .base()
                 .map(|base| base.record.content().data.clone())
         };
@@ -129,7 +129,7 @@ impl State {
     fn pending(&self, changes: ChangeSet) -> Pending {
         Pending {
             ended: self.ended,
-            start: self.start.clone(),
+            found: self.found.clone(),
             changes,
             data: self.data.clone(),
             activity: self.activity,
@@ -140,7 +140,7 @@ impl State {
     fn leave(&mut self, how: impl FnOnce(RecordId) -> Ended) {
         if let Some(base) = self.base() {
             self.ended = Some(how(base.token.id));
-            self.start = Found::Nothing;
+            self.found = Found::Nothing;
         }
         self.changes = ChangeSet::default();
         self.data = None;
@@ -151,7 +151,7 @@ impl State {
         self.leave(Ended::Explicitly);
         self.ended = match self.ended {
             Some(Ended::BySwitch(id)) => Some(Ended::Explicitly(id)),
-            None if matches!(self.start, Found::Overtaken(_)) => Some(Ended::InVain),
+            None if matches!(self.found, Found::Overtaken(_)) => Some(Ended::InVain),
             ended => ended,
         };
     }
@@ -178,9 +178,9 @@ impl Session {
     }
 
     /// The session of a request that starts from what was found.
-    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, start: Found) -> Self {
+    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, found: Found) -> Self {
         let state = State {
-            start,
+            found,
             ..State::default()
         };
         Self::new(engine, outer, state)
@@ -296,7 +296,7 @@ impl Session {
         match state.phase {
             Phase::Unloaded(_) => {
                 state.phase = Phase::Open;
-                state.start = found;
+                state.found = found;
                 Ok(())
             }
             Phase::Open | Phase::Sealed => Ok(()),
@@ -736,8 +736,8 @@ impl Session {
     ///
     /// As [`id`](Self::id).
     pub fn detach(&self) -> Result<DetachedSession, SessionError> {
-        let start = self.read()?.start.clone();
-        let work = Self::loaded(self.0.engine.clone(), None, start);
+        let found = self.read()?.found.clone();
+        let work = Self::loaded(self.0.engine.clone(), None, found);
         Ok(DetachedSession {
             origin: self.clone(),
             work,
@@ -768,11 +768,12 @@ impl Session {
             }
             (Handler::Succeeded, _) => match state.base() {
                 Some(base) if state.activity == Activity::Active => {
-                    let record = base.record.clone();
+                    let content = base.record.content();
+                    let (remember, expires_at) = (content.remember, content.expires_at);
                     // The clock may be code of the application, which runs under no lock. It is asked now, and not when the
                     // session was loaded, so that slow requests keep a session alive.
                     drop(state);
-                    let renewal = engine.lifetimes.renewal(record.content(), engine.now());
+                    let renewal = engine.lifetimes.renewal(remember, expires_at, engine.now());
                     match renewal {
                         Some(_) => Sealed::Dirty(told, self.state().pending(ChangeSet::default())),
                         None => Sealed::Clean(told),
@@ -783,7 +784,7 @@ impl Session {
             (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => {
                 let end = Pending {
                     ended,
-                    start: Found::Nothing,
+                    found: Found::Nothing,
                     changes: ChangeSet::default(),
                     data: None,
                     activity: state.activity,
@@ -797,7 +798,7 @@ impl Session {
     /// Goes on from what has been written.
     pub(crate) fn settle(&self, base: Option<Base>) {
         let mut state = self.state();
-        state.start = base.map_or(Found::Nothing, Found::Session);
+        state.found = base.map_or(Found::Nothing, Found::Session);
         state.ended = None;
         state.changes = ChangeSet::default();
         state.data = None;
@@ -805,10 +806,6 @@ impl Session {
 }
 
 /// What a handler leaves behind, for the response and for the store.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart as soon as it is made"
-)]
 pub(crate) enum Sealed {
     Clean(Told),
     Dirty(Told, Pending),
@@ -836,7 +833,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("cookie", &self.0.engine.carrier.name())
             .field("phase", &state.phase)
-            .field("start", &state.start)
+            .field("found", &state.found)
             .field("changes", &state.changes)
             .finish_non_exhaustive()
     }
@@ -956,7 +953,7 @@ impl DetachedSession {
             // Nothing may be due to be written, and then nothing else asks whether the session is still there.
             base.record = self.record(&base.token).await?;
         }
-        let mut pending = {
+        let pending = {
             let state = self.work.state();
             let is_current = state
                 .base()
@@ -964,11 +961,11 @@ impl DetachedSession {
             Pending {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },
-                start: Found::Session(base),
+                found: Found::Session(base),
                 ..state.pending(state.changes.clone())
             }
         };
-        let committed = commit(self.work.engine(), &mut pending).await?;
+        let committed = commit(self.work.engine(), pending).await?;
         match committed.into_base() {
             Some(base) => {
                 self.work.settle(Some(base));
@@ -993,13 +990,13 @@ impl DetachedSession {
         let data = changes.apply(&record.content().data, self.work.engine().data_limit)?;
         let mut state = self.work.state();
         state.data = Some(data);
-        state.start = Found::Session(Base { token, record });
+        state.found = Found::Session(Base { token, record });
         state.revision += 1;
         Ok(())
     }
 
     /// What the store has of the session now.
-    async fn record(&self, token: &SessionToken) -> Result<Record, SessionError> {
+    async fn record(&self, token: &Verified) -> Result<Record, SessionError> {
         match self.work.engine().load(token).await? {
             Loaded::Live(record) => Ok(record),
             Loaded::Overtaken | Loaded::Superseded => Err(ErrorKind::Superseded.into()),

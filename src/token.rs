@@ -124,9 +124,9 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// What a good token says: one that a client presented and whose MAC was verified, or a new one. Its secret is not kept.
+/// What a good token says, once the MAC of one that came from a client is verified. Its secret is not kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SessionToken {
+pub(crate) struct Verified {
     pub(crate) id: RecordId,
     pub(crate) secret_hash: SecretHash,
 }
@@ -451,7 +451,7 @@ impl Signer {
         &self,
         id: RecordId,
         random: &Random,
-    ) -> Result<(SessionToken, EncodedToken), SessionError> {
+    ) -> Result<(Verified, Token), SessionError> {
         let secret: [u8; SECRET_LEN] = random.bytes()?;
         let mut bytes = [0; TOKEN_LEN];
         let (signed, tag) = bytes.split_at_mut(SIGNED_LEN);
@@ -462,11 +462,11 @@ impl Signer {
         tag.copy_from_slice(&new_tag);
         let mut encoded = [0; ENCODED_LEN];
         let _ = BASE64.encode_slice(bytes, &mut encoded);
-        Ok((SessionToken { id, secret_hash }, EncodedToken(encoded)))
+        Ok((Verified { id, secret_hash }, Token(encoded)))
     }
 
     /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
-    pub(crate) fn verify(&self, presented: &Presented) -> Result<SessionToken, Rejected> {
+    pub(crate) fn verify(&self, presented: &Presented) -> Result<Verified, Rejected> {
         let mut candidates = presented.candidates().iter();
         let (good, token) = candidates
             .find_map(|candidate| Some((candidate, self.verified(candidate)?)))
@@ -477,7 +477,7 @@ impl Signer {
         Ok(token)
     }
 
-    fn verified(&self, token: &EncodedToken) -> Option<SessionToken> {
+    fn verified(&self, token: &Token) -> Option<Verified> {
         let mut bytes = [0; TOKEN_LEN];
         if BASE64.decode_slice(token.0, &mut bytes) != Ok(TOKEN_LEN) {
             return None;
@@ -489,7 +489,7 @@ impl Signer {
             .chain(&self.retiring)
             .find_map(|key| {
                 let (tag, secret_hash) = mac(key, signed);
-                is_equal(tag, presented).then_some(SessionToken { id, secret_hash })
+                is_equal(tag, presented).then_some(Verified { id, secret_hash })
             })
     }
 }
@@ -527,9 +527,9 @@ pub(crate) enum Rejected {
 /// A token as it travels, or what is as long as one and is not verified yet.
 #[derive(Clone)]
 #[repr(align(8))] // As a record id is.
-pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
+pub(crate) struct Token([u8; ENCODED_LEN]);
 
-impl EncodedToken {
+impl Token {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -545,15 +545,15 @@ impl EncodedToken {
 pub(crate) enum Presented {
     #[default]
     Nothing,
-    One(EncodedToken),
+    One(Token),
     /// Several values of one name, as a browser sends for cookies of several paths or domains.
-    Several(Vec<EncodedToken>),
+    Several(Vec<Token>),
 }
 
 impl Presented {
     /// Adds a value if it could be a token.
     pub(crate) fn push(&mut self, value: &[u8]) {
-        let Ok(token) = value.try_into().map(EncodedToken) else {
+        let Ok(token) = value.try_into().map(Token) else {
             return;
         };
         *self = match std::mem::take(self) {
@@ -570,7 +570,7 @@ impl Presented {
         matches!(self, Self::Nothing)
     }
 
-    fn candidates(&self) -> &[EncodedToken] {
+    fn candidates(&self) -> &[Token] {
         match self {
             Self::Nothing => &[],
             Self::One(one) => std::slice::from_ref(one),
@@ -608,8 +608,8 @@ mod tests {
     fn secrets_and_their_hashes_have_no_equality_but_that_in_constant_time() {
         let secrets = [
             Equality::<SecretHash>::IS_THERE,
-            Equality::<SessionToken>::IS_THERE,
-            Equality::<EncodedToken>::IS_THERE,
+            Equality::<Verified>::IS_THERE,
+            Equality::<Token>::IS_THERE,
             Equality::<Presented>::IS_THERE,
             Equality::<SigningKey>::IS_THERE,
             Equality::<Keys>::IS_THERE,

@@ -6,7 +6,7 @@ use http::header::{
 
 use crate::cookie::{Attributes, CookieWriter};
 use crate::error::ConfigError;
-use crate::token::{EncodedToken, Presented};
+use crate::token::{Presented, Token};
 
 /// How the session token travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,12 +75,7 @@ impl Carrier {
     }
 
     /// Gives the client this token.
-    pub(crate) fn issue(
-        &self,
-        headers: &mut HeaderMap,
-        token: &EncodedToken,
-        max_age: Option<u64>,
-    ) {
+    pub(crate) fn issue(&self, headers: &mut HeaderMap, token: &Token, max_age: Option<u64>) {
         match self {
             Self::Cookie(cookie) => {
                 if let Some(value) = cookie.set(token, max_age) {

@@ -308,10 +308,11 @@ impl SessionStore for MemoryStore {
         let Some(stored) = stored.filter(|stored| stored.version() == record.version()) else {
             return Ok(false);
         };
-        // A record of the same version differs in nothing but the expiry.
-        let old = std::mem::replace(stored, record.clone());
-        if record.expires_at() < old.expires_at() {
-            shard.watch(id, record.expires_at());
+        let expires_at = record.expires_at();
+        let is_earlier = expires_at < stored.expires_at();
+        *stored = stored.clone().with_expires_at(expires_at);
+        if is_earlier {
+            shard.watch(id, expires_at);
         }
         Ok(true)
     }
