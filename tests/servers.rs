@@ -17,7 +17,7 @@ use cloakroom::{
 use sqlx::mysql::MySqlPoolOptions;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{MySqlPool, PgPool};
-use support::servers::{Server, run_redis};
+use support::servers::{RedisCluster, Server, run_redis};
 use support::stores::{Backend, Kind};
 use support::{Browser, app, builder, key};
 
@@ -642,30 +642,82 @@ async fn foreign_bytes_in_redis_are_no_session_and_stay() {
     let layer = SessionLayer::new(store, key());
     let sessions = layer.sessions();
     let app = app(layer);
-    for spoil in ["a part", "all", "its type"] {
+    let spoils: [(&[&str], &[&str], &str); 6] = [
+        (
+            &["SETRANGE", "60", "spoilt"],
+            &["GETRANGE", "60", "65"],
+            "spoilt",
+        ),
+        (&["SET", "spoilt"], &["GET"], "spoilt"),
+        (&["SET", "12345"], &["GET"], "12345"),
+        // The version, and the first letter of the user.
+        (&["SETRANGE", "0", "9"], &["GETRANGE", "0", "0"], "9"),
+        (&["SETRANGE", "39", "e"], &["GETRANGE", "39", "41"], "eda"),
+        (&["HSET", "value", "spoilt"], &["HGET", "value"], "spoilt"),
+    ];
+    for (spoil, read, expected) in spoils {
         let mut browser = Browser::new(&app);
         browser.get("/log_in/ada").await.assert(200, "done");
         let name = run_redis(&at, &["KEYS", "cloakroom:session:*"]);
-        let read = match spoil {
-            "a part" => {
-                run_redis(&at, &["SETRANGE", &name, "60", "spoilt"]);
-                ["GETRANGE", &name, "60", "65"].to_vec()
-            }
-            "all" => {
-                run_redis(&at, &["SET", &name, "spoilt"]);
-                ["GET", &name].to_vec()
-            }
-            _ => {
-                run_redis(&at, &["DEL", &name]);
-                run_redis(&at, &["HSET", &name, "value", "spoilt"]);
-                ["HGET", &name, "value"].to_vec()
-            }
+        let of_session = |words: &[&str]| {
+            let (command, arguments) = words.split_first().unwrap();
+            run_redis(&at, &[&[*command, &*name], arguments].concat())
         };
+        if spoil[0] == "HSET" {
+            of_session(&["DEL"]);
+        }
+        of_session(spoil);
         assert_spoilt(&mut browser).await;
-        assert_eq!(run_redis(&at, &read), "spoilt");
+        assert_eq!(of_session(read), expected);
         assert!(sessions.list("ada").await.unwrap().is_empty());
         run_redis(&at, &["FLUSHALL"]);
     }
+}
+
+/// A write that the server refuses must not look as if the session had ended, nor a revocation as if there were none.
+#[tokio::test]
+async fn a_command_that_redis_refuses_is_an_error() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::open(&format!("redis://{at}")).await.unwrap();
+    let layer = SessionLayer::new(store, key());
+    let sessions = layer.sessions();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/log_in/ada").await.assert(200, "done");
+
+    run_redis(&at, &["ACL", "SETUSER", "default", "-getrange"]);
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/insert/theme/light").await.assert(503, "");
+    sessions.revoke_all("ada").await.unwrap_err();
+
+    run_redis(&at, &["ACL", "SETUSER", "default", "+getrange"]);
+    browser.get("/user").await.assert(200, "ada");
+    assert_eq!(sessions.revoke_all("ada").await.unwrap(), 1);
+    browser.get("/user").await.assert(401, "");
+}
+
+/// Their names stand before the user, whom a script has to find behind them.
+#[tokio::test]
+async fn many_writes_to_a_redis_cluster_hide_no_user_of_the_longest_id() {
+    let cluster = RedisCluster::start();
+    let url = format!("redis+cluster://{}", cluster.addresses().join(","));
+    let layer = SessionLayer::new(RedisStore::open(&url).await.unwrap(), key());
+    let sessions = layer.sessions();
+    let mut browser = Browser::new(&app(layer));
+    let user = "u".repeat(255);
+    browser
+        .get(&format!("/log_in/{user}"))
+        .await
+        .assert(200, "done");
+    for number in 0..40 {
+        browser
+            .get(&format!("/insert/number/{number}"))
+            .await
+            .assert(200, "done");
+    }
+    assert_eq!(sessions.list(&user).await.unwrap().len(), 1);
+    assert_eq!(sessions.revoke_all(&user).await.unwrap(), 1);
+    browser.get("/user").await.assert(401, "");
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ macro_rules! conformance_tests {
             a_replace_of_a_missing_record_creates_nothing
             a_touch_moves_the_expiry_and_nothing_else
             a_touch_of_another_version_changes_nothing
+            a_record_whose_expiry_is_moved_into_the_past_is_over
             a_touch_of_a_missing_record_creates_nothing
             a_removed_record_stays_missing
             a_purge_removes_what_has_expired_and_nothing_else

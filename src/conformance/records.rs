@@ -108,6 +108,28 @@ pub async fn a_touch_moves_the_expiry_and_nothing_else(store: Arc<dyn SessionSto
     assert_same(store.load(id).await.unwrap().as_ref(), &new);
 }
 
+/// `replace` and `touch` to an expiry that has passed.
+pub async fn a_record_whose_expiry_is_moved_into_the_past_is_over(store: Arc<dyn SessionStore>) {
+    let record = new_record_of("ada");
+    let past = now().before(HOUR);
+    let replaced_id = insert(&*store, &record).await;
+    let new = next(&record, record.content().data.clone()).with_expires_at(past);
+    assert_eq!(
+        store
+            .replace(replaced_id, record.version(), &new)
+            .await
+            .unwrap(),
+        Replaced::Done
+    );
+    let touched_id = insert(&*store, &record).await;
+    let touched = record.with_expires_at(past);
+    assert!(store.touch(touched_id, &touched).await.unwrap());
+    store.purge_expired(now()).await.unwrap();
+    for id in [replaced_id, touched_id] {
+        assert!(store.load(id).await.unwrap().is_none());
+    }
+}
+
 /// `touch` compares the version: a late one must not undo what a write did to the expiry.
 pub async fn a_touch_of_another_version_changes_nothing(store: Arc<dyn SessionStore>) {
     let first = new_record();

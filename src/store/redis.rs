@@ -140,16 +140,15 @@ impl RedisStore {
         format!("{}user:{user}", self.prefix)
     }
 
-    /// Runs a script that writes a record, or its expiry alone where there are no bytes, and files the record under its user if
-    /// the script says that it wrote.
-    async fn write(
-        &self,
-        script: &Script,
-        id: RecordId,
-        record: &Record,
-        bytes: &[u8],
-        expected: Version,
-    ) -> RedisResult<i64> {
+    /// Runs a script that writes a record, or for a [`Write::Touch`] its expiry, and files the record under its user if the script
+    /// says that it wrote.
+    async fn write(&self, write: Write<'_>, id: RecordId, record: &Record) -> RedisResult<i64> {
+        let scripts = &self.scripts;
+        let (script, expected, bytes) = match write {
+            Write::Insert(bytes) => (&scripts.insert, record.version(), bytes),
+            Write::Replace(bytes, expected) => (&scripts.replace, expected, bytes),
+            Write::Touch => (&scripts.touch, record.version(), &[][..]),
+        };
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
         let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
@@ -166,10 +165,13 @@ impl RedisStore {
             .arg(&index)
             .arg(Number(record.version().number()))
             .arg(Number(expires_at))
-            .arg(Stored::tail(user, bytes))
             .arg(ttl)
-            .arg(Number(expected.number()))
-            .arg(self.write_name());
+            .arg(Number(expected.number()));
+        if let Write::Insert(_) | Write::Replace(..) = write {
+            call.arg(user.map_or("", UserId::as_str))
+                .arg(bytes)
+                .arg(self.write_name());
+        }
         if index.is_some() {
             call.arg(id.to_string()).arg(pruned);
         }
@@ -230,31 +232,34 @@ impl RedisStore {
             .await
     }
 
-    /// What is kept of several sessions, in their order.
+    /// What is kept of several sessions, in their order. What is of another type is as missing to `MGET`.
     async fn values(&self, ids: &[RecordId]) -> RedisResult<Vec<Value>> {
         let mut connection = self.connection.clone();
-        let commands = ids.iter().map(|id| {
-            let mut command = redis::cmd("GET");
-            command.arg(self.session_key(*id));
-            command
-        });
-        if matches!(connection, Connection::Cluster(_)) {
-            // A pipeline goes to one node.
-            let mut values = Vec::new();
-            for command in commands {
-                values.push(Value::of(command.query_async(&mut connection).await)?);
-            }
-            return Ok(values);
+        // In a cluster, each session may be on another node.
+        let at_once = match connection {
+            Connection::Cluster(_) => 1,
+            Connection::Server(_) | Connection::Sentinel(_) => ids.len().max(1),
+        };
+        let mut values = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(at_once) {
+            let keys: Vec<_> = ids.iter().map(|id| self.session_key(*id)).collect();
+            let mut command = redis::cmd("MGET");
+            let texts: Vec<_> = command.arg(keys).query_async(&mut connection).await?;
+            values.extend(texts.into_iter().map(Value::text));
         }
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        let answers: Vec<RedisResult<Option<Vec<u8>>>> =
-            pipeline.query_async(&mut connection).await?;
-        answers.into_iter().map(Value::of).collect()
+        Ok(values)
     }
+}
+
+/// What a script is to write.
+#[derive(Clone, Copy)]
+enum Write<'a> {
+    /// These bytes, where nothing is kept under the id.
+    Insert(&'a [u8]),
+    /// These bytes, where the record has this version.
+    Replace(&'a [u8], Version),
+    /// The expiry, where the record has the same version.
+    Touch,
 }
 
 /// What the scripts answer.
@@ -272,10 +277,14 @@ enum Value {
 impl Value {
     fn of(answer: RedisResult<Option<Vec<u8>>>) -> RedisResult<Self> {
         match answer {
-            Ok(text) => Ok(text.map_or(Self::Missing, Self::Text)),
+            Ok(text) => Ok(Self::text(text)),
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(Self::Foreign),
             Err(error) => Err(error),
         }
+    }
+
+    fn text(text: Option<Vec<u8>>) -> Self {
+        text.map_or(Self::Missing, Self::Text)
     }
 
     fn stored(&self) -> Option<Stored<'_>> {
@@ -298,15 +307,23 @@ impl Value {
             report::corrupt_record(id, "its key holds something else");
             return None;
         };
-        Some(Record::decode(id, stored.record)?.with_expires_at(stored.expires_at))
+        let record = Record::decode(id, stored.record)?;
+        let user = record.user().map_or("", UserId::as_str);
+        if stored.version != record.version() || stored.user != user.as_bytes() {
+            report::corrupt_record(id, "it is not the record of its version or user");
+            return None;
+        }
+        Some(record.with_expires_at(stored.expires_at))
     }
 }
 
 /// A session as it is kept: what the scripts have to know stands before the record's bytes, at places that they know.
 ///
 /// These are the version and the expiry, each of [`Number::LEN`] digits; then the names of the last writes to a cluster, a NUL,
-/// the user, and another NUL. None of the texts holds one.
+/// the user, and another NUL. None of the texts holds one. Another layout has to begin with another character than a digit, and is
+/// then no record to the scripts.
 struct Stored<'a> {
+    version: Version,
     expires_at: Timestamp,
     user: &'a [u8],
     record: &'a [u8],
@@ -314,21 +331,17 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
-        let (_version, rest) = text.split_at_checked(Number::LEN)?;
+        let (version, rest) = text.split_at_checked(Number::LEN)?;
         let (expires_at, rest) = rest.split_at_checked(Number::LEN)?;
         let mut parts = rest.splitn(3, |&byte| byte == 0);
         let (_writes, user, record) = (parts.next()?, parts.next()?, parts.next()?);
-        let expires_at = str::from_utf8(expires_at).ok()?.parse().ok()?;
+        let number = |digits| str::from_utf8(digits).ok()?.parse().ok();
         Some(Self {
-            expires_at: Timestamp::from_millis(expires_at),
+            version: Version::from_number(number(version)?),
+            expires_at: Timestamp::from_millis(number(expires_at)?),
             user,
             record,
         })
-    }
-
-    /// What stands after the names of the writes and their NUL.
-    fn tail(user: Option<&UserId>, record: &[u8]) -> Vec<u8> {
-        [user.map_or("", UserId::as_str).as_bytes(), record].join(&0)
     }
 }
 
@@ -369,7 +382,7 @@ impl Writes {
 }
 
 /// What runs on the server. The keys of a write are the session's, and that of its user's index if that is on the same server.
-/// Its arguments: version, expiry, what is stored after the writes' names, TTL, the expected version, the write's name; then, for
+/// Its arguments: version, expiry, TTL and expected version; but for a touch user, record and the write's name; and at last, for
 /// the index, the record id and the time before which it is pruned.
 struct Scripts {
     insert: Script,
@@ -392,61 +405,74 @@ impl Scripts {
             Script::new(&format!(
                 "{code}
                 if KEYS[2] then
-                    local index, id, expires_at, ttl, pruned = KEYS[2], ARGV[7], ARGV[2], ARGV[4], ARGV[8]
+                    local index, expires_at, ttl = KEYS[2], ARGV[2], ARGV[3]
+                    local id, pruned = ARGV[#ARGV - 1], ARGV[#ARGV]
                     {FILE}
                 end
                 return 1"
             ))
         };
+        // An error is a table. That of a key that holds something else is a missing record, and any other is the answer.
+        const OR_FAIL: &str = "
+            if type(stored) == 'table' then
+                if not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
+                stored = ''
+            end
+        ";
         // Numbers of a call are written as texts, since Lua would have to render them, and no function is defined, since each
         // call would make it anew.
         Self {
-            insert: write(
-                // What is over already is not kept: SET takes no TTL of 0.
-                "if ARGV[4] == '0' then return 1 - redis.call('EXISTS', KEYS[1]) end
-                local value = ARGV[1] .. ARGV[2] .. ARGV[6] .. '\\0' .. ARGV[3]
-                if not redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[4]) then
+            // What is over already is not kept: SET takes no TTL of 0.
+            insert: write(&format!(
+                "local write = ARGV[7]
+                if ARGV[3] == '0' then return 1 - redis.call('EXISTS', KEYS[1]) end
+                local value = ARGV[1] .. ARGV[2] .. write .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
+                if not redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[3]) then
+                    if write == '' then return 0 end
                     -- It may be this very write that is there.
-                    local stored = ARGV[6] ~= '' and redis.pcall('GETRANGE', KEYS[1], '38', '300')
-                    local writes = type(stored) == 'string' and string.match(stored, '^%Z*')
-                    return writes and string.find(writes, ARGV[6], 1, true) and 1 or 0
-                end",
-            ),
-            replace: write(
-                "local writes = ARGV[6]
+                    local stored = redis.pcall('GETRANGE', KEYS[1], '38', '300')
+                    {OR_FAIL}
+                    return string.find(string.match(stored, '^%Z*'), write, 1, true) and 1 or 0
+                end"
+            )),
+            replace: write(&format!(
+                "local writes = ARGV[7]
                 local stored = redis.pcall('GETRANGE', KEYS[1], '0', writes == '' and '18' or '300')
-                -- An error, of a key that holds something else, is a table.
-                if type(stored) ~= 'string' or not string.find(stored, '^%d') then return -1 end
+                {OR_FAIL}
+                if not string.find(stored, '^%d') then return -1 end
                 if writes ~= '' then
                     -- The last writes, since others may come before one is sent again. No name is a part of another.
                     local others = string.match(stored, '^%Z*', 39)
                     if string.find(others, writes, 1, true) then return 1 end
                     writes = string.sub(writes .. others, 1, 256)
                 end
-                if string.sub(stored, 1, 19) ~= ARGV[5] then return 0 end
-                if ARGV[4] == '0' then return redis.call('DEL', KEYS[1]) end
-                redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. writes .. '\\0' .. ARGV[3], 'PX', ARGV[4])",
-            ),
-            touch: write(
-                "if redis.pcall('GETRANGE', KEYS[1], '0', '18') ~= ARGV[5] then return 0 end
+                if string.sub(stored, 1, 19) ~= ARGV[4] then return 0 end
+                if ARGV[3] == '0' then return redis.call('DEL', KEYS[1]) end
+                local value = ARGV[1] .. ARGV[2] .. writes .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
+                redis.call('SET', KEYS[1], value, 'PX', ARGV[3])"
+            )),
+            touch: write(&format!(
+                "local stored = redis.pcall('GETRANGE', KEYS[1], '0', '18')
+                {OR_FAIL}
+                if stored ~= ARGV[4] then return 0 end
                 redis.call('SETRANGE', KEYS[1], '19', ARGV[2])
-                redis.call('PEXPIRE', KEYS[1], ARGV[4])",
-            ),
+                redis.call('PEXPIRE', KEYS[1], ARGV[3])"
+            )),
             file: Script::new(&format!(
                 "local index, id, expires_at, ttl, pruned = KEYS[1], unpack(ARGV)
                 {FILE}"
             )),
-            remove_of: Script::new(
+            remove_of: Script::new(&format!(
                 "local removed = 0
                 for _, key in ipairs(KEYS) do
                     local stored = redis.pcall('GETRANGE', key, '38', '600')
-                    local user = type(stored) == 'string' and string.match(stored, '^%Z*%z(%Z*)%z')
-                    if user == ARGV[1] then
+                    {OR_FAIL}
+                    if string.match(stored, '^%Z*%z(%Z*)%z') == ARGV[1] then
                         removed = removed + redis.call('DEL', key)
                     end
                 end
-                return removed",
-            ),
+                return removed"
+            )),
         }
     }
 }
@@ -478,7 +504,7 @@ impl SessionStore for RedisStore {
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(&self.scripts.insert, id, record, &bytes, record.version())
+            .write(Write::Insert(&bytes), id, record)
             .await
             .map_err(failed("write a new session"))?;
         Ok(answer == DONE)
@@ -492,7 +518,7 @@ impl SessionStore for RedisStore {
     ) -> Result<Replaced, StoreError> {
         let bytes = record.encode()?;
         let answer = self
-            .write(&self.scripts.replace, id, record, &bytes, expected)
+            .write(Write::Replace(&bytes, expected), id, record)
             .await
             .map_err(failed("write a session"))?;
         Ok(match answer {
@@ -504,7 +530,7 @@ impl SessionStore for RedisStore {
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let answer = self
-            .write(&self.scripts.touch, id, record, &[], record.version())
+            .write(Write::Touch, id, record)
             .await
             .map_err(failed("touch a session"))?;
         Ok(answer == DONE)
