@@ -2,6 +2,8 @@
 //!
 //! The ways that few requests go are boxed: the future of every commit has room for the largest of its steps.
 
+use std::mem;
+
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
 
@@ -71,7 +73,10 @@ enum Fate {
 /// Writes what a request did.
 ///
 /// When the future is dropped, the store call that is under way may or may not take effect, and nothing after it does.
-pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committed, SessionError> {
+pub(crate) async fn commit(
+    engine: &Engine,
+    pending: &mut Pending,
+) -> Result<Committed, SessionError> {
     let changes = &pending.changes;
     // A session of its own would take the place of the other's in the browser.
     if let Found::Overtaken(id) = pending.found
@@ -85,13 +90,20 @@ pub(crate) async fn commit(engine: &Engine, pending: Pending) -> Result<Committe
         Some(Ended::Explicitly(id)) => Box::pin(engine.remove(id)).await?,
         Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
-    let committed = match pending.found {
-        Found::Nothing | Found::Overtaken(_) => start(engine, changes, pending.data).await?,
+    let committed = match mem::take(&mut pending.found) {
+        Found::Nothing | Found::Overtaken(_) => start(engine, changes, pending.data.take()).await?,
         Found::Session(mut base) => {
             let fate = if changes.is_empty(Some(&base.record)) {
                 touch(engine, &mut base, pending.activity).await
             } else {
-                change(engine, &mut base, changes, pending.data, pending.activity).await?
+                change(
+                    engine,
+                    &mut base,
+                    changes,
+                    pending.data.take(),
+                    pending.activity,
+                )
+                .await?
             };
             match fate {
                 Fate::Kept => Committed::Kept(Some(base)),

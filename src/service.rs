@@ -278,9 +278,12 @@ async fn load(
     Ok(Session::loaded(engine, outer, found))
 }
 
-fn write(session: Session, pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
+fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
     let span = tracing::debug_span!(target: "cloakroom", "session_commit");
-    within(span, async move { commit(session.engine(), pending).await })
+    within(
+        span,
+        async move { commit(session.engine(), &mut pending).await },
+    )
 }
 
 fn within<T>(span: Span, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<T> {

@@ -953,7 +953,7 @@ impl DetachedSession {
             // Nothing may be due to be written, and then nothing else asks whether the session is still there.
             base.record = self.record(&base.token).await?;
         }
-        let pending = {
+        let mut pending = {
             let state = self.work.state();
             let is_current = state
                 .base()
@@ -965,7 +965,7 @@ impl DetachedSession {
                 ..state.pending(state.changes.clone())
             }
         };
-        let committed = commit(self.work.engine(), pending).await?;
+        let committed = commit(self.work.engine(), &mut pending).await?;
         match committed.into_base() {
             Some(base) => {
                 self.work.settle(Some(base));

@@ -107,7 +107,7 @@ pub async fn session(
     let earlier = Session::loaded(engine.clone(), None, Found::Nothing);
     make(&earlier)?;
     let written = match earlier.seal(Handler::Succeeded) {
-        Sealed::Dirty(_, pending) => commit(engine, pending).await?.into_base(),
+        Sealed::Dirty(_, mut pending) => commit(engine, &mut pending).await?.into_base(),
         Sealed::Clean(_) => None,
     };
     let found = written.map_or(Found::Nothing, Found::Session);
