@@ -18,7 +18,7 @@ use crate::engine::{Engine, Found, Loading};
 use crate::error::SessionError;
 use crate::report;
 use crate::session::{Handler, Sealed, Session, Told};
-use crate::token::Verified;
+use crate::token::{Presented, Verified};
 
 /// What the browser is to forget when a user logs out. Not its cookies: the session's own is removed by name, and others are
 /// not this crate's.
@@ -74,22 +74,16 @@ where
 
         let engine = self.engine.clone();
         let presented = engine.carrier.presented(request.headers());
-        let session = if presented.is_nothing() {
-            Session::loaded(engine, outer, Found::Nothing)
-        } else if engine.loading == Loading::Lazy {
+        let session = if engine.loading == Loading::Lazy && !presented.is_nothing() {
             Session::unloaded(engine, outer, presented)
+        } else if let Some((token, span)) = verify(&engine, &presented) {
+            // The service that is ready takes the request, once the session is there; the clone takes the next.
+            let clone = self.inner.clone();
+            let inner = mem::replace(&mut self.inner, clone);
+            let load = load(engine, outer, token, span);
+            return ResponseFuture::loading(load, inner, request);
         } else {
-            let span = tracing::debug_span!(target: "cloakroom", "session_load");
-            match span.in_scope(|| engine.verify(&presented)) {
-                None => Session::loaded(engine, outer, Found::Nothing),
-                Some(token) => {
-                    // The service that is ready takes the request, once the session is there; the clone takes the next.
-                    let clone = self.inner.clone();
-                    let inner = mem::replace(&mut self.inner, clone);
-                    let load = within(span, load(engine, outer, token));
-                    return ResponseFuture::loading(load, inner, request);
-                }
-            }
+            Session::loaded(engine, outer, Found::Nothing)
         };
         request.extensions_mut().insert(session.clone());
         ResponseFuture::handling(session, self.inner.call(request))
@@ -269,13 +263,26 @@ where
     }
 }
 
-async fn load(
+/// The good token that a request presents, and the span in which its session is loaded.
+fn verify(engine: &Engine, presented: &Presented) -> Option<(Verified, Span)> {
+    if presented.is_nothing() {
+        return None;
+    }
+    let span = tracing::debug_span!(target: "cloakroom", "session_load");
+    let token = span.in_scope(|| engine.verify(presented))?;
+    Some((token, span))
+}
+
+fn load(
     engine: Arc<Engine>,
     outer: Option<Session>,
     token: Verified,
-) -> Result<Session, SessionError> {
-    let found = engine.find(token).await?;
-    Ok(Session::loaded(engine, outer, found))
+    span: Span,
+) -> BoxFuture<Result<Session, SessionError>> {
+    within(span, async move {
+        let found = engine.find(token).await?;
+        Ok(Session::loaded(engine, outer, found))
+    })
 }
 
 fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {

@@ -50,6 +50,20 @@ impl Log {
         assert!(is_there, "no {level} {event} in:\n{log}");
         log
     }
+
+    /// Whatever the reason is, it is told where a session is loaded.
+    #[track_caller]
+    fn assert_rejected(&self) -> String {
+        let log = self.assert("DEBUG", "rejected");
+        let mut rejections = log
+            .lines()
+            .filter(|line| line.contains("event=\"rejected\""));
+        assert!(
+            rejections.all(|line| line.contains("session_load:")),
+            "{log}"
+        );
+        log
+    }
 }
 
 impl<'a> MakeWriter<'a> for Log {
@@ -91,10 +105,7 @@ async fn the_life_of_a_session_is_told() {
     browser.get("/regenerate").await;
     log.assert("DEBUG", "regenerated");
     old.clone().get("/").await;
-    assert!(
-        log.assert("DEBUG", "rejected")
-            .contains("the token was replaced")
-    );
+    assert!(log.assert_rejected().contains("the token was replaced"));
 
     // A conflict, and a write of a session that was ended meanwhile.
     let mut gate = spy.hold_next(StoreCall::Replace);
@@ -117,11 +128,11 @@ async fn the_life_of_a_session_is_told() {
             .contains("the session was ended")
     );
     old.clone().get("/").await;
-    assert!(log.assert("DEBUG", "rejected").contains("no such session"));
+    assert!(log.assert_rejected().contains("no such session"));
 
     let cookie = format!("__Host-session={}", "A".repeat(64));
     browser.get_with("/", &[("cookie", &cookie)]).await;
-    assert!(log.assert("DEBUG", "rejected").contains("bad signature"));
+    assert!(log.assert_rejected().contains("bad signature"));
     browser.get("/insert/theme/dark").await;
     let other = Browser::new(&app)
         .get("/insert/theme/dark")
@@ -132,10 +143,7 @@ async fn the_life_of_a_session_is_told() {
     browser
         .send("/", &[("cookie", &format!("__Host-session={other}"))])
         .await;
-    assert!(
-        log.assert("DEBUG", "rejected")
-            .contains("two different tokens")
-    );
+    assert!(log.assert_rejected().contains("two different tokens"));
 
     clock.advance(Duration::from_secs(30 * 60));
     browser.get("/").await;

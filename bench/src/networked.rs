@@ -26,7 +26,7 @@ const REQUESTS: u32 = 6_400;
 const SEQUENTIAL: u32 = 500;
 const ROUNDS: usize = 11;
 
-/// As long as a stored session.
+/// About as long as a stored session.
 static VALUE: [u8; 450] = [b'x'; 450];
 const KEY: &str = "cloakroom-bench";
 
