@@ -281,8 +281,13 @@ impl Record {
     /// Sets the expiry, for a store that keeps it beside the record's bytes because
     /// [`touch`](crate::SessionStore::touch) moves it alone. Other clones of the record keep theirs.
     #[must_use]
-    pub fn with_expires_at(self, expires_at: Timestamp) -> Self {
-        self.with(|content| content.expires_at = expires_at)
+    pub fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
+        self.set_expires_at(expires_at);
+        self
+    }
+
+    pub(crate) fn set_expires_at(&mut self, expires_at: Timestamp) {
+        Arc::make_mut(&mut self.0).expires_at = expires_at;
     }
 
     /// The user that the session is filed under, once one has logged in.

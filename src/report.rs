@@ -3,6 +3,8 @@
 
 use std::error::Error as _;
 
+use tracing::Span;
+
 use crate::error::{ErrorKind, SessionError, StoreError};
 use crate::token::{RecordId, Rejected};
 
@@ -86,6 +88,16 @@ pub(crate) fn refused(error: &SessionError) {
         let cause = error.source().map(tracing::field::display);
         event!(error, "refused", error = %error, cause, "a session error is the response");
     }
+}
+
+/// In which a token is verified and its session loaded.
+pub(crate) fn load_span() -> Span {
+    tracing::debug_span!(target: "cloakroom", "session_load")
+}
+
+/// In which a request's changes are written.
+pub(crate) fn commit_span() -> Span {
+    tracing::debug_span!(target: "cloakroom", "session_commit")
 }
 
 /// How long a call of the store takes. Without metrics nobody asks, and the clock is not read.

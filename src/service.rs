@@ -268,7 +268,7 @@ fn verify(engine: &Engine, presented: &Presented) -> Option<(Verified, Span)> {
     if presented.is_nothing() {
         return None;
     }
-    let span = tracing::debug_span!(target: "cloakroom", "session_load");
+    let span = report::load_span();
     let token = span.in_scope(|| engine.verify(presented))?;
     Some((token, span))
 }
@@ -286,11 +286,9 @@ fn load(
 }
 
 fn write(session: Session, mut pending: Pending) -> BoxFuture<Result<Committed, SessionError>> {
-    let span = tracing::debug_span!(target: "cloakroom", "session_commit");
-    within(
-        span,
-        async move { commit(session.engine(), &mut pending).await },
-    )
+    within(report::commit_span(), async move {
+        commit(session.engine(), &mut pending).await
+    })
 }
 
 fn within<T>(span: Span, work: impl Future<Output = T> + Send + 'static) -> BoxFuture<T> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Extensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
 
 use crate::change::{self, ChangeSet, Identity};
 use crate::clock::Timestamp;
@@ -16,6 +17,7 @@ use crate::engine::{Base, Engine, Found, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
 use crate::record::{Client, Login, Record, UserId};
+use crate::report;
 use crate::token::{Presented, RecordId, Verified};
 
 /// The session of a request.
@@ -284,7 +286,8 @@ impl Session {
             Phase::SealedUnloaded => return Err(ErrorKind::Sealed.into()),
         };
         // Boxed, since it is seldom needed, and the future of each handler has room for that of its extractors.
-        Box::pin(self.load_presented(presented)).await
+        let load = self.load_presented(presented);
+        Box::pin(load.instrument(report::load_span())).await
     }
 
     async fn load_presented(&self, presented: Presented) -> Result<(), SessionError> {

@@ -85,6 +85,16 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
+async fn a_lazy_layer_tells_a_rejection_when_the_session_is_asked_for() {
+    let (log, _guard) = Log::start();
+    let app = app(builder(MemoryStore::new()).lazy().build().unwrap());
+    let cookie = format!("__Host-session={}", "A".repeat(64));
+    let mut browser = Browser::new(&app);
+    browser.get_with("/get/theme", &[("cookie", &cookie)]).await;
+    assert!(log.assert_rejected().contains("bad signature"));
+}
+
+#[tokio::test]
 async fn the_life_of_a_session_is_told() {
     let (log, _guard) = Log::start();
     let clock = TestClock::new();

@@ -193,7 +193,7 @@ async fn nothing_that_can_be_printed_shows_a_secret_or_data() {
         "Sessions",
         "Session",
         "DetachedSession",
-        "SessionToken",
+        "Verified",
         "ResponseFuture",
         "SessionInfo",
         "Record",

@@ -127,8 +127,8 @@ fn comparison(report: &Report) -> Result<String> {
         writeln!(text, "| {} | {:.0} |", one.contender, one.bytes_a_session)?;
     }
     text.push_str(
-        "\nRequests a second with 64 in flight, the servers on the same processors:\n\n\
-         | store | request | | a second |\n| --- | --- | --- | --- |\n",
+        "\nRequests a second with 64 in flight, and how long one takes alone, the servers on the same processors:\n\n\
+         | store | request | | a second | alone, in microseconds |\n| --- | --- | --- | --- | --- |\n",
     );
     for one in &report.networked {
         let request = match &*one.what {
@@ -138,7 +138,11 @@ fn comparison(report: &Report) -> Result<String> {
         };
         if IN_PROCESS.iter().any(|(name, _)| *name == one.contender) {
             let (store, who, many) = (&one.store, &one.contender, one.requests_a_second);
-            writeln!(text, "| {store} | {request} | {who} | {many:.0} |")?;
+            let alone = one.microseconds;
+            writeln!(
+                text,
+                "| {store} | {request} | {who} | {many:.0} | {alone:.0} |"
+            )?;
         }
     }
     write!(

@@ -310,7 +310,7 @@ impl SessionStore for MemoryStore {
         };
         let expires_at = record.expires_at();
         let is_earlier = expires_at < stored.expires_at();
-        *stored = stored.clone().with_expires_at(expires_at);
+        stored.set_expires_at(expires_at);
         if is_earlier {
             shard.watch(id, expires_at);
         }
