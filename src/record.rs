@@ -260,6 +260,7 @@ impl Record {
     }
 
     /// Changes the content of this handle, which is copied first where others share it.
+    #[cfg(any(feature = "conformance", feature = "memcached"))]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Content)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
