@@ -356,8 +356,9 @@ async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
     let renewal = match activity {
         Activity::Active => {
             let content = base.record.content();
-            let (remember, expires_at) = (content.remember, content.expires_at);
-            engine.lifetimes.renewal(remember, expires_at, now)
+            engine
+                .lifetimes
+                .renewal(content.remember, content.expires_at, now)
         }
         Activity::Passive => None,
     };

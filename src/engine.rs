@@ -113,6 +113,13 @@ impl Found {
     }
 }
 
+/// What was written is what the next step starts from.
+impl From<Option<Base>> for Found {
+    fn from(base: Option<Base>) -> Self {
+        base.map_or(Self::Nothing, Self::Session)
+    }
+}
+
 /// What a token leads to.
 pub(crate) enum Loaded {
     Live(Record),

@@ -801,7 +801,7 @@ impl Session {
     /// Goes on from what has been written.
     pub(crate) fn settle(&self, base: Option<Base>) {
         let mut state = self.state();
-        state.found = base.map_or(Found::Nothing, Found::Session);
+        state.found = base.into();
         state.ended = None;
         state.changes = ChangeSet::default();
         state.data = None;

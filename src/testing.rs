@@ -110,6 +110,5 @@ pub async fn session(
         Sealed::Dirty(_, mut pending) => commit(engine, &mut pending).await?.into_base(),
         Sealed::Clean(_) => None,
     };
-    let found = written.map_or(Found::Nothing, Found::Session);
-    Ok(Session::loaded(engine.clone(), None, found))
+    Ok(Session::loaded(engine.clone(), None, written.into()))
 }

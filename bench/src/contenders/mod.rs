@@ -119,7 +119,7 @@ pub fn around_redis(
     key: &'static str,
     value: &'static [u8],
 ) -> Ready {
-    async fn get(client: &mut redis::aio::ConnectionManager, key: &str) {
+    async fn ask(client: &mut redis::aio::ConnectionManager, key: &str) {
         let value: Vec<u8> = redis::cmd("GET")
             .arg(key)
             .query_async(client)
@@ -134,12 +134,12 @@ pub fn around_redis(
     );
     let clients = (client.clone(), client);
     let read = async move || {
-        get(&mut clients.0.clone(), key).await;
+        ask(&mut clients.0.clone(), key).await;
         "ok"
     };
     let count = async move || {
         let mut client = clients.1.clone();
-        get(&mut client, key).await;
+        ask(&mut client, key).await;
         let mut call = script.key(key);
         let call = call.arg(value.get(..1)).arg(value);
         let done: u8 = call.invoke_async(&mut client).await.unwrap();
@@ -149,8 +149,8 @@ pub fn around_redis(
     let cookie = HeaderValue::from_static("session=none");
     Ready {
         router: Router::new()
-            .route("/read", axum::routing::get(read))
-            .route("/count", axum::routing::get(count)),
+            .route("/read", get(read))
+            .route("/count", get(count)),
         cookie,
     }
 }
