@@ -1,5 +1,9 @@
 //! [`Data`]: a session's values by key.
 
+mod finite;
+mod json;
+mod unordered;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -20,20 +24,20 @@ use crate::error::{ErrorKind, SessionError};
 pub(crate) struct Data(Arc<[Entry]>);
 
 /// A key and its value, which is JSON: both in one text, and so in one allocation.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct Entry {
     text: Arc<str>,
     key_len: usize,
 }
 
 impl Entry {
-    /// The value as it is kept.
+    /// The value as it is kept, or an error where it could not be read back.
     pub(crate) fn new<T: Serialize>(key: &str, value: &T) -> Result<Self, SessionError> {
         // Most values are short, and then the entry itself is the only allocation.
         let mut text = SmallVec::<[u8; 128]>::from_slice(key.as_bytes());
         // serde_json's message may quote the value, so it is left out.
         let unserializable = || SessionError::of_key(ErrorKind::Unserializable, key);
-        serde_json::to_writer(&mut text, value).map_err(|_| unserializable())?;
+        json::write(&mut text, value).map_err(|_| unserializable())?;
         let text = str::from_utf8(&text).map_err(|_| unserializable())?;
         Ok(Self {
             text: text.into(),
@@ -50,11 +54,27 @@ impl Entry {
         self.text.get(self.key_len..).unwrap_or_default()
     }
 
+    /// Whether the value is an array or an object, so that its parts can be in another order.
+    fn is_compound(&self) -> bool {
+        matches!(self.text.as_bytes().get(self.key_len), Some(b'[' | b'{'))
+    }
+
     /// The value as the application knows it.
     pub(crate) fn value<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
         // serde_json's message may quote the value, so it is left out.
         serde_json::from_str(self.json())
             .map_err(|_| SessionError::of_key(ErrorKind::WrongType, self.key()))
+    }
+}
+
+/// A value that is written in another order is equal: enough to see that the application did not
+/// change it.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text && self.key_len == other.key_len
+            || self.is_compound()
+                && self.key() == other.key()
+                && unordered::is_equal(self.json(), other.json())
     }
 }
 
@@ -119,7 +139,6 @@ impl Data {
     }
 }
 
-/// Equal texts, not equal JSON: enough to see that a value was not changed.
 impl PartialEq for Data {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
