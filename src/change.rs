@@ -60,21 +60,31 @@ impl ChangeSet {
     pub(crate) fn hand_over(&mut self) -> Self {
         Self {
             data: std::mem::take(&mut self.data),
-            ..self.clone()
+            identity: self.identity.clone(),
+            remember: self.remember,
+            client: self.client.clone(),
         }
     }
 
-    /// Whether there is nothing to write to this record, or to a new one.
-    pub(crate) fn is_empty(&self, base: Option<&Record>) -> bool {
-        matches!(self.identity, Identity::Keep) && self.only_regenerates(base)
+    /// Whether nothing is recorded. What is recorded may still change nothing in a record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+            && matches!(self.identity, Identity::Keep)
+            && self.remember.is_none()
+            && self.client.is_none()
     }
 
-    /// Whether nothing is lost when a parallel request has replaced the token already.
-    pub(crate) fn only_regenerates(&self, base: Option<&Record>) -> bool {
+    /// Whether anything but the data of this record changes, or of a new one.
+    pub(crate) fn changes_more_than_data(&self, base: Option<&Record>) -> bool {
+        !matches!(self.identity, Identity::Keep) || self.changes_description(base)
+    }
+
+    /// Whether these changes set what the record says of its browser, to something else.
+    pub(crate) fn changes_description(&self, base: Option<&Record>) -> bool {
         let sets_client = self.client.as_ref().is_some_and(|client| {
             base.is_none_or(|base| base.content().client.as_ref() != Some(client))
         });
-        self.data.is_empty() && !self.sets_remember(base) && !sets_client
+        self.sets_remember(base) || sets_client
     }
 
     /// Whether the record gets a new token. With another `remember` it does, since a cookie's Max-Age is sent with a new token
@@ -86,11 +96,6 @@ impl ChangeSet {
     fn sets_remember(&self, base: Option<&Record>) -> bool {
         self.remember
             .is_some_and(|remember| base.is_none_or(|base| base.content().remember != remember))
-    }
-
-    /// Whether a key has a change of its own.
-    pub(crate) fn changes_key(&self, key: &str) -> bool {
-        self.data.iter().any(|change| change.key() == Some(key))
     }
 
     pub(crate) fn login(&self) -> Option<&Login> {
@@ -187,7 +192,8 @@ pub(crate) fn compute<T: Serialize + DeserializeOwned>(
 ) -> Result<(Entry, T), SessionError> {
     let old = old.map(Entry::value).transpose()?;
     let new = Entry::new(key, &update(old))?;
-    // What cannot be read back, as a NaN, is not written.
-    let value = new.value()?;
+    // What its own type cannot read back is not written.
+    let unreadable = |_| SessionError::of_key(ErrorKind::Unserializable, key);
+    let value = new.value().map_err(unreadable)?;
     Ok((new, value))
 }

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::data::Data;
 use crate::engine::{Base, Engine, Found, Loaded, UserLimit, WhenFull};
 use crate::error::{ErrorKind, SessionError};
+use crate::outcome::DropReason;
 use crate::record::{Content, Login, Record, Version};
 use crate::report;
 use crate::store::Replaced;
@@ -24,9 +25,38 @@ pub(crate) struct Pending {
     /// What the request goes on with.
     pub(crate) found: Found,
     pub(crate) changes: ChangeSet,
+    /// Whether the changes make other data of what the request came with.
+    pub(crate) changes_data: bool,
     /// The base's data after the changes, as the handler saw it.
     pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
+}
+
+impl Pending {
+    /// Drops what a handler that failed has changed, which is reported. An end that it asked for stays:
+    /// says whether there is one.
+    pub(crate) fn keep_the_end_alone(&mut self, id: Option<RecordId>, reason: DropReason) -> bool {
+        if self.drops_changes() {
+            report::dropped_write(id, self.changes.login().is_some(), reason);
+        }
+        self.found = Found::Nothing;
+        self.changes = ChangeSet::default();
+        self.changes_data = false;
+        self.data = None;
+        matches!(self.ended, Some(Ended::Explicitly(_)))
+    }
+
+    /// Reports that nothing of this is written.
+    pub(crate) fn report_dropped(&self, id: Option<RecordId>, reason: DropReason) {
+        if self.drops_changes() || matches!(self.ended, Some(Ended::Explicitly(_))) {
+            report::dropped_write(id, self.changes.login().is_some(), reason);
+        }
+    }
+
+    fn drops_changes(&self) -> bool {
+        let base = self.found.base().map(|base| &base.record);
+        self.changes_data || (!self.changes.is_empty() && self.changes.changes_more_than_data(base))
+    }
 }
 
 /// How a request left the session that it came with.
@@ -38,6 +68,8 @@ pub(crate) enum Ended {
     BySwitch(RecordId),
     /// It asked for the end with a token that was replaced just before, and so ends nothing.
     InVain,
+    /// It asked for the end with a token that leads to no session. The client is to forget the token.
+    DeadToken,
 }
 
 /// Whether a request counts as use of the session.
@@ -63,11 +95,15 @@ pub(crate) enum Committed {
 }
 
 /// What became of the session that a request came with.
-enum Fate {
+pub(crate) enum Fate {
     Kept,
     /// It has a new token.
     Renewed(Token),
+    /// It goes on with another token, which a parallel request has made.
+    Elsewhere,
     Over,
+    /// It ends now: what the request made of it would be over already.
+    Expired,
 }
 
 /// Writes what a request did.
@@ -79,40 +115,49 @@ pub(crate) async fn commit(
 ) -> Result<Committed, SessionError> {
     let changes = &pending.changes;
     // A session of its own would take the place of the other's in the browser.
-    if let Found::Overtaken(id) = pending.found
+    if let Found::Overtaken(_) = pending.found
         && changes.login().is_none()
     {
-        report::dropped_write(id, "the token was replaced");
         return Err(ErrorKind::Superseded.into());
     }
-    // Only the request that ended the session takes the cookie away: another's may be a new one by now.
+    // Only a request that asked for the end takes the cookie away: the client may have got a newer one
+    // since another request came.
     let withdraws = match pending.ended {
-        Some(Ended::Explicitly(id)) => Box::pin(engine.remove(id)).await?,
+        Some(Ended::Explicitly(id)) => {
+            Box::pin(engine.remove(id)).await?;
+            true
+        }
+        Some(Ended::DeadToken) => true,
         Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
     };
     let committed = match mem::take(&mut pending.found) {
-        Found::Nothing | Found::Overtaken(_) => start(engine, changes, pending.data.take()).await?,
+        Found::Nothing | Found::Overtaken(_) => {
+            start(engine, changes, None, pending.data.take()).await?
+        }
         Found::Session(mut base) => {
-            let fate = if changes.is_empty(Some(&base.record)) {
+            let loaded = changes.login().map(|_| base.record.clone());
+            let fate = if changes.is_empty() {
                 touch(engine, &mut base, pending.activity).await
             } else {
-                change(
-                    engine,
-                    &mut base,
-                    changes,
-                    pending.data.take(),
-                    pending.activity,
-                )
-                .await?
+                change(engine, &mut base, pending).await?
             };
-            match fate {
-                Fate::Kept => Committed::Kept(Some(base)),
-                Fate::Renewed(token) => issued(engine, base, token),
-                // A login proves the user by itself; anything else has nowhere to go.
-                Fate::Over if changes.login().is_some() => {
-                    Box::pin(start(engine, changes, None)).await?
+            let changes = &pending.changes;
+            match (fate, changes.login()) {
+                (Fate::Kept, _) => Committed::Kept(Some(base)),
+                (Fate::Renewed(token), _) => issued(engine, base, token),
+                // A login proves the user by itself. What the request had loaded was a visitor's or the
+                // same user's, and goes with them: of two logins at once, the second one keeps the cart.
+                (Fate::Elsewhere, Some(_)) => {
+                    let loaded = loaded.as_ref().map(Record::content);
+                    Box::pin(start(engine, changes, loaded, None)).await?
                 }
-                Fate::Over => Committed::Kept(None),
+                (Fate::Over, Some(_)) => Box::pin(start(engine, changes, None, None)).await?,
+                (Fate::Elsewhere | Fate::Over, None) => Committed::Kept(None),
+                (Fate::Expired, _) => {
+                    // It is over, whether the store removes it now or later, and it was reported if not.
+                    let _ = Box::pin(engine.remove(base.token.id)).await;
+                    Committed::Withdrawn
+                }
             }
         }
     };
@@ -160,15 +205,19 @@ impl Committed {
     }
 }
 
-/// Makes a new session, if there is anything in it.
+/// Makes a new session, if there is anything in it. It starts from what is in `from`.
 async fn start(
     engine: &Engine,
     changes: &ChangeSet,
+    from: Option<&Content>,
     data: Option<Data>,
 ) -> Result<Committed, SessionError> {
     let data = match data {
         Some(data) => data,
-        None => changes.apply(&Data::default(), engine.data_limit)?,
+        None => {
+            let old = from.map(|from| from.data.clone()).unwrap_or_default();
+            changes.apply(&old, engine.data_limit)?
+        }
     };
     // A session with nothing in it is not stored, or bots would fill the store.
     if data.is_empty() && changes.login().is_none() {
@@ -186,15 +235,18 @@ async fn start(
         login: None,
         created_at: now,
         expires_at: now,
+        idle_timeout: 0,
         token_replaced_at: None,
-        remember: false,
-        client: None,
+        remember: from.is_some_and(|from| from.remember),
+        client: from.and_then(|from| from.client.clone()),
         data,
+        keeps_later_expiry: false,
         #[cfg(feature = "memcached")]
         loaded_cas: None,
     };
     changes.stamp(&mut record);
     record.expires_at = engine.lifetimes.expiry(record.remember, now);
+    record.idle_timeout = engine.lifetimes.idle_millis(record.remember);
     let record = Record::new(record);
     if !engine.insert(id, &record).await? {
         // Two equal ids of 128 random bits: the generator does not work.
@@ -204,42 +256,56 @@ async fn start(
     if let Some(login) = changes.login() {
         Box::pin(settle(engine, login, id, true)).await?;
     }
-    Ok(issued(engine, Base { token, record }, encoded))
+    let base = Base {
+        token,
+        record,
+        was_nearly_over: false,
+    };
+    Ok(issued(engine, base, encoded))
 }
 
 /// Writes the changes to the session that the request came with.
 async fn change(
     engine: &Engine,
     base: &mut Base,
-    changes: &ChangeSet,
-    mut data: Option<Data>,
-    activity: Activity,
+    pending: &mut Pending,
 ) -> Result<Fate, SessionError> {
+    // Whether it differs from the base's was found out when the session was sealed.
+    let mut data = pending.data.take().filter(|_| pending.changes_data);
+    let pending = &*pending;
+    let changes = &pending.changes;
     let id = base.token.id;
     if let Some(login) = changes.login() {
         Box::pin(admit(engine, login, Some(id))).await?;
     }
     let mut now = engine.now();
     // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
-    let mut is_stale = engine.lifetimes.is_over(&base.record, now);
+    let mut is_stale = is_over(engine, base, now);
     let mut contention: Option<Contention<'_>> = None;
     loop {
         if is_stale {
             data = None;
-            match Box::pin(engine.load(&base.token)).await? {
-                Loaded::Live(record) => base.record = record,
-                Loaded::Overtaken | Loaded::Superseded => return superseded(base, changes),
+            match Box::pin(engine.load(&base.token, base.was_nearly_over)).await? {
+                Loaded::Live(record, loaded_at) => {
+                    base.record = record;
+                    now = loaded_at;
+                }
+                Loaded::Overtaken | Loaded::Superseded => return elsewhere(base, pending),
                 Loaded::Gone => return Ok(gone(id, changes)),
             }
-            now = engine.now();
         }
         let new_token = match changes.replaces_token(&base.record) {
             true => Some(engine.signer.token(id, &engine.random)?),
             false => None,
         };
+        let old = &base.record.content().data;
         let data = match data.take() {
             Some(data) => data,
-            None => changes.apply(&base.record.content().data, engine.data_limit)?,
+            None => {
+                let data = changes.apply(old, engine.data_limit)?;
+                // Equal data is the very same from here on.
+                if data == *old { old.clone() } else { data }
+            }
         };
         let Some(record) = next_record(
             engine,
@@ -247,15 +313,25 @@ async fn change(
             changes,
             data,
             new_token.as_ref().map(|(token, _)| token),
-            activity,
+            pending.activity,
             now,
         ) else {
-            return Ok(Box::pin(touch(engine, base, activity)).await);
+            return Ok(Box::pin(touch(engine, base, pending.activity)).await);
         };
         match engine.replace(id, base.record.version(), &record).await? {
             Replaced::Done => {
                 let had_login = base.record.content().login.is_some();
                 base.record = record;
+                base.was_nearly_over = false;
+                // A session that is remembered no more may be older than any other may become.
+                if new_token.is_some() && engine.lifetimes.is_over(&base.record, now) {
+                    report::expired(id);
+                    if pending.changes_data || changes.login().is_some() {
+                        let login = changes.login().is_some();
+                        report::dropped_write(Some(id), login, DropReason::SessionEnded);
+                    }
+                    return Ok(Fate::Expired);
+                }
                 if let Some(login) = changes.login() {
                     Box::pin(settle(engine, login, id, !had_login)).await?;
                 }
@@ -313,11 +389,7 @@ fn next_record(
 ) -> Option<Record> {
     let mut record = Content {
         version: old.version.next(),
-        data: if old.data == data {
-            old.data.clone()
-        } else {
-            data
-        },
+        data,
         ..old.clone()
     };
     changes.stamp(&mut record);
@@ -333,41 +405,64 @@ fn next_record(
         record.token_replaced_at = Some(now);
     }
     // Other timeouts hold for a session that is remembered from now on, and a login is activity in any case.
-    if record.remember != old.remember || changes.login().is_some() {
-        record.expires_at = engine.lifetimes.expiry(record.remember, now);
-    } else if activity == Activity::Active
-        && let Some(expires_at) = engine
-            .lifetimes
-            .renewal(record.remember, record.expires_at, now)
-    {
+    let expiry = if record.remember != old.remember || changes.login().is_some() {
+        Some(engine.lifetimes.expiry(record.remember, now))
+    } else if activity == Activity::Active {
+        engine.lifetimes.renewal(&record, now)
+    } else {
+        None
+    };
+    // A touch moves the stored expiry and no version. A write that sets none must not move it back.
+    record.keeps_later_expiry = expiry.is_none();
+    if let Some(expires_at) = expiry {
         record.expires_at = expires_at;
+        record.idle_timeout = engine.lifetimes.idle_millis(record.remember);
     }
     Some(Record::new(record))
 }
 
+/// Whether the session that a request came with is over, as far as the request knows.
+fn is_over(engine: &Engine, base: &Base, now: Timestamp) -> bool {
+    let lifetimes = &engine.lifetimes;
+    let as_of = lifetimes.as_of(base.record.content().remember, base.was_nearly_over, now);
+    lifetimes.is_over(&base.record, as_of)
+}
+
+/// How often a touch looks again at a record that parallel requests keep changing.
+const TOUCHES: usize = 4;
+
 /// Records that the session was used, where that is due.
-async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
-    // A slow handler may have outlived the session, and must not bring it back.
-    let now = engine.now();
-    if engine.lifetimes.is_over(&base.record, now) {
-        report::expired(base.token.id);
-        return Fate::Over;
-    }
-    let renewal = match activity {
-        Activity::Active => {
-            let content = base.record.content();
-            engine
-                .lifetimes
-                .renewal(content.remember, content.expires_at, now)
+///
+/// No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was
+/// reported.
+pub(crate) async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
+    for _ in 0..TOUCHES {
+        let now = engine.now();
+        if !is_over(engine, base, now) {
+            let renewal = match activity {
+                Activity::Active => engine.lifetimes.renewal(base.record.content(), now),
+                Activity::Passive => None,
+            };
+            let Some(expires_at) = renewal else {
+                return Fate::Kept;
+            };
+            let touched = base.record.clone().with_expires_at(expires_at);
+            match engine.touch(base.token.id, &touched).await {
+                Ok(true) => {
+                    base.record = touched;
+                    base.was_nearly_over = false;
+                    return Fate::Kept;
+                }
+                // Another request has written, and may not have moved the expiry.
+                Ok(false) => {}
+                Err(_) => return Fate::Kept,
+            }
         }
-        Activity::Passive => None,
-    };
-    if let Some(expires_at) = renewal {
-        let touched = base.record.clone().with_expires_at(expires_at);
-        // No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was reported. Where
-        // another request has written meanwhile, it has moved the expiry as well.
-        if let Ok(true) = engine.touch(base.token.id, &touched).await {
-            base.record = touched;
+        // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
+        match Box::pin(engine.load(&base.token, base.was_nearly_over)).await {
+            Ok(Loaded::Live(record, _)) => base.record = record,
+            Ok(Loaded::Gone) => return Fate::Over,
+            Ok(Loaded::Overtaken | Loaded::Superseded) | Err(_) => return Fate::Kept,
         }
     }
     Fate::Kept
@@ -376,17 +471,18 @@ async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
 /// The session was ended while the request ran.
 fn gone(id: RecordId, changes: &ChangeSet) -> Fate {
     if changes.login().is_none() {
-        report::dropped_write(id, "the session was ended");
+        report::dropped_write(Some(id), false, DropReason::SessionEnded);
     }
     Fate::Over
 }
 
 /// The session has another token now: of a parallel login, say, whose session this request has no business in.
-fn superseded(base: &Base, changes: &ChangeSet) -> Result<Fate, SessionError> {
-    if changes.login().is_some() || changes.only_regenerates(Some(&base.record)) {
-        return Ok(Fate::Over);
+fn elsewhere(base: &Base, pending: &Pending) -> Result<Fate, SessionError> {
+    let changes = &pending.changes;
+    let loses_nothing = !pending.changes_data && !changes.changes_description(Some(&base.record));
+    if changes.login().is_some() || loses_nothing {
+        return Ok(Fate::Elsewhere);
     }
-    report::dropped_write(base.token.id, "the token was replaced");
     Err(ErrorKind::Superseded.into())
 }
 

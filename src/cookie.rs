@@ -89,6 +89,13 @@ impl Attributes {
                 "browsers drop a Partitioned cookie that is not Secure",
             ));
         }
+        if self.partitioned && self.same_site != SameSite::None {
+            return Err(ConfigError::new(
+                "partitioned",
+                "a Partitioned cookie is for frames of other sites, where browsers send only \
+                 SameSite=None; set `same_site(SameSite::None)` as well",
+            ));
+        }
         self.check_prefix()
     }
 
@@ -139,6 +146,7 @@ pub(crate) struct CookieWriter {
     /// `; Path=/; …`: all that follows the value, but for Max-Age.
     attributes: String,
     removal: HeaderValue,
+    is_secure: bool,
 }
 
 impl CookieWriter {
@@ -159,6 +167,7 @@ impl CookieWriter {
         let removal = format!("{empty}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         Ok(Self {
             name: attributes.name.clone(),
+            is_secure: attributes.secure,
             attributes: rendered.to_owned(),
             removal: HeaderValue::try_from(removal).map_err(|error| {
                 ConfigError::new("cookie_name", "it makes a header that HTTP does not allow")
@@ -169,6 +178,10 @@ impl CookieWriter {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.is_secure
     }
 
     /// Set-Cookie with this token. Without a Max-Age, the cookie ends with the browser.
@@ -206,7 +219,7 @@ impl CookieWriter {
             for end in memchr_iter(b';', header).chain([header.len()]) {
                 let pair = header.get(start..end).unwrap_or_default();
                 if let Some(value) = value_of(pair, self.name.as_bytes()) {
-                    presented.push(value);
+                    presented.push(unquoted(value));
                 }
                 start = end.saturating_add(1);
             }
@@ -218,6 +231,15 @@ impl CookieWriter {
 /// The value of the `name=value` at the start of `pair`, if it has this name.
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     trim(pair).strip_prefix(name)?.strip_prefix(b"=").map(trim)
+}
+
+/// The value without its pair of quotes, which belongs to the syntax (RFC 6265, section 4.1.1). Java's
+/// clients send one.
+fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
 }
 
 /// Without the white space that RFC 6265 ignores: space and tab alone.

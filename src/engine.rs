@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use tokio::time::timeout;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
 use crate::lifetime::Lifetimes;
-use crate::record::{Record, UserId, Version};
+use crate::outcome::CommitRule;
+use crate::record::{Realm, Record, UserId, Version};
 use crate::report;
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::{Presented, Random, RecordId, Signer, Verified};
+use crate::token::{GoodTokens, Presented, Random, RecordId, Signer, Verified};
 use crate::transport::Carrier;
 
 /// More than the cores of a large machine, so that two busy sessions seldom share one.
@@ -24,6 +26,10 @@ const QUEUES: usize = 64;
 /// How long a replaced token may be that of a request which was under way at the time. Afterwards it is that of a client that
 /// never received the new one, which must not be locked out.
 const OVERTAKEN: Duration = Duration::from_secs(60);
+
+/// How much longer than its expiry a record is kept, for nodes whose clocks differ: a node whose
+/// clock is ahead must not remove sessions that are live to the others.
+const PURGE_MARGIN: Duration = Duration::from_secs(10 * 60);
 
 /// The settings of a layer.
 #[derive(Debug)]
@@ -40,7 +46,34 @@ pub(crate) struct Engine {
     pub(crate) loading: Loading,
     pub(crate) clear_site_data: bool,
     pub(crate) user_limit: Option<UserLimit>,
+    pub(crate) realm: Realm,
+    pub(crate) commit_rule: CommitRule,
     pub(crate) queues: Queues,
+    pub(crate) warned: Warned,
+}
+
+/// Warnings that a layer gives once, and not at each request.
+#[derive(Debug, Default)]
+pub(crate) struct Warned {
+    pub(crate) insecure_origin: Once,
+    pub(crate) rival_layer: Once,
+}
+
+/// Something that happens once.
+#[derive(Debug, Default)]
+pub(crate) struct Once(AtomicBool);
+
+impl Once {
+    /// Does it, unless it was done before.
+    pub(crate) fn call(&self, action: impl FnOnce()) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            action();
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// When a session is loaded.
@@ -91,6 +124,9 @@ impl Queues {
 pub(crate) struct Base {
     pub(crate) token: Verified,
     pub(crate) record: Record,
+    /// Whether little of the idle timeout was left when the request came. Its use counts from there:
+    /// see [`Lifetimes::as_of`].
+    pub(crate) was_nearly_over: bool,
 }
 
 /// What a request starts from.
@@ -122,7 +158,8 @@ impl From<Option<Base>> for Found {
 
 /// What a token leads to.
 pub(crate) enum Loaded {
-    Live(Record),
+    /// The session, and the time at which it was found live.
+    Live(Record, Timestamp),
     /// The session is there, and has another token now: since so short a time that the request may have crossed the one that
     /// replaced it.
     Overtaken,
@@ -142,40 +179,85 @@ impl Engine {
         self.clock.now()
     }
 
-    /// The good token among those presented, if there is one.
-    pub(crate) fn verify(&self, presented: &Presented) -> Option<Verified> {
+    /// The good tokens among those presented, if there are any.
+    pub(crate) fn verify(&self, presented: &Presented) -> Option<GoodTokens> {
         let verified = self.signer.verify(presented);
         verified.map_err(report::rejected).ok()
     }
 
-    /// What a request finds that came with this token.
-    pub(crate) async fn find(&self, token: Verified) -> Result<Found, SessionError> {
-        Ok(match self.load(&token).await? {
-            Loaded::Live(record) => Found::Session(Base { token, record }),
+    /// What a request finds that came with these tokens.
+    pub(crate) async fn find(&self, tokens: GoodTokens) -> Result<Found, SessionError> {
+        match tokens {
+            GoodTokens::One(token) => self.find_one(token).await,
+            GoodTokens::Several(tokens) => Box::pin(self.find_among(tokens)).await,
+        }
+    }
+
+    async fn find_one(&self, token: Verified) -> Result<Found, SessionError> {
+        Ok(match self.load(&token, false).await? {
+            Loaded::Live(record, now) => {
+                let was_nearly_over = self.lifetimes.is_nearly_over(&record, now);
+                Found::Session(Base {
+                    token,
+                    record,
+                    was_nearly_over,
+                })
+            }
             Loaded::Overtaken => Found::Overtaken(token.id),
             Loaded::Superseded | Loaded::Gone => Found::Nothing,
         })
     }
 
-    pub(crate) async fn load(&self, token: &Verified) -> Result<Loaded, SessionError> {
+    /// The one that leads to a live session. Two live ones cannot both be meant: one of them may
+    /// have been planted by somebody else.
+    async fn find_among(&self, tokens: Vec<Verified>) -> Result<Found, SessionError> {
+        let mut found = Found::Nothing;
+        for token in tokens {
+            match (self.find_one(token).await?, &found) {
+                (Found::Session(_), Found::Session(_)) => {
+                    report::ambiguous(self.carrier.name());
+                    return Ok(Found::Nothing);
+                }
+                (live @ Found::Session(_), _) => found = live,
+                (overtaken @ Found::Overtaken(_), Found::Nothing) => found = overtaken,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the store has for this token. A request whose session was nearly over when it came is given
+    /// some time.
+    pub(crate) async fn load(
+        &self,
+        token: &Verified,
+        was_nearly_over: bool,
+    ) -> Result<Loaded, SessionError> {
         let Some(record) = self.bounded("load", self.store().load(token.id)).await? else {
             report::rejected_for(token.id, "no such session");
             return Ok(Loaded::Gone);
         };
         let now = self.now();
-        if self.lifetimes.is_over(&record, now) {
+        let content = record.content();
+        let as_of = self.lifetimes.as_of(content.remember, was_nearly_over, now);
+        if self.lifetimes.is_over(&record, as_of) {
             report::expired(token.id);
             return Ok(Loaded::Gone);
         }
-        if !record.content().secret_hash.matches(&token.secret_hash) {
+        if !content.secret_hash.matches(&token.secret_hash) {
             report::rejected_for(token.id, "the token was replaced");
-            return Ok(match record.content().token_replaced_at {
-                Some(at) if now.since(at) < OVERTAKEN => Loaded::Overtaken,
+            return Ok(match content.token_replaced_at {
+                // A time that lies far ahead was taken from a clock that is wrong.
+                Some(at) if now.distance(at) < OVERTAKEN => Loaded::Overtaken,
                 _ => Loaded::Superseded,
             });
         }
+        if record.user().is_some_and(|user| !self.realm.has(user)) {
+            report::rejected_for(token.id, "the session belongs to a user of another realm");
+            return Ok(Loaded::Gone);
+        }
         report::loaded(token.id);
-        Ok(Loaded::Live(record))
+        Ok(Loaded::Live(record, now))
     }
 
     pub(crate) async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
@@ -208,7 +290,8 @@ impl Engine {
     pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
         // The removal of many records is not an answer that a request waits for, and may take longer than one.
         let stopwatch = report::Stopwatch::start();
-        let answer = self.store().purge_expired(self.now()).await;
+        let expired = self.now().before(PURGE_MARGIN);
+        let answer = self.store().purge_expired(expired).await;
         told("purge_expired", stopwatch, answer)
     }
 
@@ -218,10 +301,20 @@ impl Engine {
         index: &dyn UserIndex,
         user: &UserId,
     ) -> Result<Vec<(RecordId, Record)>, SessionError> {
-        let mut sessions = self.bounded("sessions_of", index.sessions_of(user)).await?;
+        let mut sessions = self.all_sessions_of(index, user).await?;
         let now = self.now();
         sessions.retain(|(_, record)| !self.lifetimes.is_over(record, now));
         Ok(sessions)
+    }
+
+    /// The same, with those that are over to this layer. To another one of the realm, or to a node with
+    /// another clock, they may not be.
+    pub(crate) async fn all_sessions_of(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
+        self.bounded("sessions_of", index.sessions_of(user)).await
     }
 
     pub(crate) async fn remove_all_of(

@@ -88,13 +88,14 @@ pub enum ErrorKind {
     NotLoaded,
     /// The response has been sent, so that a change can no longer be saved. Answered with 500.
     Sealed,
-    /// The session was ended, here or by another request. Answered with 500.
+    /// The session was ended, here or by another request, or its request never stored one. Answered with
+    /// 500.
     Ended,
     /// Another request replaced the session's token, and this request's changes were not saved. Answered with 409.
     Superseded,
     /// The value has another type than the one asked for. Answered with 500.
     WrongType,
-    /// The value cannot be written as JSON. Answered with 500.
+    /// The value cannot be written as JSON, or not be read back. Answered with 500.
     Unserializable,
     /// The session's data would exceed the layer's limit. Answered with 500.
     TooLarge,
@@ -126,12 +127,12 @@ impl ErrorKind {
             Self::Sealed => {
                 "the response is on its way, so the session can no longer change; use `Session::detach` for later changes"
             }
-            Self::Ended => "the session has been ended",
+            Self::Ended => "the session has been ended, or its request has stored none",
             Self::Superseded => {
                 "another request replaced the session's token; ask the client to try again"
             }
             Self::WrongType => "the session holds a value of another type",
-            Self::Unserializable => "the value cannot be written as JSON",
+            Self::Unserializable => "the value cannot be written as JSON, or not be read back",
             Self::TooLarge => {
                 "the session's data would be too large; keep large data elsewhere, or raise the data limit"
             }
@@ -202,8 +203,9 @@ impl SessionError {
         }
     }
 
-    /// The answer to a request that fails with this error: status, `Retry-After` for a 503, and no body. Its extensions have
-    /// the [`ErrorKind`], by which a layer further out can make a page of it.
+    /// The answer to a request that fails with this error: status, `Retry-After` for a 503, and no body. A 401 has a
+    /// `WWW-Authenticate` (RFC 9110, section 15.5.2), to which the layer adds what its transport needs. The
+    /// response's extensions have the [`ErrorKind`], by which a layer further out can make a page of it.
     ///
     /// ```
     /// # use cloakroom::SessionError;
@@ -227,8 +229,56 @@ impl SessionError {
                 http::HeaderValue::from_static("1"),
             );
         }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(http::header::WWW_AUTHENTICATE, PLAIN_CHALLENGE);
+        }
         response
     }
+
+    /// Puts this error in a response's place. What a client needs to read the answer stays, and what
+    /// inner layers have to say of their own sessions.
+    pub(crate) fn replace_response<B: Default>(&self, response: &mut http::Response<B>) {
+        let old = std::mem::replace(response, self.to_response());
+        let (mut old, _body) = old.into_parts();
+        let inner = old.extensions.remove::<SessionHeaders>();
+        let headers = response.headers_mut();
+        for (name, value) in &old.headers {
+            if stays_with_error(name) {
+                headers.append(name, value.clone());
+            }
+        }
+        for (name, value) in inner.iter().flat_map(|inner| &inner.0) {
+            headers.append(name, value.clone());
+        }
+        if let Some(inner) = inner {
+            response.extensions_mut().insert(inner);
+        }
+    }
+}
+
+/// The challenge of a 401 whose layer has not seen it.
+pub(crate) const PLAIN_CHALLENGE: http::HeaderValue = http::HeaderValue::from_static("Cookie");
+
+/// The headers that a session layer has set, in the extensions of its response: a layer further out that
+/// puts an error in the response's place has to keep them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionHeaders(pub(crate) Vec<(http::HeaderName, http::HeaderValue)>);
+
+/// Without CORS headers, no script of another site could read the error. The others say how to treat the
+/// site, whatever it answers. All else is about the answer that is replaced.
+fn stays_with_error(name: &http::HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("access-control-")
+        || name.starts_with("cross-origin-")
+        || matches!(
+            name,
+            "vary"
+                | "timing-allow-origin"
+                | "strict-transport-security"
+                | "x-content-type-options"
+                | "x-request-id"
+                | "traceparent"
+        )
 }
 
 impl From<ErrorKind> for SessionError {

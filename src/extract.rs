@@ -6,7 +6,7 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::error::{ErrorKind, SessionError};
+use crate::error::SessionError;
 use crate::record::UserId;
 use crate::report;
 use crate::session::Session;
@@ -38,9 +38,11 @@ impl<S: Sync> OptionalFromRequestParts<S> for Session {
     }
 }
 
-/// The user who is logged in: an extractor that answers 401 where nobody is.
+/// The user who is logged in: an extractor that answers 401 where nobody is. Where a parallel request has
+/// just replaced the client's token, it answers 409: see
+/// [`Session::require_user`](crate::Session::require_user).
 ///
-/// `Option<CurrentUser>` is `None` there instead.
+/// `Option<CurrentUser>` is `None` in both cases instead.
 ///
 /// ```
 /// use cloakroom::CurrentUser;
@@ -69,10 +71,7 @@ impl<S: Sync> FromRequestParts<S> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, SessionError> {
         let session = <Session as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        match session.user()? {
-            Some(user) => Ok(Self(user)),
-            None => Err(ErrorKind::NotLoggedIn.into()),
-        }
+        session.require_user().map(Self)
     }
 }
 

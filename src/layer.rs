@@ -9,9 +9,11 @@ use tower_layer::Layer;
 
 use crate::clock::{Clock, SystemClock};
 use crate::cookie::Attributes;
-use crate::engine::{Engine, Loading, Queues, UserLimit, WhenFull};
+use crate::engine::{Engine, Loading, Queues, UserLimit, Warned, WhenFull};
 use crate::error::{BoxError, ConfigError};
 use crate::lifetime::Lifetimes;
+use crate::outcome::CommitRule;
+use crate::record::Realm;
 use crate::service::SessionService;
 use crate::store::{SessionStore, UserIndex};
 use crate::token::{Keys, Random, Signer};
@@ -76,6 +78,8 @@ impl<St: SessionStore> SessionLayer<St> {
             loading: Loading::default(),
             clear_site_data: false,
             user_limit: None,
+            realm: None,
+            commit_rule: CommitRule::default(),
             clock: Arc::new(SystemClock),
             random: Random::default(),
         }
@@ -142,6 +146,8 @@ impl<St, S> Layer<S> for SessionLayer<St> {
 /// | [`touch_interval`](Self::touch_interval) | a tenth of the idle timeout |
 /// | [`store_timeout`](Self::store_timeout), [`commit_timeout`](Self::commit_timeout) | 5 seconds, 10 seconds |
 /// | [`data_limit`](Self::data_limit) | 64 KiB |
+/// | [`realm`](Self::realm) | the cookie's name |
+/// | [`commit_when`](Self::commit_when) | no 5xx, no 408, no gRPC error |
 ///
 /// ```
 /// use std::time::Duration;
@@ -169,12 +175,17 @@ pub struct SessionLayerBuilder<St> {
     loading: Loading,
     clear_site_data: bool,
     user_limit: Option<UserLimit>,
+    realm: Option<String>,
+    commit_rule: CommitRule,
     clock: Arc<dyn Clock>,
     random: Random,
 }
 
 impl<St: SessionStore> SessionLayerBuilder<St> {
-    /// The cookie's name. Tokens are bound to it, and layers of one name share a request's session.
+    /// The cookie's name. Tokens are bound to it, and so are users, unless a [`realm`](Self::realm) is set.
+    ///
+    /// A layer inside of another one has a session of its own. Only clones of one layer share a request's
+    /// session.
     pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
         self.attributes.name = name.into();
         self
@@ -225,7 +236,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
         self
     }
 
-    /// Whether the cookie is kept apart for each site that embeds this one (CHIPS).
+    /// Whether the cookie is kept apart for each site that embeds this one (CHIPS). It is for frames in other
+    /// sites, where browsers send only cookies with `same_site(SameSite::None)`.
     pub fn partitioned(mut self, partitioned: bool) -> Self {
         self.attributes.partitioned = partitioned;
         self
@@ -340,6 +352,60 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
         self
     }
 
+    /// Whose users this layer's users are. By default it is the cookie's name.
+    ///
+    /// Layers on one store that have the same realm have the same users: a site and its mobile API, say. Then
+    /// [`Sessions::revoke_all`](crate::Sessions::revoke_all) and
+    /// [`max_sessions_per_user`](Self::max_sessions_per_user) reach a user's sessions of both. Give them the
+    /// same timeouts: a session that is over by a layer's own is not listed or counted by it. Layers of
+    /// different realms, as for customers and for operators, do not touch each other's sessions, even where
+    /// two users have the same id.
+    ///
+    /// Another realm logs everybody out: what the old one's users have is no session to the layer.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey, Transport};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (store, key) = (std::sync::Arc::new(MemoryStore::new()), SigningKey::generate()?);
+    /// let site = SessionLayer::builder(store.clone(), key.clone()).realm("customers").build()?;
+    /// let api = SessionLayer::builder(store, key)
+    ///     .cookie_name("api")
+    ///     .transport(Transport::Bearer)
+    ///     .secure(false) // the cookie is not in use, and its name has no `__Host-`
+    ///     .realm("customers")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn realm(mut self, realm: impl Into<String>) -> Self {
+        self.realm = Some(realm.into());
+        self
+    }
+
+    /// Says which responses are those of a handler that succeeded, so that its changes are written. Changes
+    /// of other requests are dropped, except that a session that was ended stays ended. Each drop is an event.
+    ///
+    /// By default a handler fails with a status of 5xx, with a 408 (as of a `TimeoutLayer` inside of this
+    /// layer, which gives up midway), and with a `grpc-status` header that is not 0. A gRPC status in the
+    /// trailers comes after the head of the response, and too late. Where the inner service itself fails, its
+    /// changes are always dropped.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A handler that answers with any error has not done what it should.
+    /// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    ///     .commit_when(|response| response.status.is_success() || response.status.is_redirection())
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn commit_when(
+        mut self,
+        succeeded: impl Fn(&http::response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.commit_rule = CommitRule::Own(Arc::new(succeeded));
+        self
+    }
+
     /// The clock by which sessions expire; the system's by default.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -394,7 +460,11 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
                 "nobody could log in",
             ));
         }
-        let carrier = Carrier::new(self.transport, &self.attributes)?;
+        let realm = match &self.realm {
+            Some(name) => Realm::named(name)?,
+            None => Realm::of_cookie(&self.attributes.name),
+        };
+        let carrier = Carrier::new(self.transport, &self.attributes, &realm)?;
         let engine = Engine {
             store: self.store.clone(),
             signer: Signer::new(&self.keys, carrier.name()),
@@ -408,6 +478,9 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             loading: self.loading,
             clear_site_data: self.clear_site_data,
             user_limit: self.user_limit,
+            realm,
+            commit_rule: self.commit_rule,
+            warned: Warned::default(),
             queues: Queues::new(),
         };
         Ok(SessionLayer {

@@ -22,7 +22,7 @@
 //! ```text
 //! Cookie: __Host-session=…
 //!   │ parse every cookie of that name, verify the signature
-//!   │ none, a bad one, or two different good ones: a visitor, and the store is not asked
+//!   │ none, or a bad one: a visitor, and the store is not asked
 //!   ▼
 //! store.load(record id)    missing, expired, or another secret: a visitor
 //!   │                      down or too slow: 503, and never "logged out"
@@ -75,8 +75,8 @@
 //! # What it says
 //!
 //! Events through `tracing`, target `cloakroom`, each with a field `event`: `created`, `loaded`, `regenerated`, `destroyed`,
-//! `expired`, `rejected` (and why), `conflict`, `dropped_write`, `corrupt_record`, `store_error`, `refused`. The spans are
-//! `session_load` and `session_commit`. With the feature `metrics`, the counter `cloakroom_events_total` has them by the label
+//! `expired`, `rejected` (and why), `conflict`, `dropped_write` (and why), `corrupt_record`, `store_error`, `refused`, `evicted`,
+//! `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`. With the feature `metrics`, the counter `cloakroom_events_total` has them by the label
 //! `event`, and the histogram `cloakroom_store_seconds` has the store's calls by `operation`. A record id may stand in them; a
 //! token, its secret or session data never does.
 //!
@@ -104,6 +104,7 @@ mod extract;
 mod key;
 mod layer;
 mod lifetime;
+mod outcome;
 mod record;
 mod report;
 mod service;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::ConfigError;
-use crate::record::Record;
+use crate::record::{Content, Record};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -12,6 +12,9 @@ const DAY: u64 = 24 * HOUR;
 
 /// The longest that a browser keeps a cookie (RFC 6265bis, section 5.5).
 const MAX_COOKIE_AGE: Duration = Duration::from_secs(400 * DAY);
+
+/// How far the clocks of nodes differ that are well kept.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(MINUTE);
 
 /// How long a session lasts without a request, and at all.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +109,11 @@ impl Lifetimes {
             .unwrap_or_else(|| self.timeouts(remember).idle / 10)
     }
 
+    /// The idle timeout as a record keeps it.
+    pub(crate) fn idle_millis(&self, remember: bool) -> u64 {
+        u64::try_from(self.timeouts(remember).idle.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The expiry of a session that is active now.
     pub(crate) fn expiry(&self, remember: bool, now: Timestamp) -> Timestamp {
         now + self.timeouts(remember).idle
@@ -126,6 +134,25 @@ impl Lifetimes {
         now >= self.ends_at(record)
     }
 
+    /// Whether so little of the idle timeout is left that a slow request could outlive the session.
+    pub(crate) fn is_nearly_over(&self, record: &Record, now: Timestamp) -> bool {
+        record.expires_at().since(now) < self.reserve(record.content().remember)
+    }
+
+    /// The time by which a request's session is live or over: now. A request whose session was nearly
+    /// over when it came counts from its arrival, for as long as a reserve.
+    pub(crate) fn as_of(&self, remember: bool, was_nearly_over: bool, now: Timestamp) -> Timestamp {
+        match was_nearly_over {
+            true => now.before(self.reserve(remember)),
+            false => now,
+        }
+    }
+
+    /// A third of the idle timeout: what a request has at least until its session is over.
+    fn reserve(&self, remember: bool) -> Duration {
+        self.timeouts(remember).idle / 3
+    }
+
     /// When the session was last active, within a touch interval.
     pub(crate) fn last_seen(&self, record: &Record) -> Timestamp {
         let content = record.content();
@@ -135,17 +162,24 @@ impl Lifetimes {
             .max(content.created_at)
     }
 
-    /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later expiry than the timeout
-    /// gives comes from a layer with a longer one, and moves back.
-    pub(crate) fn renewal(
-        &self,
-        remember: bool,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let renewed = self.expiry(remember, now);
-        let moves = renewed.distance(expires_at);
-        (moves > Duration::ZERO && moves >= self.touch_interval(remember)).then_some(renewed)
+    /// Where activity now moves the expiry to, or `None` where that is not worth a write. A later
+    /// expiry than the timeout gives comes from a layer with a longer one, and moves back.
+    pub(crate) fn renewal(&self, record: &Content, now: Timestamp) -> Option<Timestamp> {
+        let renewed = self.expiry(record.remember, now);
+        // The session was used in the future: the clock here is behind, or the other one is ahead. Where
+        // it is this one, an expiry that moves back would end the session for all others.
+        if renewed < record.expires_at && record.was_used_after(now) {
+            return None;
+        }
+        let moves = renewed.distance(record.expires_at);
+        let is_due = moves > Duration::ZERO && moves >= self.touch_interval(record.remember);
+        is_due.then_some(renewed)
+    }
+
+    /// Whether a login is too long ago. One that lies ahead was dated by another clock than the one
+    /// here, and nobody knows how old it is; nodes may differ a little.
+    pub(crate) fn is_login_too_old(at: Timestamp, max_age: Duration, now: Timestamp) -> bool {
+        now.since(at) > max_age || at.since(now) > CLOCK_DIFFERENCE
     }
 
     /// The cookie's Max-Age in seconds, or `None` for one that ends with the browser.

@@ -1,16 +1,20 @@
 //! [`Record`]: what the store keeps of a session, and its encoding.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
 use crate::data::Data;
-use crate::error::{ErrorKind, SessionError};
+use crate::error::{ConfigError, ErrorKind, SessionError};
 use crate::report;
 use crate::token::{RecordId, SecretHash};
 
@@ -41,48 +45,161 @@ impl Version {
 
 /// Who a session belongs to: the application's own id of a user, as text of 1 to 255 bytes, none of them NUL.
 ///
+/// A store gets it with the realm of the layer before it, as `realm:user`. To the store it is one text of
+/// at most [`STORED_LEN`](Self::STORED_LEN) bytes.
+///
 /// ```
 /// use cloakroom::UserId;
 ///
 /// assert_eq!(UserId::from(42_i64), UserId::from("42"));
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct UserId(Arc<str>);
+#[derive(Clone)]
+pub struct UserId {
+    text: Arc<str>,
+    /// Where the id begins: a clone without its realm shares the text with the one that has it.
+    start: usize,
+}
 
 impl UserId {
     const MAX_LEN: usize = 255;
 
+    /// The most bytes that a store has to keep of one: those of the realm, of a colon, and of the id.
+    pub const STORED_LEN: usize = Realm::MAX_LEN + 1 + Self::MAX_LEN;
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.text.get(self.start..).unwrap_or_default()
     }
 
     pub(crate) fn check(&self) -> Result<(), SessionError> {
         // PostgreSQL has no NUL in a text.
-        match self.0.len() {
-            1..=Self::MAX_LEN if !self.0.contains('\0') => Ok(()),
+        match self.as_str().len() {
+            1..=Self::MAX_LEN if !self.as_str().contains('\0') => Ok(()),
             _ => Err(ErrorKind::InvalidUserId.into()),
         }
+    }
+
+    /// The id that the application knows.
+    pub(crate) fn without_realm(&self) -> Self {
+        let realm = self.as_str().find(':').map_or(0, |colon| colon + 1);
+        Self {
+            text: self.text.clone(),
+            start: self.start + realm,
+        }
+    }
+}
+
+impl PartialEq for UserId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for UserId {}
+
+impl PartialOrd for UserId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for UserId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for UserId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Serialize for UserId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(String::deserialize(deserializer)?))
+    }
+}
+
+/// Whose users a layer's users are: two layers of one realm have the same users.
+#[derive(Clone, Debug)]
+pub(crate) struct Realm(Arc<str>);
+
+impl Realm {
+    const MAX_LEN: usize = 64;
+
+    /// The realm that the application named.
+    pub(crate) fn named(name: &str) -> Result<Self, ConfigError> {
+        let is_good =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+        match name.len() {
+            1..=Self::MAX_LEN if name.bytes().all(is_good) => Ok(Self(name.into())),
+            _ => Err(ConfigError::new(
+                "realm",
+                "it must be 1 to 64 ASCII letters, digits or signs such as - and _, without a colon",
+            )),
+        }
+    }
+
+    /// The realm of a layer that names none, by its cookie's name.
+    pub(crate) fn of_cookie(name: &str) -> Self {
+        match name.len() {
+            0..=Self::MAX_LEN => Self(name.into()),
+            // Another long name has another hash.
+            _ => {
+                let hash = Sha256::digest(name);
+                Self(
+                    hash.iter()
+                        .map(|byte| format!("{byte:02x}"))
+                        .collect::<String>()
+                        .into(),
+                )
+            }
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    /// A user of this realm, as a store gets it.
+    pub(crate) fn qualify(&self, user: &UserId) -> UserId {
+        UserId::from(format!("{}:{user}", self.0))
+    }
+
+    /// Whether a user, as a store has it, is of this realm.
+    pub(crate) fn has(&self, user: &UserId) -> bool {
+        let rest = user.as_str().strip_prefix(&*self.0);
+        rest.is_some_and(|rest| rest.starts_with(':'))
     }
 }
 
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UserId({:?})", &*self.0)
+        write!(f, "UserId({:?})", self.as_str())
     }
 }
 
 impl AsRef<str> for UserId {
     fn as_ref(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
@@ -90,12 +207,15 @@ macro_rules! user_id_from {
     ($($text:ty),*; $($number:ty),*) => {
         $(impl From<$text> for UserId {
             fn from(id: $text) -> Self {
-                Self(id.into())
+                Self {
+                    text: id.into(),
+                    start: 0,
+                }
             }
         })*
         $(impl From<$number> for UserId {
             fn from(id: $number) -> Self {
-                Self(id.to_string().into())
+                Self::from(id.to_string())
             }
         }
         impl From<&$number> for UserId {
@@ -210,14 +330,20 @@ pub(crate) struct Content {
     pub(crate) login: Option<Login>,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// The idle timeout, in milliseconds, of the layer that wrote the record. With the expiry it tells when
+    /// the session was last used, by the clock of the node where it was.
+    pub(crate) idle_timeout: u64,
     /// When the token was last replaced by another.
     pub(crate) token_replaced_at: Option<Timestamp>,
     pub(crate) remember: bool,
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) data: Data,
-    /// What Memcached calls the version that was loaded. It spares a write the question.
+    /// See [`Record::keeps_later_expiry`]. It belongs to a write, and is not stored.
+    pub(crate) keeps_later_expiry: bool,
+    /// What Memcached calls the version that was loaded, and its expiry. It spares a write the
+    /// question.
     #[cfg(feature = "memcached")]
-    pub(crate) loaded_cas: Option<(Version, u64)>,
+    pub(crate) loaded_cas: Option<(Version, u64, Timestamp)>,
 }
 
 /// A record's JSON. It is written from borrowed parts and read into owned ones, and nobody else can do either: the checksum
@@ -230,6 +356,8 @@ struct Encoded<L, T, D> {
     login: Option<L>,
     created_at: Timestamp,
     expires_at: Timestamp,
+    #[serde(default)]
+    idle_timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_replaced_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -245,6 +373,14 @@ struct EncodedClient<T> {
     user_agent: Option<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<T>,
+}
+
+impl Content {
+    /// Whether the session was last used after `now`, by another node's clock.
+    pub(crate) fn was_used_after(&self, now: Timestamp) -> bool {
+        let idle_timeout = Duration::from_millis(self.idle_timeout);
+        self.expires_at.before(idle_timeout) > now
+    }
 }
 
 impl Record {
@@ -288,10 +424,21 @@ impl Record {
     }
 
     pub(crate) fn set_expires_at(&mut self, expires_at: Timestamp) {
-        Arc::make_mut(&mut self.0).expires_at = expires_at;
+        let content = Arc::make_mut(&mut self.0);
+        content.expires_at = expires_at;
+        content.keeps_later_expiry = false;
     }
 
-    /// The user that the session is filed under, once one has logged in.
+    /// Whether a [`replace`](crate::SessionStore::replace) with this record leaves a stored expiry as it is
+    /// that is later than this record's. The request that writes it is no use of the session. A click may
+    /// have moved the expiry since the request has read it, and that must not be undone.
+    #[must_use]
+    pub fn keeps_later_expiry(&self) -> bool {
+        self.0.keeps_later_expiry
+    }
+
+    /// The user that the session is filed under, once one has logged in: with the layer's realm, as
+    /// `realm:user`.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.0.login.as_ref().map(|login| &login.user)
@@ -314,6 +461,7 @@ impl Record {
             login: content.login.as_ref(),
             created_at: content.created_at,
             expires_at: content.expires_at,
+            idle_timeout: content.idle_timeout,
             token_replaced_at: content.token_replaced_at,
             remember: content.remember,
             client,
@@ -373,6 +521,7 @@ impl Record {
             login: encoded.login,
             created_at: encoded.created_at,
             expires_at: encoded.expires_at,
+            idle_timeout: encoded.idle_timeout,
             token_replaced_at: encoded.token_replaced_at,
             remember: encoded.remember,
             client: encoded.client.map(|client| {
@@ -382,6 +531,7 @@ impl Record {
                 })
             }),
             data: encoded.data,
+            keeps_later_expiry: false,
             #[cfg(feature = "memcached")]
             loaded_cas: None,
         }))

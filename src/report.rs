@@ -6,6 +6,7 @@ use std::error::Error as _;
 use tracing::Span;
 
 use crate::error::{ErrorKind, SessionError, StoreError};
+use crate::outcome::DropReason;
 use crate::token::{RecordId, Rejected};
 
 macro_rules! event {
@@ -48,9 +49,45 @@ pub(crate) fn expired(id: RecordId) {
 pub(crate) fn rejected(reason: Rejected) {
     let reason = match reason {
         Rejected::BadSignature => "bad signature",
-        Rejected::Ambiguous => "two different tokens",
+        Rejected::TooMany => "too many different tokens",
     };
     event!(debug, "rejected", reason, "session token rejected");
+}
+
+/// The client presented two tokens, and each leads to a live session.
+pub(crate) fn ambiguous(name: &str) {
+    event!(
+        warn,
+        "rejected",
+        cookie = name,
+        reason = "two different tokens",
+        "a request came with the tokens of two live sessions and counts as a visitor's; this follows a \
+         change of the cookie's path or domain, or somebody planted one: ask the user to delete the \
+         site's cookies"
+    );
+}
+
+/// A browser will drop the cookie that it is about to get.
+pub(crate) fn insecure_origin(name: &str) {
+    event!(
+        warn,
+        "insecure_origin",
+        cookie = name,
+        "a browser on plain HTTP gets a Secure cookie, which it drops: serve the site over HTTPS, or \
+         set `secure(false)` for development; this is said once"
+    );
+}
+
+/// Two layers read and set the same cookie, or the same header.
+pub(crate) fn rival_layer(name: &str) {
+    event!(
+        warn,
+        "rival_layer",
+        cookie = name,
+        "a session layer is inside of another one with the same cookie or header: each takes the \
+         other's token for a bad one; use clones of one layer, or another `cookie_name` or transport; \
+         this is said once"
+    );
 }
 
 /// The token is well signed, but no session has it.
@@ -62,8 +99,18 @@ pub(crate) fn conflict(id: RecordId) {
     event!(debug, "conflict", record = %id, "a parallel request changed the session; applying the changes again");
 }
 
-pub(crate) fn dropped_write(id: RecordId, reason: &'static str) {
-    event!(info, "dropped_write", record = %id, reason, "session changes dropped");
+/// What a request did is not written. `login` says that a login was among it.
+pub(crate) fn dropped_write(id: Option<RecordId>, login: bool, reason: DropReason) {
+    let record = id.as_ref().map(tracing::field::display);
+    let reason = reason.as_str();
+    event!(
+        info,
+        "dropped_write",
+        record,
+        login,
+        reason,
+        "session changes dropped"
+    );
 }
 
 pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
@@ -119,5 +166,22 @@ impl Stopwatch {
         #[cfg(feature = "metrics")]
         metrics::histogram!("cloakroom_store_seconds", "operation" => operation)
             .record(self.started.elapsed());
+    }
+}
+
+/// Of the memory store, which was full. Each is a line for those who look closely; that it happens
+/// at all is a warning, which is not repeated as often as a flood of bots could have it.
+#[cfg(feature = "memory")]
+pub(crate) fn evicted(id: RecordId, count: u64) {
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "evicted",
+            record = %id,
+            count,
+            "the memory store is full: visitors' sessions make room for new ones"
+        );
+    } else {
+        event!(debug, "evicted", record = %id, count, "visitor's session evicted");
     }
 }

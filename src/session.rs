@@ -1,21 +1,27 @@
 //! [`Session`]: what a handler holds.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Extensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use crate::change::{self, ChangeSet, Identity};
 use crate::clock::Timestamp;
-use crate::commit::{Activity, Ended, Pending, commit};
+use crate::commit::{Activity, Ended, Pending, commit, touch};
 use crate::data::{Data, Entry};
 use crate::engine::{Base, Engine, Found, Loaded};
 use crate::error::{ErrorKind, SessionError};
 use crate::key::SessionKey;
+use crate::lifetime::Lifetimes;
+use crate::outcome::DropReason;
 use crate::record::{Client, Login, Record, UserId};
 use crate::report;
 use crate::token::{Presented, RecordId, Verified};
@@ -23,8 +29,9 @@ use crate::token::{Presented, RecordId, Verified};
 /// The session of a request.
 ///
 /// It is an extractor, and a handle: clones are the same session. Reads see this request's changes at once; the layer writes
-/// them to the store after the handler, before the response's head leaves. Where the handler answers with a 5xx status, they
-/// are dropped, except that a session that was ended stays ended.
+/// them to the store after the handler, before the response's head leaves. Where the handler fails, they are dropped,
+/// except that a session that was ended stays ended. A handler fails with a status of 5xx or 408 and with
+/// a gRPC error, or as [`commit_when`](crate::SessionLayerBuilder::commit_when) says.
 ///
 /// A visitor has an empty session that is stored nowhere until something is put into it.
 ///
@@ -42,9 +49,19 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     engine: Arc<Engine>,
-    /// The session of a layer further out, of another name.
+    /// The session of another layer further out.
     outer: Option<Session>,
+    client: ClientFacts,
     state: Mutex<State>,
+}
+
+/// What a request shows of its client, besides a good token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClientFacts {
+    /// It presented something as its token, good or not.
+    pub(crate) presents_token: bool,
+    /// It is a browser that came over plain HTTP, from another host than its own.
+    pub(crate) is_on_plain_http: bool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +79,10 @@ struct State {
     /// Whether the response depends on the session.
     looked_at: bool,
     clears_site_data: bool,
+    /// Whether the layer has done with the session: what the request did is stored, or never will be.
+    is_settled: bool,
+    /// Who waits for that.
+    waiting: Option<Arc<Notify>>,
 }
 
 /// How far a session is in its request.
@@ -99,6 +120,18 @@ impl State {
         self.changes.login().or(of_base)
     }
 
+    fn settle(&mut self) {
+        self.is_settled = true;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.notify_waiters();
+        }
+    }
+
+    /// Whether the handler sees this entry already.
+    fn has(&self, entry: &Entry) -> bool {
+        self.data().and_then(|data| data.get(entry.key())) == Some(entry)
+    }
+
     /// The data as the handler sees it, to be changed.
     fn data_mut(&mut self) -> &mut Data {
         self.revision += 1;
@@ -121,17 +154,28 @@ impl State {
         Ok(())
     }
 
-    /// Whether there is a change to write.
-    fn is_changed(&self) -> bool {
+    /// Whether there is something to write besides the data.
+    fn changes_more_than_data(&self) -> bool {
         let base = self.base().map(|base| &base.record);
-        self.ended.is_some() || !self.changes.is_empty(base)
+        self.ended.is_some() || self.changes.changes_more_than_data(base)
+    }
+
+    /// Whether the data differs from what the request came with. Changes that cancel each other out
+    /// are recorded all the same: applied to newer data, they may not.
+    fn changes_data(&self) -> bool {
+        match (&self.data, self.base()) {
+            (None, _) => false,
+            (Some(data), None) => !data.is_empty(),
+            (Some(data), Some(base)) => *data != base.record.content().data,
+        }
     }
 
     /// What there is to write, with these changes.
-    fn pending(&self, changes: ChangeSet) -> Pending {
+    fn pending(&self, changes: ChangeSet, changes_data: bool) -> Pending {
         Pending {
             ended: self.ended,
             found: self.found.clone(),
+            changes_data,
             changes,
             data: self.data.clone(),
             activity: self.activity,
@@ -139,7 +183,17 @@ impl State {
     }
 
     /// Goes on with nothing, and drops what was changed so far.
-    fn leave(&mut self, how: impl FnOnce(RecordId) -> Ended) {
+    fn leave(
+        &mut self,
+        reason: DropReason,
+        how: impl FnOnce(RecordId) -> Ended,
+    ) -> Option<Dropped> {
+        let login = self.changes.login().is_some();
+        let dropped = (login || self.changes_data()).then(|| Dropped {
+            id: self.base().map(|base| base.token.id),
+            login,
+            reason,
+        });
         if let Some(base) = self.base() {
             self.ended = Some(how(base.token.id));
             self.found = Found::Nothing;
@@ -147,52 +201,83 @@ impl State {
         self.changes = ChangeSet::default();
         self.data = None;
         self.revision += 1;
+        dropped
     }
 
-    fn end(&mut self) {
-        self.leave(Ended::Explicitly);
+    fn end(&mut self, client: ClientFacts) -> Option<Dropped> {
+        let dropped = self.leave(DropReason::EndedByRequest, Ended::Explicitly);
         self.ended = match self.ended {
             Some(Ended::BySwitch(id)) => Some(Ended::Explicitly(id)),
             None if matches!(self.found, Found::Overtaken(_)) => Some(Ended::InVain),
+            None if client.presents_token => Some(Ended::DeadToken),
             ended => ended,
         };
+        dropped
     }
 
     /// Leaves the last user's session to the next one. What is known of the browser holds for both.
-    fn switch_user(&mut self) {
-        let ChangeSet {
-            remember, client, ..
-        } = std::mem::take(&mut self.changes);
-        self.leave(Ended::BySwitch);
+    fn switch_user(&mut self) -> Option<Dropped> {
+        let remember = self.changes.remember.take();
+        let client = self.changes.client.take();
+        let dropped = self.leave(DropReason::OtherUser, Ended::BySwitch);
         self.changes.remember = remember;
         self.changes.client = client;
+        dropped
+    }
+}
+
+/// Changes that a request has made and dropped. They are reported once no lock is held, since what
+/// listens to events is code of the application.
+#[must_use]
+struct Dropped {
+    id: Option<RecordId>,
+    login: bool,
+    reason: DropReason,
+}
+
+impl Dropped {
+    fn report(dropped: Option<Self>) {
+        if let Some(Self { id, login, reason }) = dropped {
+            report::dropped_write(id, login, reason);
+        }
     }
 }
 
 impl Session {
     /// The session of a request that presents `presented`, which is verified and loaded by [`load`](Self::load).
-    pub(crate) fn unloaded(engine: Arc<Engine>, outer: Option<Self>, presented: Presented) -> Self {
+    pub(crate) fn unloaded(
+        engine: Arc<Engine>,
+        outer: Option<Self>,
+        client: ClientFacts,
+        presented: Presented,
+    ) -> Self {
         let state = State {
             phase: Phase::Unloaded(presented),
             ..State::default()
         };
-        Self::new(engine, outer, state)
+        Self::new(engine, outer, client, state)
     }
 
     /// The session of a request that starts from what was found.
-    pub(crate) fn loaded(engine: Arc<Engine>, outer: Option<Self>, found: Found) -> Self {
+    pub(crate) fn loaded(
+        engine: Arc<Engine>,
+        outer: Option<Self>,
+        client: ClientFacts,
+        found: Found,
+    ) -> Self {
         let state = State {
             found,
             ..State::default()
         };
-        Self::new(engine, outer, state)
+        Self::new(engine, outer, client, state)
     }
 
-    fn new(engine: Arc<Engine>, outer: Option<Self>, state: State) -> Self {
+    fn new(engine: Arc<Engine>, outer: Option<Self>, client: ClientFacts, state: State) -> Self {
         let state = Mutex::new(state);
         Self(Arc::new(Inner {
             engine,
             outer,
+            client,
             state,
         }))
     }
@@ -227,6 +312,29 @@ impl Session {
         &self.0.engine
     }
 
+    /// Fails where the session can no longer change.
+    pub(crate) fn check_open(&self) -> Result<(), SessionError> {
+        self.write().map(drop)
+    }
+
+    pub(crate) fn client(&self) -> ClientFacts {
+        self.0.client
+    }
+
+    /// Whether the client holds a token that leads to no session.
+    pub(crate) fn has_dead_token(&self) -> bool {
+        self.0.client.presents_token && self.state().base().is_none()
+    }
+
+    pub(crate) fn has_outer(&self) -> bool {
+        self.0.outer.is_some()
+    }
+
+    /// This session and those of the layers further out, from the innermost on.
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |session| session.0.outer.as_ref())
+    }
+
     /// The session that the layer put into a request.
     ///
     /// Handlers of Axum have it as an extractor; this is for other services. With several layers it is the innermost one's
@@ -253,7 +361,8 @@ impl Session {
             .ok_or_else(|| ErrorKind::MissingLayer.into())
     }
 
-    /// The session of the layer with this cookie name, where several layers are around a handler.
+    /// The session of the layer with this cookie name, where several layers are around a handler. Of two
+    /// with the same name, it is the inner one's.
     ///
     /// ```
     /// # use cloakroom::{Session, SessionError};
@@ -265,11 +374,9 @@ impl Session {
     /// ```
     #[must_use]
     pub fn named(&self, cookie_name: &str) -> Option<Self> {
-        let mut session = self;
-        while session.0.engine.carrier.name() != cookie_name {
-            session = session.0.outer.as_ref()?;
-        }
-        Some(session.clone())
+        self.chain()
+            .find(|session| session.0.engine.carrier.name() == cookie_name)
+            .cloned()
     }
 
     /// Loads the session, where a lazy layer has not done so yet. The extractors do this by themselves.
@@ -292,7 +399,7 @@ impl Session {
 
     async fn load_presented(&self, presented: Presented) -> Result<(), SessionError> {
         let found = match self.0.engine.verify(&presented) {
-            Some(token) => self.0.engine.find(token).await?,
+            Some(tokens) => self.0.engine.find(tokens).await?,
             None => Found::Nothing,
         };
         let mut state = self.state();
@@ -329,12 +436,19 @@ impl Session {
         entry.map(|entry| entry.value()).transpose()
     }
 
-    /// Puts a value under a key, in place of the one that is there. An equal value is no change.
+    /// Puts a value under a key, in place of the one that is there. An equal value is no change, and is not
+    /// written.
+    ///
+    /// The order of a map's keys does not count, so that an equal `HashMap` is no change. Keep what has an
+    /// order in a list. A `HashSet` becomes a list, whose order does, so that an
+    /// equal one may be written again: use a `BTreeSet`. JSON has one `null`, so that `Some(None)` and
+    /// `Some(())` come back as `None`.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`] where the session's data would exceed the layer's limit, and
-    /// [`ErrorKind::Unserializable`] where the value cannot be JSON; the session stays as it was.
+    /// [`ErrorKind::Unserializable`] where the value cannot be JSON, or could not be read back: a NaN or an
+    /// infinity anywhere in it, or more than 127 levels of lists and maps. The session stays as it was.
     /// [`ErrorKind::Sealed`] after the response.
     ///
     /// ```
@@ -351,12 +465,7 @@ impl Session {
         let key = key.name();
         let entry = Entry::new(key, &value)?;
         let mut state = self.write()?;
-        let is_equal = state.entry(key).is_some_and(|old| old == entry);
-        // After an `update` of this request it is a change, even so: a parallel write would have that computed anew.
-        if is_equal && !state.changes.changes_key(key) {
-            return Ok(());
-        }
-        if !is_equal {
+        if !state.has(&entry) {
             state.put(entry.clone(), self.0.engine.data_limit)?;
         }
         state.changes.insert(entry);
@@ -396,10 +505,10 @@ impl Session {
             if state.revision != revision {
                 continue;
             }
-            if old.is_none_or(|old| old != new) {
+            if old.as_ref() != Some(&new) {
                 state.put(new.clone(), self.0.engine.data_limit)?;
-                state.changes.update(new, compute);
             }
+            state.changes.update(new, compute);
             return Ok(value);
         }
     }
@@ -426,17 +535,17 @@ impl Session {
                 let state = self.write()?;
                 (state.entry(key), state.revision)
             };
-            let Some(old) = old else {
-                return Ok(None);
-            };
-            let value = old.value()?;
+            let value = old.map(|old| old.value()).transpose()?;
             let mut state = self.write()?;
-            // Another task of the request may have taken it meanwhile.
-            if state.revision == revision {
-                state.data_mut().remove(key);
-                state.changes.remove(key);
-                return Ok(Some(value));
+            // Another task of the request may have changed it since.
+            if state.revision != revision {
+                continue;
             }
+            if value.is_some() {
+                state.data_mut().remove(key);
+            }
+            state.changes.remove(key);
+            return Ok(value);
         }
     }
 
@@ -456,8 +565,8 @@ impl Session {
         let mut state = self.write()?;
         if state.data().is_some_and(|data| !data.is_empty()) {
             *state.data_mut() = Data::default();
-            state.changes.clear();
         }
+        state.changes.clear();
         Ok(())
     }
 
@@ -527,12 +636,14 @@ impl Session {
     pub fn log_in(&self, user: impl Into<UserId>) -> Result<(), SessionError> {
         let user = user.into();
         user.check()?;
+        let user = self.0.engine.realm.qualify(&user);
         let now = self.0.engine.now();
         let mut state = self.write()?;
-        if state.login().is_some_and(|login| login.user != user) {
-            state.switch_user();
-        }
+        let is_other = state.login().is_some_and(|login| login.user != user);
+        let dropped = if is_other { state.switch_user() } else { None };
         state.changes.identity = Identity::LogIn(Login { user, at: now });
+        drop(state);
+        Dropped::report(dropped);
         Ok(())
     }
 
@@ -557,8 +668,10 @@ impl Session {
     /// ```
     pub fn log_out(&self) -> Result<(), SessionError> {
         let mut state = self.write()?;
-        state.end();
+        let dropped = state.end(self.0.client);
         state.clears_site_data = true;
+        drop(state);
+        Dropped::report(dropped);
         Ok(())
     }
 
@@ -576,7 +689,8 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn destroy(&self) -> Result<(), SessionError> {
-        self.write()?.end();
+        let dropped = self.write()?.end(self.0.client);
+        Dropped::report(dropped);
         Ok(())
     }
 
@@ -602,6 +716,9 @@ impl Session {
 
     /// This request does not count as use of the session: for polling, which would keep a session alive until its absolute
     /// timeout.
+    ///
+    /// Call it in the first second of the handler. The layer touches a session that is nearly over once its
+    /// handler has waited for so long, since a slow request could outlive it.
     ///
     /// # Errors
     ///
@@ -675,7 +792,40 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn user(&self) -> Result<Option<UserId>, SessionError> {
-        Ok(self.read()?.login().map(|login| login.user.clone()))
+        let state = self.read()?;
+        Ok(state.login().map(|login| login.user.without_realm()))
+    }
+
+    /// Who is logged in, where somebody has to be. The extractor [`CurrentUser`](crate::CurrentUser) asks
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotLoggedIn`] for a visitor. [`ErrorKind::Superseded`] where a parallel request has just
+    /// replaced the token: its client may be logged in, and shall ask again with the new token. Others as
+    /// [`id`](Self::id).
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session) -> Result<(), SessionError> {
+    /// let user = session.require_user()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn require_user(&self) -> Result<UserId, SessionError> {
+        self.require_login(|login| Ok(login.user.without_realm()))
+    }
+
+    fn require_login<T>(
+        &self,
+        accept: impl FnOnce(&Login) -> Result<T, ErrorKind>,
+    ) -> Result<T, SessionError> {
+        let state = self.read()?;
+        let accepted = match (state.login(), &state.found) {
+            (Some(login), _) => accept(login),
+            (None, Found::Overtaken(_)) => Err(ErrorKind::Superseded),
+            (None, _) => Err(ErrorKind::NotLoggedIn),
+        };
+        Ok(accepted?)
     }
 
     /// When the user logged in. Activity does not move it.
@@ -711,7 +861,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotLoggedIn`], or [`ErrorKind::LoginTooOld`].
+    /// [`ErrorKind::LoginTooOld`]. A login that is dated more than a minute ahead counts as too old as well:
+    /// a clock was wrong, and nobody knows when it was. Others as [`require_user`](Self::require_user).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -721,13 +872,14 @@ impl Session {
     /// # Ok(()) }
     /// ```
     pub fn require_fresh(&self, max_age: Duration) -> Result<(), SessionError> {
-        match self.authenticated_at()? {
-            None => Err(ErrorKind::NotLoggedIn.into()),
-            Some(at) if self.0.engine.now().since(at) > max_age => {
-                Err(ErrorKind::LoginTooOld.into())
-            }
-            Some(_) => Ok(()),
-        }
+        // The clock may be code of the application, which runs under no lock.
+        let now = self.0.engine.now();
+        self.require_login(
+            |login| match Lifetimes::is_login_too_old(login.at, max_age, now) {
+                true => Err(ErrorKind::LoginTooOld),
+                false => Ok(()),
+            },
+        )
     }
 
     /// A handle for what goes on after the response: a socket, a stream, a task.
@@ -740,16 +892,16 @@ impl Session {
     /// As [`id`](Self::id).
     pub fn detach(&self) -> Result<DetachedSession, SessionError> {
         let found = self.read()?.found.clone();
-        let work = Self::loaded(self.0.engine.clone(), None, found);
+        let work = Self::loaded(self.0.engine.clone(), None, ClientFacts::default(), found);
         Ok(DetachedSession {
             origin: self.clone(),
             work,
         })
     }
 
-    /// Closes the session to changes, and hands over what there is to write and to tell: nothing to write for most requests,
-    /// and nothing but an end where the handler failed.
-    pub(crate) fn seal(&self, handler: Handler) -> Sealed {
+    /// Closes the session to changes, and hands over what there is to write and to tell. For most
+    /// requests there is nothing to write.
+    pub(crate) fn seal(&self) -> Sealed {
         let engine = &self.0.engine;
         let mut state = self.state();
         let told = Told {
@@ -761,51 +913,112 @@ impl Session {
             Phase::Open | Phase::Sealed => Phase::Sealed,
             Phase::Unloaded(_) | Phase::SealedUnloaded => Phase::SealedUnloaded,
         };
-        if !was_open {
+        let changes_data = state.changes_data();
+        if was_open && (changes_data || state.changes_more_than_data()) {
+            let changes = state.changes.hand_over();
+            return Sealed::Dirty(told, state.pending(changes, changes_data));
+        }
+        // Nobody waits for a session that is there already.
+        state.settle();
+        let Some(record) = state.base().map(|base| base.record.clone()) else {
+            return Sealed::Clean(told);
+        };
+        if !was_open || state.activity == Activity::Passive {
             return Sealed::Clean(told);
         }
-        match (handler, state.ended) {
-            (Handler::Succeeded, _) if state.is_changed() => {
-                let changes = state.changes.hand_over();
-                Sealed::Dirty(told, state.pending(changes))
-            }
-            (Handler::Succeeded, _) => match state.base() {
-                Some(base) if state.activity == Activity::Active => {
-                    let content = base.record.content();
-                    let (remember, expires_at) = (content.remember, content.expires_at);
-                    // The clock may be code of the application, which runs under no lock. It is asked now, and not when the
-                    // session was loaded, so that slow requests keep a session alive.
-                    drop(state);
-                    let renewal = engine.lifetimes.renewal(remember, expires_at, engine.now());
-                    match renewal {
-                        Some(_) => Sealed::Dirty(told, self.state().pending(ChangeSet::default())),
-                        None => Sealed::Clean(told),
-                    }
-                }
-                _ => Sealed::Clean(told),
-            },
-            (Handler::Failed, ended @ Some(Ended::Explicitly(_))) => {
-                let end = Pending {
-                    ended,
-                    found: Found::Nothing,
-                    changes: ChangeSet::default(),
-                    data: None,
-                    activity: state.activity,
-                };
-                Sealed::Dirty(told, end)
-            }
-            (Handler::Failed, _) => Sealed::Clean(told),
+        // The clock may be code of the application, which runs under no lock. It is asked now, and not
+        // when the session was loaded, so that slow requests keep a session alive.
+        drop(state);
+        match engine.lifetimes.renewal(record.content(), engine.now()) {
+            Some(_) => Sealed::Dirty(told, self.state().pending(ChangeSet::default(), false)),
+            None => Sealed::Clean(told),
         }
     }
 
     /// Goes on from what has been written.
-    pub(crate) fn settle(&self, base: Option<Base>) {
+    pub(crate) fn adopt(&self, base: Option<Base>) {
         let mut state = self.state();
         state.found = base.into();
         state.ended = None;
         state.changes = ChangeSet::default();
         state.data = None;
+        state.settle();
     }
+
+    /// The layer has done with the session.
+    pub(crate) fn settle(&self) {
+        self.state().settle();
+    }
+
+    /// The session that the request came with.
+    pub(crate) fn record_id(&self) -> Option<RecordId> {
+        let state = self.state();
+        match (&state.found, state.ended) {
+            (Found::Session(base), _) => Some(base.token.id),
+            (Found::Overtaken(id), _) => Some(*id),
+            (Found::Nothing, Some(Ended::Explicitly(id) | Ended::BySwitch(id))) => Some(id),
+            (Found::Nothing, _) => None,
+        }
+    }
+
+    /// What the request's session became, once the layer has done with it.
+    async fn settled(&self) -> Option<Base> {
+        let waiting = {
+            let mut state = self.state();
+            if state.is_settled || state.base().is_some() {
+                return state.base().cloned();
+            }
+            state
+                .waiting
+                .get_or_insert_default()
+                .clone()
+                .notified_owned()
+        };
+        // A handler that waits for its own response would do so without end.
+        let _ = timeout(self.0.engine.commit_timeout, waiting).await;
+        self.state().base().cloned()
+    }
+
+    /// A touch while the handler runs, where the session is nearly over.
+    pub(crate) fn early_touch(&self) -> EarlyTouch {
+        let state = self.state();
+        match (&state.phase, state.base(), state.activity) {
+            (Phase::Unloaded(_), _, _) => EarlyTouch::Undecided,
+            (Phase::Open, Some(base), Activity::Active) if base.was_nearly_over => {
+                let session = self.clone();
+                let base = base.clone();
+                EarlyTouch::Due(Box::pin(async move { session.touch_early(base).await }))
+            }
+            _ => EarlyTouch::NotDue,
+        }
+    }
+
+    async fn touch_early(&self, mut base: Base) {
+        // A handler that asks for no touch does so at its start, which may wait for a body or a database.
+        let left = base.record.expires_at().since(self.0.engine.now());
+        sleep(EARLY_TOUCH_AFTER.min(left / 4)).await;
+        if self.state().activity == Activity::Passive {
+            return;
+        }
+        // Where it fails, the request's commit tries again.
+        touch(&self.0.engine, &mut base, Activity::Active).await;
+        if let Found::Session(own) = &mut self.state().found
+            && own.record.version() == base.record.version()
+        {
+            *own = base;
+        }
+    }
+}
+
+/// How long a handler has waited when its session is touched.
+const EARLY_TOUCH_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether a session is to be touched while its handler runs.
+pub(crate) enum EarlyTouch {
+    /// The session is not loaded yet.
+    Undecided,
+    NotDue,
+    Due(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// What a handler leaves behind, for the response and for the store.
@@ -815,19 +1028,12 @@ pub(crate) enum Sealed {
 }
 
 /// What a response has to say of its session, besides the token.
+#[derive(Clone, Copy)]
 pub(crate) struct Told {
     /// It depends on the session.
     pub(crate) varies: bool,
     /// The browser is to forget what it keeps of the site.
     pub(crate) clears_site_data: bool,
-}
-
-/// How a handler ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handler {
-    Succeeded,
-    /// It answered with a 5xx status or an error, or never.
-    Failed,
 }
 
 impl fmt::Debug for Session {
@@ -866,7 +1072,7 @@ impl fmt::Debug for Session {
 #[derive(Debug)]
 #[must_use = "a detached session does nothing until it is saved"]
 pub struct DetachedSession {
-    /// The request's session, which knows the token that its commit issued.
+    /// The request's session, which knows the token that its commit made.
     origin: Session,
     work: Session,
 }
@@ -943,6 +1149,10 @@ impl DetachedSession {
     /// Writes the changes, as the layer does after a handler: none of a parallel request is lost. It counts as use of the
     /// session.
     ///
+    /// A session that its request makes is stored with the response. `save` and [`reload`](Self::reload) wait
+    /// for that, at most for the [`commit_timeout`](crate::SessionLayerBuilder::commit_timeout): a handler
+    /// that waits for them before it answers waits in vain.
+    ///
     /// When the future is dropped, or fails, the changes are still there to be saved again. They may have reached the store
     /// even so, and then an `update` counts twice.
     ///
@@ -951,8 +1161,12 @@ impl DetachedSession {
     /// [`ErrorKind::Ended`] where the session has been ended or was never stored, [`ErrorKind::Superseded`] where it has
     /// another token by now, [`ErrorKind::Store`] and [`ErrorKind::Contended`] as for a request.
     pub async fn save(&mut self) -> Result<(), SessionError> {
-        let mut base = self.base()?;
-        if self.work.state().changes.is_empty(Some(&base.record)) {
+        let mut base = self.base().await?;
+        let is_changed = {
+            let state = self.work.state();
+            state.changes_data() || state.changes_more_than_data()
+        };
+        if !is_changed {
             // Nothing may be due to be written, and then nothing else asks whether the session is still there.
             base.record = self.record(&base.token).await?;
         }
@@ -965,13 +1179,13 @@ impl DetachedSession {
                 // Data that was computed from another record is computed anew.
                 data: if is_current { state.data.clone() } else { None },
                 found: Found::Session(base),
-                ..state.pending(state.changes.clone())
+                ..state.pending(state.changes.clone(), state.changes_data())
             }
         };
         let committed = commit(self.work.engine(), &mut pending).await?;
         match committed.into_base() {
             Some(base) => {
-                self.work.settle(Some(base));
+                self.work.adopt(Some(base));
                 Ok(())
             }
             None => Err(ErrorKind::Ended.into()),
@@ -986,22 +1200,26 @@ impl DetachedSession {
     ///
     /// As [`save`](Self::save).
     pub async fn reload(&mut self) -> Result<(), SessionError> {
-        let token = self.base()?.token;
+        let token = self.base().await?.token;
         let record = self.record(&token).await?;
         let changes = self.work.state().changes.clone();
         // Closures of the application run here, so no lock is held.
         let data = changes.apply(&record.content().data, self.work.engine().data_limit)?;
         let mut state = self.work.state();
         state.data = Some(data);
-        state.found = Found::Session(Base { token, record });
+        state.found = Found::Session(Base {
+            token,
+            record,
+            was_nearly_over: false,
+        });
         state.revision += 1;
         Ok(())
     }
 
     /// What the store has of the session now.
     async fn record(&self, token: &Verified) -> Result<Record, SessionError> {
-        match self.work.engine().load(token).await? {
-            Loaded::Live(record) => Ok(record),
+        match self.work.engine().load(token, false).await? {
+            Loaded::Live(record, _) => Ok(record),
             Loaded::Overtaken | Loaded::Superseded => Err(ErrorKind::Superseded.into()),
             Loaded::Gone => Err(ErrorKind::Ended.into()),
         }
@@ -1009,9 +1227,13 @@ impl DetachedSession {
 
     /// The newest state that is known here of the session, with the token that it has since the request's commit. A handle of
     /// one user's session never goes on with that of another, to which the request may have switched.
-    fn base(&self) -> Result<Base, SessionError> {
-        let origin = self.origin.state().base().cloned();
+    async fn base(&self) -> Result<Base, SessionError> {
         let own = self.work.state().base().cloned();
+        // A visitor's first session is stored with the response, which may not be made yet.
+        let origin = match &own {
+            Some(_) => self.origin.state().base().cloned(),
+            None => self.origin.settled().await,
+        };
         match (origin, own) {
             (Some(origin), Some(own))
                 if origin.token.id == own.token.id

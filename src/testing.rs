@@ -52,7 +52,7 @@ use crate::commit::commit;
 use crate::engine::Found;
 use crate::error::{ErrorKind, SessionError};
 use crate::layer::SessionLayer;
-use crate::session::{Handler, Sealed, Session};
+use crate::session::{ClientFacts, Sealed, Session};
 use crate::store::memory::MemoryStore;
 use crate::token::SigningKey;
 
@@ -104,11 +104,12 @@ pub async fn session(
     let key = key.map_err(|error| SessionError::with_source(ErrorKind::Random, error))?;
     let layer = SessionLayer::new(MemoryStore::new(), key);
     let engine = layer.engine();
-    let earlier = Session::loaded(engine.clone(), None, Found::Nothing);
+    let session = |found| Session::loaded(engine.clone(), None, ClientFacts::default(), found);
+    let earlier = session(Found::Nothing);
     make(&earlier)?;
-    let written = match earlier.seal(Handler::Succeeded) {
+    let written = match earlier.seal() {
         Sealed::Dirty(_, mut pending) => commit(engine, &mut pending).await?.into_base(),
         Sealed::Clean(_) => None,
     };
-    Ok(Session::loaded(engine.clone(), None, written.into()))
+    Ok(session(written.into()))
 }

@@ -465,16 +465,31 @@ impl Signer {
         Ok((Verified { id, secret_hash }, Token(encoded)))
     }
 
-    /// The one good token among those presented. Two different good ones cannot both be meant, so there is none then.
-    pub(crate) fn verify(&self, presented: &Presented) -> Result<Verified, Rejected> {
+    /// The good tokens among those presented: nearly always one.
+    pub(crate) fn verify(&self, presented: &Presented) -> Result<GoodTokens, Rejected> {
         let mut candidates = presented.candidates().iter();
-        let (good, token) = candidates
+        let (first, token) = candidates
             .find_map(|candidate| Some((candidate, self.verified(candidate)?)))
             .ok_or(Rejected::BadSignature)?;
-        if candidates.any(|other| !other.is_equal(good) && self.verified(other).is_some()) {
-            return Err(Rejected::Ambiguous);
+        let mut good = GoodTokens::One(token);
+        let mut seen = vec![];
+        for candidate in candidates {
+            let is_known = std::iter::once(&first)
+                .chain(&seen)
+                .any(|known| known.is_equal(candidate));
+            if is_known {
+                continue;
+            }
+            if let Some(token) = self.verified(candidate) {
+                seen.push(candidate);
+                // One that is left out could be the live one, so none is taken.
+                if seen.len() >= GoodTokens::MAX {
+                    return Err(Rejected::TooMany);
+                }
+                good.push(token);
+            }
         }
-        Ok(token)
+        Ok(good)
     }
 
     fn verified(&self, token: &Token) -> Option<Verified> {
@@ -517,11 +532,33 @@ impl fmt::Debug for Signer {
     }
 }
 
+/// The well-signed tokens of one request. A browser has several where the cookie's path or domain
+/// was changed: it sends the old cookie beside the new one.
+#[derive(Debug)]
+pub(crate) enum GoodTokens {
+    One(Verified),
+    Several(Vec<Verified>),
+}
+
+impl GoodTokens {
+    /// Each costs a call of the store. A browser has one for each path and domain that the site
+    /// has ever set the cookie for.
+    const MAX: usize = 4;
+
+    fn push(&mut self, token: Verified) {
+        match self {
+            Self::One(first) => *self = Self::Several(vec![*first, token]),
+            Self::Several(all) => all.push(token),
+        }
+    }
+}
+
 /// Why what a client presented is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejected {
     BadSignature,
-    Ambiguous,
+    /// More well-signed ones than [`GoodTokens::MAX`].
+    TooMany,
 }
 
 /// A token as it travels, or what is as long as one and is not verified yet.
@@ -545,6 +582,8 @@ impl Token {
 pub(crate) enum Presented {
     #[default]
     Nothing,
+    /// Only values of another length, which are no tokens.
+    Malformed,
     One(Token),
     /// Several values of one name, as a browser sends for cookies of several paths or domains.
     Several(Vec<Token>),
@@ -554,10 +593,13 @@ impl Presented {
     /// Adds a value if it could be a token.
     pub(crate) fn push(&mut self, value: &[u8]) {
         let Ok(token) = value.try_into().map(Token) else {
+            if let Self::Nothing = self {
+                *self = Self::Malformed;
+            }
             return;
         };
         *self = match std::mem::take(self) {
-            Self::Nothing => Self::One(token),
+            Self::Nothing | Self::Malformed => Self::One(token),
             Self::One(first) => Self::Several(vec![first, token]),
             Self::Several(mut all) => {
                 all.push(token);
@@ -566,13 +608,19 @@ impl Presented {
         };
     }
 
-    pub(crate) fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
+    /// Whether the client sent anything under the name, good or not.
+    pub(crate) fn is_anything(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    /// Whether there is something to verify.
+    pub(crate) fn has_candidates(&self) -> bool {
+        matches!(self, Self::One(_) | Self::Several(_))
     }
 
     fn candidates(&self) -> &[Token] {
         match self {
-            Self::Nothing => &[],
+            Self::Nothing | Self::Malformed => &[],
             Self::One(one) => std::slice::from_ref(one),
             Self::Several(all) => all,
         }

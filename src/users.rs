@@ -8,8 +8,9 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
 use crate::engine::Engine;
-use crate::error::SessionError;
+use crate::error::{ErrorKind, SessionError};
 use crate::record::{Client, Record, UserId};
+use crate::session::Session;
 use crate::store::{SessionStore, UserIndex};
 use crate::token::RecordId;
 
@@ -26,7 +27,8 @@ use crate::token::RecordId;
 /// not ended with them: it makes a session afterwards, and a new one where that which it was made in has been ended. So change
 /// the password, or mark the ban, before you end sessions: every login that is checked later fails. One that was checked before
 /// may still be on its way. Where it must not get through, put what it was checked against into the session, after
-/// [`log_in`](crate::Session::log_in) (which may start an empty one), and compare that at each request:
+/// [`log_in`](crate::Session::log_in) (which may start an empty one), and compare that at each request, as
+/// `examples/login/member.rs` does:
 ///
 /// ```
 /// use cloakroom::{Session, SessionError};
@@ -136,6 +138,9 @@ impl<St: SessionStore> Sessions<St> {
     /// Removes expired sessions from a store that does not do so by itself, and says how many. Run it from time to time: no
     /// session lives longer for it, but the store grows.
     ///
+    /// It removes what expired ten minutes ago or earlier. So a node whose clock is ahead by less takes
+    /// nobody's live session.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
@@ -187,7 +192,7 @@ impl<St: SessionStore> Sessions<St> {
         let lifetimes = &self.engine.lifetimes;
         SessionInfo {
             id,
-            user: record.user().cloned(),
+            user: record.user().map(UserId::without_realm),
             client: record.content().client.clone(),
             created_at: record.content().created_at,
             last_seen: lifetimes.last_seen(record),
@@ -212,7 +217,8 @@ impl<St: UserIndex> Sessions<St> {
     /// # Ok(()) }
     /// ```
     pub async fn list(&self, user: impl Into<UserId>) -> Result<Vec<SessionInfo>, SessionError> {
-        let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
+        let user = self.stored_user(user)?;
+        let sessions = self.engine.sessions_of(&*self.store, &user).await?;
         let mut infos: Vec<_> = sessions
             .iter()
             .map(|(id, record)| self.describe(*id, record))
@@ -240,7 +246,8 @@ impl<St: UserIndex> Sessions<St> {
         user: impl Into<UserId>,
         id: RecordId,
     ) -> Result<bool, SessionError> {
-        let sessions = self.engine.sessions_of(&*self.store, &user.into()).await?;
+        let user = self.stored_user(user)?;
+        let sessions = self.engine.all_sessions_of(&*self.store, &user).await?;
         if sessions.iter().any(|(own, _)| *own == id) {
             return self.engine.remove(id).await;
         }
@@ -256,9 +263,8 @@ impl<St: UserIndex> Sessions<St> {
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store).
     pub async fn revoke_all(&self, user: impl Into<UserId>) -> Result<u64, SessionError> {
-        self.engine
-            .remove_all_of(&*self.store, &user.into(), None)
-            .await
+        let user = self.stored_user(user)?;
+        self.engine.remove_all_of(&*self.store, &user, None).await
     }
 
     /// Ends all sessions of a user but one, and says how many: after a new password, say.
@@ -284,9 +290,59 @@ impl<St: UserIndex> Sessions<St> {
         user: impl Into<UserId>,
         keep: RecordId,
     ) -> Result<u64, SessionError> {
+        let user = self.stored_user(user)?;
         self.engine
-            .remove_all_of(&*self.store, &user.into(), Some(keep))
+            .remove_all_of(&*self.store, &user, Some(keep))
             .await
+    }
+
+    /// Ends all sessions of the user who is logged in here, and says how many. This request's session is
+    /// ended as by [`Session::log_out`], so that the response removes its cookie. What the handler puts into
+    /// the session afterwards makes a new one. For a visitor it is [`Session::log_out`] alone.
+    ///
+    /// The sessions of others have ended when this is done; a handler that fails afterwards changes nothing
+    /// of that.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store). [`ErrorKind::Sealed`](crate::ErrorKind::Sealed) after the
+    /// response, and [`ErrorKind::MissingLayer`](crate::ErrorKind::MissingLayer) where the session, and those of
+    /// layers further out, are of another [`realm`](crate::SessionLayerBuilder::realm): then nothing is ended.
+    ///
+    /// ```
+    /// use cloakroom::{MemoryStore, Session, SessionError, Sessions};
+    ///
+    /// # #[allow(dead_code)]
+    /// async fn everywhere(
+    ///     session: Session,
+    ///     sessions: Sessions<MemoryStore>, // from the router's state
+    /// ) -> Result<&'static str, SessionError> {
+    ///     sessions.log_out_everywhere(&session).await?;
+    ///     session.insert("notice", "You are logged out on all devices.")?;
+    ///     Ok("Goodbye.")
+    /// }
+    /// # fn main() {}
+    /// ```
+    pub async fn log_out_everywhere(&self, session: &Session) -> Result<u64, SessionError> {
+        // Another layer's user may have the same id, and is somebody else.
+        let own = session
+            .chain()
+            .find(|session| session.engine().realm.is_same(&self.engine.realm))
+            .ok_or(ErrorKind::MissingLayer)?;
+        own.check_open()?;
+        let ended = match own.user()? {
+            Some(user) => self.revoke_all(user).await?,
+            None => 0,
+        };
+        own.log_out()?;
+        Ok(ended)
+    }
+
+    /// A user as the store has them.
+    fn stored_user(&self, user: impl Into<UserId>) -> Result<UserId, SessionError> {
+        let user = user.into();
+        user.check()?;
+        Ok(self.engine.realm.qualify(&user))
     }
 }
 

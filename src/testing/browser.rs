@@ -169,7 +169,7 @@ impl<S> Browser<S> {
         let mut request = Request::new(());
         // Whatever path and domain the cookie is for.
         let (header, value) = match carrier {
-            Carrier::Cookie(cookie) => {
+            Carrier::Cookie { cookie, .. } => {
                 let name = cookie.name();
                 (
                     COOKIE,
