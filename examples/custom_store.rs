@@ -71,7 +71,11 @@ impl SessionStore for MyStore {
             None => Ok(Replaced::Missing),
             Some(row) if row.version != expected => Ok(Replaced::Conflict),
             Some(row) => {
-                *row = Row::new(record)?;
+                let mut new = Row::new(record)?;
+                if record.keeps_later_expiry() {
+                    new.expires_at = new.expires_at.max(row.expires_at);
+                }
+                *row = new;
                 Ok(Replaced::Done)
             }
         }

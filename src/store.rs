@@ -19,6 +19,8 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) mod sql;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod tls;
 
 /// What became of a [`replace`](SessionStore::replace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError>;
 
     /// Replaces the record, its expiry included, only if it still has `expected` as its version. Never creates one.
+    ///
+    /// Where the record [`keeps_later_expiry`](Record::keeps_later_expiry), the stored expiry stays if it is
+    /// later: a touch may have moved it since the record was loaded.
     async fn replace(
         &self,
         id: RecordId,
@@ -69,6 +74,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A store that finds sessions by their user.
+///
+/// A user is here as the record has them, with the realm of the layer: `realm:user`, in at most
+/// [`UserId::STORED_LEN`] bytes.
 ///
 /// A store that cannot do so does not implement it, and then what needs it does not compile.
 #[async_trait]

@@ -70,6 +70,7 @@ macro_rules! conformance_tests {
             an_insert_under_a_taken_id_changes_nothing
             a_replace_of_the_expected_version_writes_the_whole_record
             a_replace_of_another_version_changes_nothing
+            a_replace_that_keeps_a_later_expiry_never_moves_it_back
             a_replace_of_a_missing_record_creates_nothing
             a_touch_moves_the_expiry_and_nothing_else
             a_touch_of_another_version_changes_nothing
@@ -146,6 +147,7 @@ fn new_record() -> Record {
         login: None,
         created_at: now(),
         expires_at: now() + HOUR,
+        idle_timeout: 1_800_000,
         token_replaced_at: Some(now()),
         remember: true,
         client: Some(Arc::new(
@@ -154,6 +156,7 @@ fn new_record() -> Record {
                 .with_address("192.0.2.1"),
         )),
         data: data([("theme", "dark"), ("name", "Ada")]),
+        keeps_later_expiry: false,
         #[cfg(feature = "memcached")]
         loaded_cas: None,
     })

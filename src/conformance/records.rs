@@ -151,6 +151,47 @@ pub async fn a_touch_of_a_missing_record_creates_nothing(store: Arc<dyn SessionS
     assert!(store.load(id).await.unwrap().is_none());
 }
 
+/// `replace` with a record that [`keeps_later_expiry`](crate::Record::keeps_later_expiry).
+pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<dyn SessionStore>) {
+    let start = now();
+    let at = |hours: u32| start + HOUR * hours;
+    let mut record = new_record_of("ada").with_expires_at(at(2));
+    let id = insert(&*store, &record).await;
+    let touched = record.clone().with_expires_at(at(4));
+    assert!(store.touch(id, &touched).await.unwrap());
+    // The expiry of the record, whether it keeps a later one, and what the store has afterwards.
+    for (own, keeps, stored) in [
+        (2, true, 4),
+        (4, true, 4),
+        (6, true, 6),
+        (3, true, 6),
+        (3, false, 3),
+        (1, false, 1),
+    ] {
+        let old = record.version();
+        record = next(&record, record.content().data.clone())
+            .with_expires_at(at(own))
+            .with(|content| content.keeps_later_expiry = keeps);
+        assert_eq!(
+            store.replace(id, old, &record).await.unwrap(),
+            Replaced::Done
+        );
+        let expected = record.clone().with_expires_at(at(stored));
+        assert_same(store.load(id).await.unwrap().as_ref(), &expected);
+    }
+    // Where it is not later, nothing is kept of one that has passed.
+    let old = record.version();
+    let ended = next(&record, record.content().data.clone())
+        .with_expires_at(start.before(HOUR))
+        .with(|content| content.keeps_later_expiry = true);
+    assert_eq!(
+        store.replace(id, old, &ended).await.unwrap(),
+        Replaced::Done
+    );
+    let expected = ended.with_expires_at(at(1));
+    assert_same(store.load(id).await.unwrap().as_ref(), &expected);
+}
+
 /// `remove`, and everything after it but an `insert`.
 pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
     let record = new_record();
