@@ -1,11 +1,12 @@
 //! [`MemoryStore`]: sessions in this process.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::collections::hash_map::{Entry, HashMap};
-use std::collections::{BinaryHeap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::StoreError;
 use crate::record::{Record, UserId, Version};
+use crate::report;
 use crate::store::{Replaced, SessionStore, UserIndex};
 use crate::token::RecordId;
 
@@ -22,10 +24,20 @@ const SHARDS: usize = 64;
 /// How many expired records of its shard a new one collects at most, so that none takes long.
 const COLLECTED_BY_AN_INSERT: usize = 4;
 
+/// How many visitors' records of a shard one look for the oldest goes through, so that none holds
+/// its lock for long.
+const LOOKED_AT_ONCE: usize = 256;
+
 /// Sessions in this process: for one node, for development and for tests. They end with the process.
 ///
-/// It is bounded: once it is full, new sessions fail with a 503 while the present ones go on. Expired sessions are collected
-/// as new ones are made, so that nothing has to purge it. A read copies no data. Clones share one store.
+/// It is bounded. Once it is full, a new session takes the place of a visitor's, whether it is a
+/// visitor's itself or a login: of the one that was not used for longest, which is the one that
+/// would expire next. So a bot that puts something into very many sessions locks nobody out. A
+/// logged-in session is never evicted: where there are no others, new ones fail with a 503 while
+/// the present ones go on. [`evicted`](Self::evicted) counts, and each is an event.
+///
+/// Expired sessions go first. They are collected as new ones are made, so that nothing has to purge
+/// the store. A read copies no data. Clones share one store.
 ///
 /// ```
 /// use cloakroom::MemoryStore;
@@ -40,33 +52,100 @@ struct Inner {
     shards: [RwLock<Shard>; SHARDS],
     /// The record ids of each user. Its lock is taken under a shard's lock, never the other way round.
     users: [Mutex<HashMap<UserId, HashSet<RecordId>>>; SHARDS],
+    /// The records, and the places that are taken for one which is about to be put.
     count: AtomicUsize,
     max: usize,
+    evicted: AtomicU64,
+    /// Whoever finds the store full waits here for a turn, and puts the record before the next one
+    /// looks. Without it, a place could be nobody's for a moment, between a visitor's record that
+    /// went and one that comes, and a login would be refused though visitors have places. It is
+    /// taken before a shard's lock, never under one.
+    turn: Mutex<()>,
     clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
 struct Shard {
     records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
-    /// When to look at which record. A record's expiry may have moved since; then it is looked at again.
-    expiries: BinaryHeap<Reverse<(Timestamp, RecordId)>>,
+    /// When to look at which record of a visitor, and at which of a user. Each record is in the one
+    /// that it belongs to.
+    visitors: Expiries,
+    logged_in: Expiries,
+}
+
+/// When to look at which record, the earliest first. Never later than the record expires: where its
+/// expiry has moved, or it has gone, that is found out when it is looked at.
+type Expiries = BinaryHeap<Reverse<(Timestamp, RecordId)>>;
+
+/// Whether nobody has logged in, so that the record may be evicted.
+fn is_visitor(record: &Record) -> bool {
+    record.user().is_none()
 }
 
 impl Shard {
+    fn expiries(&mut self, of_visitors: bool) -> &mut Expiries {
+        if of_visitors {
+            &mut self.visitors
+        } else {
+            &mut self.logged_in
+        }
+    }
+
     /// Looks at the record when it expires.
-    fn watch(&mut self, id: RecordId, expires_at: Timestamp) {
-        self.expiries.push(Reverse((expires_at, id)));
+    fn watch(&mut self, id: RecordId, is_visitor: bool, expires_at: Timestamp) {
+        self.expiries(is_visitor).push(Reverse((expires_at, id)));
         self.compact();
     }
 
     /// What is left of removed records and of former expiries must not outgrow the live records.
     fn compact(&mut self) {
-        if self.expiries.len() > 2 * self.records.len() + 64 {
-            let records = self.records.iter();
-            self.expiries = records
-                .map(|(id, record)| Reverse((record.expires_at(), *id)))
-                .collect();
+        if self.visitors.len() + self.logged_in.len() > 2 * self.records.len() + 64 {
+            let expiries = |of_visitors| {
+                let records = self.records.iter();
+                records
+                    .filter(|(_, record)| is_visitor(record) == of_visitors)
+                    .map(|(id, record)| Reverse((record.expires_at(), *id)))
+                    .collect()
+            };
+            (self.visitors, self.logged_in) = (expiries(true), expiries(false));
         }
+    }
+
+    /// No record of a visitor expires before this.
+    fn first_visitor(&self) -> Option<Timestamp> {
+        self.visitors.peek().map(|Reverse((time, _))| *time)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        let is_due = |expiries: &Expiries| {
+            expiries
+                .peek()
+                .is_some_and(|Reverse((time, _))| *time <= now)
+        };
+        is_due(&self.visitors) || is_due(&self.logged_in)
+    }
+
+    /// Takes out the visitor's record that expires first, if it does so at `latest` or before.
+    /// `None` may also mean that it takes another look.
+    fn take_visitor(&mut self, latest: Timestamp) -> Option<RecordId> {
+        for _ in 0..LOOKED_AT_ONCE {
+            let mut first = self.visitors.peek_mut()?;
+            let Reverse((time, id)) = *first;
+            let record = self.records.get(&id).filter(|record| is_visitor(record));
+            match record.map(Record::expires_at) {
+                Some(expires_at) if expires_at != time => *first = Reverse((expires_at, id)),
+                Some(_) if time > latest => return None,
+                Some(_) => {
+                    PeekMut::pop(first);
+                    self.records.remove(&id);
+                    return Some(id);
+                }
+                None => {
+                    PeekMut::pop(first);
+                }
+            }
+        }
+        None
     }
 }
 
@@ -108,6 +187,8 @@ impl MemoryStore {
             users: std::array::from_fn(|_| Mutex::default()),
             count: AtomicUsize::new(0),
             max: max_sessions,
+            evicted: AtomicU64::new(0),
+            turn: Mutex::default(),
             clock: Arc::new(clock),
         }))
     }
@@ -116,6 +197,21 @@ impl MemoryStore {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// How many visitors' sessions were evicted, since the store was full and a new one needed the
+    /// place.
+    ///
+    /// More and more of them tell of bots, or of a store that is too small.
+    ///
+    /// ```
+    /// # use cloakroom::MemoryStore;
+    /// let store = MemoryStore::new();
+    /// assert_eq!(store.evicted(), 0);
+    /// ```
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.0.evicted.load(Ordering::Relaxed)
     }
 
     /// Whether there is no session.
@@ -132,15 +228,11 @@ impl Inner {
     }
 
     fn read(&self, id: RecordId) -> RwLockReadGuard<'_, Shard> {
-        self.shard(id)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        read(self.shard(id))
     }
 
     fn write(&self, id: RecordId) -> RwLockWriteGuard<'_, Shard> {
-        self.shard(id)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        write(self.shard(id))
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
@@ -186,43 +278,81 @@ impl Inner {
         true
     }
 
-    /// Removes up to `max` records that have expired, and says how many.
+    /// Looks at up to `max` records of visitors, and as many others, that may have expired. Removes
+    /// those that have, and says how many.
     fn collect(&self, shard: &mut Shard, now: Timestamp, max: usize) -> u64 {
-        let mut collected = 0;
-        for _ in 0..max {
-            match shard.expiries.peek() {
-                Some(Reverse((time, _))) if *time <= now => {}
-                _ => break,
-            }
-            let Some(Reverse((_, id))) = shard.expiries.pop() else {
-                break;
-            };
-            match shard.records.get(&id).map(|record| record.expires_at()) {
-                None => {}
-                Some(expires_at) if expires_at <= now => {
-                    self.remove(shard, id);
-                    collected += 1;
+        let of = |of_visitors, shard: &mut Shard| {
+            let mut collected = 0;
+            for _ in 0..max {
+                match shard.expiries(of_visitors).peek() {
+                    Some(Reverse((time, _))) if *time <= now => {}
+                    _ => break,
                 }
-                Some(expires_at) => shard.expiries.push(Reverse((expires_at, id))),
+                let Some(Reverse((_, id))) = shard.expiries(of_visitors).pop() else {
+                    break;
+                };
+                let record = shard.records.get(&id);
+                let record = record.filter(|record| is_visitor(record) == of_visitors);
+                match record.map(Record::expires_at) {
+                    None => {}
+                    Some(expires_at) if expires_at <= now => {
+                        self.remove(shard, id);
+                        collected += 1;
+                    }
+                    Some(expires_at) => shard.expiries(of_visitors).push(Reverse((expires_at, id))),
+                }
             }
-        }
-        collected
+            collected
+        };
+        of(true, shard) + of(false, shard)
     }
 
     /// Removes all records that have expired, and says how many.
     fn collect_all(&self, now: Timestamp) -> u64 {
-        let collect = |shard: &RwLock<Shard>| {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            let all = shard.expiries.len();
+        let collect = |lock: &RwLock<Shard>| {
+            // Mostly, nothing is due, and then nobody's read has to wait.
+            if !read(lock).is_due(now) {
+                return 0;
+            }
+            let mut shard = write(lock);
+            let all = shard.visitors.len().max(shard.logged_in.len());
             self.collect(&mut shard, now, all)
         };
         self.shards.iter().map(collect).sum()
     }
 
+    /// Takes out the visitor's record that expires first of all, and leaves its place to the
+    /// caller.
+    fn evict(&self) -> Option<RecordId> {
+        loop {
+            let mut first = None;
+            let mut latest = Timestamp::from_millis(u64::MAX);
+            for lock in &self.shards {
+                let Some(time) = read(lock).first_visitor() else {
+                    continue;
+                };
+                match first {
+                    Some((earliest, _)) if time >= earliest => latest = latest.min(time),
+                    Some((earliest, _)) => {
+                        latest = earliest;
+                        first = Some((time, lock));
+                    }
+                    None => first = Some((time, lock)),
+                }
+            }
+            let (_, lock) = first?;
+            // Where that shard's first one has been used since, or has gone, another one is the
+            // first of all.
+            if let Some(id) = write(lock).take_visitor(latest) {
+                return Some(id);
+            }
+        }
+    }
+
     /// Keeps a new record, whose place is taken.
     fn put(&self, shard: &mut Shard, id: RecordId, record: &Record) {
         shard.records.insert(id, record.clone());
-        shard.watch(id, record.expires_at());
+        shard.watch(id, is_visitor(record), record.expires_at());
         if let Some(user) = record.user() {
             self.file(id, user);
         }
@@ -237,6 +367,43 @@ impl Inner {
             });
         taken.is_ok()
     }
+
+    /// Keeps a new record in a store that was full. `false` where the id is taken.
+    fn insert_into_full(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut evicted = None;
+        if !self.take_place() && (self.collect_all(self.clock.now()) == 0 || !self.take_place()) {
+            evicted = self.evict();
+            if evicted.is_none() {
+                return Err(StoreError::message(format!(
+                    "the memory store is full with {} logged-in sessions; make it with `MemoryStore::with_max_sessions`",
+                    self.max
+                )));
+            }
+        }
+        let mut shard = self.write(id);
+        let is_new = !shard.records.contains_key(&id);
+        if is_new {
+            self.put(&mut shard, id, record);
+        } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        drop(shard);
+        drop(turn);
+        if let Some(evicted) = evicted {
+            let count = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
+            report::evicted(evicted, count);
+        }
+        Ok(is_new)
+    }
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -255,20 +422,9 @@ impl SessionStore for MemoryStore {
             return Ok(false);
         }
         if !self.0.take_place() {
-            // One lock at a time, or two of these would wait for each other.
+            // One shard's lock at a time, or two of these would wait for each other.
             drop(shard);
-            self.0.collect_all(self.0.clock.now());
-            if !self.0.take_place() {
-                return Err(StoreError::message(format!(
-                    "the memory store is full with {} sessions; make it with `MemoryStore::with_max_sessions`",
-                    self.0.max
-                )));
-            }
-            shard = self.0.write(id);
-            if shard.records.contains_key(&id) {
-                self.0.count.fetch_sub(1, Ordering::Relaxed);
-                return Ok(false);
-            }
+            return self.0.insert_into_full(id, record);
         }
         self.0.put(&mut shard, id, record);
         Ok(true)
@@ -281,15 +437,20 @@ impl SessionStore for MemoryStore {
         record: &Record,
     ) -> Result<Replaced, StoreError> {
         let mut shard = self.0.write(id);
-        let Some(old) = shard.records.get_mut(&id) else {
+        let Some(stored) = shard.records.get_mut(&id) else {
             return Ok(Replaced::Missing);
         };
-        if old.version() != expected {
+        if stored.version() != expected {
             return Ok(Replaced::Conflict);
         }
-        let old = std::mem::replace(old, record.clone());
-        if record.expires_at() < old.expires_at() {
-            shard.watch(id, record.expires_at());
+        let mut new = record.clone();
+        if record.keeps_later_expiry() && stored.expires_at() > record.expires_at() {
+            new.set_expires_at(stored.expires_at());
+        }
+        let (expires_at, is_a_visitors) = (new.expires_at(), is_visitor(&new));
+        let old = std::mem::replace(stored, new);
+        if expires_at < old.expires_at() || is_a_visitors != is_visitor(&old) {
+            shard.watch(id, is_a_visitors, expires_at);
         }
         if old.user() != record.user() {
             if let Some(user) = old.user() {
@@ -310,9 +471,10 @@ impl SessionStore for MemoryStore {
         };
         let expires_at = record.expires_at();
         let is_earlier = expires_at < stored.expires_at();
+        let is_a_visitors = is_visitor(stored);
         stored.set_expires_at(expires_at);
         if is_earlier {
-            shard.watch(id, expires_at);
+            shard.watch(id, is_a_visitors, expires_at);
         }
         Ok(true)
     }
@@ -372,6 +534,7 @@ impl fmt::Debug for MemoryStore {
         f.debug_struct("MemoryStore")
             .field("sessions", &self.len())
             .field("max_sessions", &self.0.max)
+            .field("evicted", &self.evicted())
             .finish_non_exhaustive()
     }
 }
@@ -379,7 +542,7 @@ impl fmt::Debug for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Content;
+    use crate::record::{Content, Login};
     use crate::token::SecretHash;
     use std::time::Duration;
 
@@ -393,21 +556,29 @@ mod tests {
             now + Duration::from_secs(120),
         );
         let id = RecordId::from_bytes([0; 16]);
-        let record = Record::new(Content {
-            version: Version::FIRST,
-            secret_hash: SecretHash::from_bytes([0; 16]),
-            login: None,
-            created_at: now,
-            expires_at: late,
-            token_replaced_at: None,
-            remember: false,
-            client: None,
-            data: crate::data::Data::default(),
-            #[cfg(feature = "memcached")]
-            loaded_cas: None,
-        });
+        let of = |login| {
+            Record::new(Content {
+                version: Version::FIRST,
+                secret_hash: SecretHash::from_bytes([0; 16]),
+                login,
+                created_at: now,
+                expires_at: late,
+                idle_timeout: 1_800_000,
+                token_replaced_at: None,
+                remember: false,
+                client: None,
+                data: crate::data::Data::default(),
+                keeps_later_expiry: false,
+                #[cfg(feature = "memcached")]
+                loaded_cas: None,
+            })
+        };
+        let record = of(None);
+        let user = UserId::from("ada");
+        let logged_in = of(Some(Login { user, at: now }));
         store.insert(id, &record).await?;
         for _ in 0..1000 {
+            store.replace(id, Version::FIRST, &logged_in).await?;
             for expires_at in [soon, late] {
                 let moved = record.clone().with_expires_at(expires_at);
                 store.touch(id, &moved).await?;
@@ -416,7 +587,8 @@ mod tests {
             let moved = record.clone().with_expires_at(soon);
             store.replace(id, Version::FIRST, &moved).await?;
         }
-        assert!(store.0.read(id).expiries.len() < 100);
+        let shard = store.0.read(id);
+        assert!(shard.visitors.len() + shard.logged_in.len() < 100);
         Ok(())
     }
 }
