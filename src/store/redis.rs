@@ -1,6 +1,8 @@
 //! [`RedisStore`]: sessions in Redis or Valkey.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,23 +10,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
 use redis::cluster_async::ClusterConnection;
-use redis::{
-    Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, RedisWrite, Script, ServerErrorKind,
-    ToRedisArgs,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
 
-use self::connection::Connection;
+use self::connection::{Connection, Manager};
+use self::layout::{Number, Value};
+use self::scripts::{FILED_BEFORE, Scripts};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::StoreError;
 use crate::record::{Record, UserId, Version};
-use crate::report;
 use crate::store::{Replaced, SessionStore, UserIndex};
 use crate::token::RecordId;
 
 mod connection;
-
-/// How long an index keeps what should have expired, for nodes whose clocks differ.
-const PRUNED_AFTER: Duration = Duration::from_secs(600);
+mod layout;
+mod link;
+mod scripts;
 
 /// The longest TTL, a century: Redis refuses one that reaches beyond its numbers, when the rest of a script is done already.
 const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
@@ -32,17 +32,51 @@ const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 /// Bytes of a call besides its largest arguments, so that it is written without growing.
 const CALL_OVERHEAD: usize = 320;
 
-/// How many sessions of a user one call removes.
-const REMOVED_AT_ONCE: usize = 250;
+/// How much of an index one call goes through: about so many entries.
+const READ_AT_ONCE: usize = 250;
+
+/// The same in a cluster, where each session is asked for by itself. A part has to be cleared before the
+/// caller's time is up, or a long index would never get shorter.
+const READ_AT_ONCE_IN_CLUSTER: usize = 32;
+
+/// How long a task goes on in which no caller waits.
+const TASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sessions in Redis 7 or Valkey, for any number of machines: one server, Sentinel or Cluster.
 ///
-/// A session is a string with a TTL that follows its expiry. A read is one round trip, and so is a write: a script on the server
-/// compares the version. A user's sessions are listed in a sorted set by expiry, which is cleared of sessions that ended when
-/// it is read, and of expired ones when it is written; no key is ever searched for. In a cluster the set may lie on another node than the
-/// session, so that a write to a logged-in session takes a second round trip there. A cluster's client sends a call again whose
-/// answer was lost; a removal is then done, but may be told as that of a session which was not there. Clones share one
-/// connection.
+/// Everything of the contract passes on Redis 7.0 and 8.0, and on Valkey 8.1 and 9.1.
+///
+/// A session is a string with a TTL that follows its expiry. A read is one round trip, and so is a
+/// write: a script on the server compares the version. Clones share one connection.
+///
+/// # A user's sessions
+///
+/// They are listed in a sorted set, the index. No key is ever searched for. A session is put into
+/// the index before it is written, and an index never ends before one of its sessions. What is
+/// listed counts only where the session is there and is the user's. A logout takes its session out
+/// of the index. Reading takes out all that ended otherwise, a part at a time, so that a call which
+/// comes to its timeout has made a start; and so does a write to a long index, a few at a time. No
+/// clock of an application's node decides what is taken out: whether the session is there does.
+///
+/// In a cluster, the index may lie on another node than the session. A write to a logged-in session
+/// takes a second round trip there, and an entry without a session stays for ten minutes: its
+/// session may be about to be written. A cluster's client sends a call again whose answer was lost;
+/// a removal is then done, but may be told as that of a session which was not there.
+///
+/// # A server that fails
+///
+/// A store that was made by [`open`](Self::open) replaces its connection
+///
+/// - when it is closed, also while nobody uses it;
+/// - when it has gone silent, as behind a proxy whose server is gone: calls wait for an answer, and
+///   a `PING` of the store's own has none after two seconds;
+/// - when the server is the wrong one since a failover, and answers `READONLY`, `MASTERDOWN`,
+///   `LOADING` or `NOREPLICAS`. A call that was refused so is made again on the next connection, if
+///   that comes within a second.
+///
+/// A task of the store does so, so that it makes no difference whether a caller waits. It connects
+/// for all, and at most once a second in the long run. It asks the sentinels, or the nodes of the
+/// cluster, each time.
 ///
 /// # What a crash can lose
 ///
@@ -55,9 +89,10 @@ const REMOVED_AT_ONCE: usize = 250;
 /// | `appendonly yes`, `appendfsync everysec` | up to two seconds, if the machine goes down as well; nothing where only the process dies |
 /// | `appendonly yes`, `appendfsync always` | nothing that was answered |
 ///
-/// Replication is asynchronous in every setting: after a failover of Sentinel or Cluster, the last writes that had not reached
-/// the replica are gone, a logout among them. Where that matters more than the sessions do, use one server with
-/// `appendfsync always`, or a SQL store. Set `maxmemory-policy noeviction`: an index that was evicted would hide sessions from
+/// Replication is asynchronous in every setting: after a failover, the last writes that had not
+/// reached the replica are gone, a logout among them. Where that matters more than the sessions do,
+/// use one server with `appendfsync always`, or a SQL store. Set `maxmemory-policy noeviction`: an
+/// index that was evicted would hide sessions from
 /// [`Sessions::revoke_all`](crate::Sessions::revoke_all).
 ///
 /// ```no_run
@@ -84,6 +119,8 @@ impl RedisStore {
     /// - `redis+sentinel://user:password@host:port,host:port/master/database`: the sentinels, the name of the master, and the
     ///   login of the servers.
     ///
+    /// When the future is dropped, nothing of the store stays.
+    ///
     /// # Errors
     ///
     /// The URL is wrong, the server cannot be reached, or it refuses the login or the database.
@@ -92,12 +129,21 @@ impl RedisStore {
     }
 
     /// A store on the application's own connection.
+    ///
+    /// The manager makes a new connection only where the old one was closed. So the store asks a
+    /// demoted server to close it (`QUIT`, at most once a second), which ends what else is under
+    /// way on this connection. It can do nothing about a connection that went silent: that stays
+    /// until the operating system gives it up. A store that was made by [`open`](Self::open)
+    /// replaces it.
     #[must_use]
     pub fn new(connection: ConnectionManager) -> Self {
-        Self::on(Connection::Server(connection))
+        Self::on(Connection::Manager(Manager::new(connection)))
     }
 
     /// A store on the application's own connection to a cluster, which must not read from replicas.
+    ///
+    /// The client follows a failover by itself. It does not replace a connection to a node that
+    /// went silent; a store that was made by [`open`](Self::open) does.
     #[must_use]
     pub fn new_cluster(connection: ClusterConnection) -> Self {
         Self::on(Connection::Cluster(connection))
@@ -112,7 +158,8 @@ impl RedisStore {
         }
     }
 
-    /// What all keys begin with; `cloakroom:` if this is not called.
+    /// What all keys begin with; `cloakroom:` if this is not called. Any text can be one. Stores of
+    /// two prefixes are strangers, unless one prefix begins with the other and `user:`.
     #[must_use]
     pub fn with_prefix(self, prefix: &str) -> Self {
         Self {
@@ -123,10 +170,14 @@ impl RedisStore {
 
     /// What a write is known by; nothing where the client library never sends it again.
     fn write_name(&self) -> String {
-        match self.connection {
-            Connection::Cluster(_) => self.writes.name(),
-            Connection::Server(_) | Connection::Sentinel(_) => String::new(),
+        match self.connection.is_cluster() {
+            true => self.writes.name(),
+            false => String::new(),
         }
+    }
+
+    fn session_keys(&self) -> String {
+        format!("{}session:", self.prefix)
     }
 
     fn session_key(&self, id: RecordId) -> String {
@@ -136,12 +187,16 @@ impl RedisStore {
         key
     }
 
+    fn index_keys(&self) -> String {
+        format!("{}user:", self.prefix)
+    }
+
     fn index_key(&self, user: &UserId) -> String {
         format!("{}user:{user}", self.prefix)
     }
 
-    /// Runs a script that writes a record, or for a [`Write::Touch`] its expiry, and files the record under its user if the script
-    /// says that it wrote.
+    /// Runs a script that writes a record, or for a [`Write::Touch`] its expiry, and files the
+    /// record under its user.
     async fn write(&self, write: Write<'_>, id: RecordId, record: &Record) -> RedisResult<i64> {
         let scripts = &self.scripts;
         let (script, expected, bytes) = match write {
@@ -152,12 +207,19 @@ impl RedisStore {
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
         let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
-        let pruned = now.saturating_sub(u64::try_from(PRUNED_AFTER.as_millis()).unwrap_or(0));
         let user = record.user();
 
-        let spans_slots = matches!(self.connection, Connection::Cluster(_));
+        let is_cluster = self.connection.is_cluster();
+        if let Some(user) = user
+            && is_cluster
+            && ttl > 0
+        {
+            // Before the session: a caller who goes away in between must not leave one that is in
+            // no index.
+            self.file(user, id, ttl).await?;
+        }
         let index = user
-            .filter(|_| !spans_slots)
+            .filter(|_| !is_cluster)
             .map(|user| self.index_key(user));
         let keys = 1 + usize::from(index.is_some());
         let mut call = call_of(script, keys, bytes.len());
@@ -172,83 +234,182 @@ impl RedisStore {
                 .arg(bytes)
                 .arg(self.write_name());
         }
-        if index.is_some() {
-            call.arg(id.to_string()).arg(pruned);
+        if let Write::Replace(..) = write {
+            call.arg(if record.keeps_later_expiry() { "1" } else { "" });
         }
         let answer: i64 = self.run(script, &call).await?;
 
         if let Some(user) = user
-            && spans_slots
-            && answer == DONE
+            && is_cluster
+            && let Ok(kept @ 2..) = u64::try_from(answer)
         {
-            // After the session, or a reader could take the entry for one of a session that ended. And for as long again as the
-            // session lasts: should the next write stop between the two, the entry must not end before the session. Readers
-            // clear what outlasts it.
-            let ttl = (2 * ttl).min(LONGEST_TTL);
-            let mut call = call_of(&self.scripts.file, 1, 0);
-            call.arg(self.index_key(user))
-                .arg(id.to_string())
-                .arg(now + ttl)
-                .arg(ttl)
-                .arg(pruned);
-            let () = self.run(&self.scripts.file, &call).await?;
+            // The session lasts longer than the index was told.
+            self.file(user, id, kept).await?;
         }
         Ok(answer)
+    }
+
+    /// In a cluster, puts a session into its user's index, which may be on another node.
+    async fn file(&self, user: &UserId, id: RecordId, ttl: u64) -> RedisResult<()> {
+        let ttl = (ttl + FILED_BEFORE * 1000).min(LONGEST_TTL);
+        let mut call = call_of(&self.scripts.file, 1, 0);
+        call.arg(self.index_key(user)).arg(id.to_string()).arg(ttl);
+        let doubtful: Vec<String> = self.run(&self.scripts.file, &call).await?;
+        let doubtful: Vec<RecordId> = doubtful.iter().filter_map(|id| id.parse().ok()).collect();
+        if !doubtful.is_empty() {
+            let (store, user) = (self.clone(), user.clone());
+            in_the_background(async move { store.look_at(&user, &doubtful).await });
+        }
+        Ok(())
+    }
+
+    /// In a cluster, looks at sessions that the index has, and takes out those that ended.
+    async fn look_at(&self, user: &UserId, ids: &[RecordId]) -> RedisResult<()> {
+        let mut ended = Vec::new();
+        let mut call = call_of(&self.scripts.refile, 1, 0);
+        call.arg(self.index_key(user));
+        for id in ids {
+            match self.value(*id).await?.is_of(user) {
+                true => drop(call.arg(id.to_string())),
+                false => ended.push(*id),
+            }
+        }
+        let () = self.run(&self.scripts.refile, &call).await?;
+        self.unfile(user, &ended, FILED_BEFORE).await
+    }
+
+    /// In a cluster, takes sessions out of the index whose entries are so many seconds old.
+    async fn unfile(&self, user: &UserId, ids: &[RecordId], age: u64) -> RedisResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut call = call_of(&self.scripts.unfile, 1, 0);
+        call.arg(self.index_key(user)).arg(age);
+        for id in ids {
+            call.arg(id.to_string());
+        }
+        self.run(&self.scripts.unfile, &call).await
+    }
+
+    /// In a cluster, some sessions that the index has, and where to go on.
+    async fn filed(&self, user: &UserId, cursor: &str) -> RedisResult<(String, Vec<RecordId>)> {
+        let (cursor, entries): (String, Vec<String>) = redis::cmd("ZSCAN")
+            .arg(self.index_key(user))
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(READ_AT_ONCE_IN_CLUSTER)
+            .query_async(&mut self.connection.clone())
+            .await?;
+        // Each is followed by its score.
+        let ids = entries.iter().step_by(2).filter_map(|id| id.parse().ok());
+        Ok((cursor, ids.collect()))
+    }
+
+    async fn value(&self, id: RecordId) -> RedisResult<Value> {
+        let answer = Cmd::with_capacity(2, CALL_OVERHEAD)
+            .arg("GET")
+            .arg(self.session_key(id))
+            .query_async(&mut self.connection.clone())
+            .await;
+        Value::of(answer)
+    }
+
+    /// Adds a part of a user's sessions, and says where to go on. What has no session any more is
+    /// taken out of the index at once, so that a call which comes to its timeout has made a start.
+    async fn list_some(
+        &self,
+        user: &UserId,
+        cursor: &str,
+        sessions: &mut HashMap<RecordId, Record>,
+    ) -> RedisResult<String> {
+        if self.connection.is_cluster() {
+            let (cursor, ids) = self.filed(user, cursor).await?;
+            let mut ended = Vec::new();
+            for id in ids {
+                let value = self.value(id).await?;
+                match value.is_of(user) {
+                    true => sessions.extend(value.decode(id).map(|record| (id, record))),
+                    false => ended.push(id),
+                }
+            }
+            self.unfile(user, &ended, FILED_BEFORE).await?;
+            return Ok(cursor);
+        }
+        let mut call = call_of(&self.scripts.list, 1, 0);
+        call.arg(self.index_key(user))
+            .arg(self.session_keys())
+            .arg(user.as_str())
+            .arg(cursor)
+            .arg(READ_AT_ONCE);
+        let answer: Vec<Vec<u8>> = self.run(&self.scripts.list, &call).await?;
+        let mut answer = answer.into_iter();
+        let cursor = answer.next().and_then(|text| String::from_utf8(text).ok());
+        while let (Some(id), Some(text)) = (answer.next(), answer.next()) {
+            let id = str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
+            sessions.extend(id.and_then(|id| Some((id, Value::Text(text).decode(id)?))));
+        }
+        Ok(cursor.unwrap_or_else(|| END.into()))
+    }
+
+    /// Removes a part of a user's sessions, and says where to go on, and how many went.
+    async fn remove_some(
+        &self,
+        user: &UserId,
+        cursor: &str,
+        except: Option<RecordId>,
+    ) -> RedisResult<(String, u64)> {
+        if self.connection.is_cluster() {
+            let (cursor, ids) = self.filed(user, cursor).await?;
+            let (mut removed, mut gone) = (0, Vec::new());
+            for id in ids.into_iter().filter(|id| Some(*id) != except) {
+                let mut call = call_of(&self.scripts.remove_of, 1, 0);
+                call.arg(self.session_key(id)).arg(user.as_str());
+                if self.run(&self.scripts.remove_of, &call).await? {
+                    removed += 1;
+                }
+                gone.push(id);
+            }
+            // A young entry stays: the client may send the session's insert again, if its answer was lost.
+            self.unfile(user, &gone, FILED_BEFORE).await?;
+            return Ok((cursor, removed));
+        }
+        let mut call = call_of(&self.scripts.remove_all, 1, 0);
+        call.arg(self.index_key(user))
+            .arg(self.session_keys())
+            .arg(user.as_str())
+            .arg(cursor)
+            .arg(READ_AT_ONCE)
+            .arg(except.map_or_else(String::new, |id| id.to_string()));
+        self.run(&self.scripts.remove_all, &call).await
     }
 
     /// Runs a call of a script, which the server has to be told the first time.
     async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> RedisResult<T> {
         let mut connection = self.connection.clone();
-        match call.query_async(&mut connection).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                script.load_async(&mut connection).await?;
-                call.query_async(&mut connection).await
+        let mut answer = call.query_async(&mut connection).await;
+        // The next server has to be told as well, where the first one was demoted since.
+        for _ in 0..2 {
+            match &answer {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    script.load_async(&mut connection).await?;
+                    answer = call.query_async(&mut connection).await;
+                }
+                _ => break,
             }
-            answer => answer,
         }
+        answer
     }
+}
 
-    /// The sessions that the index has, some of which may be no more.
-    async fn filed(&self, user: &UserId) -> RedisResult<Vec<RecordId>> {
-        let ids: Vec<String> = redis::cmd("ZRANGE")
-            .arg(self.index_key(user))
-            .arg(0)
-            .arg(-1)
-            .query_async(&mut self.connection.clone())
-            .await?;
-        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
-    }
+/// Where a scan begins and ends.
+const END: &str = "0";
 
-    /// Takes sessions that ended out of the index.
-    async fn unfile(&self, user: &UserId, ended: &[RecordId]) -> RedisResult<()> {
-        if ended.is_empty() {
-            return Ok(());
-        }
-        let ended: Vec<_> = ended.iter().map(RecordId::to_string).collect();
-        redis::cmd("ZREM")
-            .arg(self.index_key(user))
-            .arg(ended)
-            .query_async(&mut self.connection.clone())
-            .await
-    }
-
-    /// What is kept of several sessions, in their order. What is of another type is as missing to `MGET`.
-    async fn values(&self, ids: &[RecordId]) -> RedisResult<Vec<Value>> {
-        let mut connection = self.connection.clone();
-        // In a cluster, each session may be on another node.
-        let at_once = match connection {
-            Connection::Cluster(_) => 1,
-            Connection::Server(_) | Connection::Sentinel(_) => ids.len().max(1),
-        };
-        let mut values = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(at_once) {
-            let keys: Vec<_> = ids.iter().map(|id| self.session_key(*id)).collect();
-            let mut command = redis::cmd("MGET");
-            let texts: Vec<_> = command.arg(keys).query_async(&mut connection).await?;
-            values.extend(texts.into_iter().map(Value::text));
-        }
-        Ok(values)
-    }
+/// Goes on with something when the caller has gone away. Nobody waits for it; what it leaves
+/// undone, the next reader of the index does.
+fn in_the_background(work: impl Future<Output = RedisResult<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(TASK_TIMEOUT, work).await;
+    });
 }
 
 /// What a script is to write.
@@ -265,99 +426,6 @@ enum Write<'a> {
 /// What the scripts answer.
 const DONE: i64 = 1;
 const CONFLICT: i64 = 0;
-
-/// What is kept under a session's key.
-enum Value {
-    Missing,
-    Text(Vec<u8>),
-    /// Something of another type, which is a corrupt record and no error.
-    Foreign,
-}
-
-impl Value {
-    fn of(answer: RedisResult<Option<Vec<u8>>>) -> RedisResult<Self> {
-        match answer {
-            Ok(text) => Ok(Self::text(text)),
-            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Self::Foreign),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn text(text: Option<Vec<u8>>) -> Self {
-        text.map_or(Self::Missing, Self::Text)
-    }
-
-    fn stored(&self) -> Option<Stored<'_>> {
-        match self {
-            Self::Text(text) => Stored::parse(text),
-            Self::Missing | Self::Foreign => None,
-        }
-    }
-
-    fn is_of(&self, user: &UserId) -> bool {
-        self.stored()
-            .is_some_and(|stored| stored.user == user.as_str().as_bytes())
-    }
-
-    fn decode(&self, id: RecordId) -> Option<Record> {
-        if matches!(self, Self::Missing) {
-            return None;
-        }
-        let Some(stored) = self.stored() else {
-            report::corrupt_record(id, "its key holds something else");
-            return None;
-        };
-        let record = Record::decode(id, stored.record)?;
-        let user = record.user().map_or("", UserId::as_str);
-        if stored.version != record.version() || stored.user != user.as_bytes() {
-            report::corrupt_record(id, "it is not the record of its version or user");
-            return None;
-        }
-        Some(record.with_expires_at(stored.expires_at))
-    }
-}
-
-/// A session as it is kept: what the scripts have to know stands before the record's bytes, at places that they know.
-///
-/// These are the version and the expiry, each of [`Number::LEN`] digits; then the names of the last writes to a cluster, a NUL,
-/// the user, and another NUL. None of the texts holds one. Another layout has to begin with another character than a digit, and is
-/// then no record to the scripts.
-struct Stored<'a> {
-    version: Version,
-    expires_at: Timestamp,
-    user: &'a [u8],
-    record: &'a [u8],
-}
-
-impl<'a> Stored<'a> {
-    fn parse(text: &'a [u8]) -> Option<Self> {
-        let (version, rest) = text.split_at_checked(Number::LEN)?;
-        let (expires_at, rest) = rest.split_at_checked(Number::LEN)?;
-        let mut parts = rest.splitn(3, |&byte| byte == 0);
-        let (_writes, user, record) = (parts.next()?, parts.next()?, parts.next()?);
-        let number = |digits| str::from_utf8(digits).ok()?.parse().ok();
-        Some(Self {
-            version: Version::from_number(number(version)?),
-            expires_at: Timestamp::from_millis(number(expires_at)?),
-            user,
-            record,
-        })
-    }
-}
-
-/// A number of always as many digits, so that scripts find what follows it, and compare it as a text: a Lua number has 53 bits.
-struct Number(u64);
-
-impl Number {
-    /// Those of `i64::MAX`, which neither versions nor times exceed.
-    const LEN: usize = 19;
-}
-
-impl ToRedisArgs for Number {
-    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
-        out.write_arg_fmt(format_args!("{:0width$}", self.0, width = Self::LEN));
-    }
-}
 
 /// Names each write to a cluster, so that one whose answer was lost, and which the client library sends again, counts once.
 #[derive(Debug)]
@@ -381,108 +449,18 @@ impl Writes {
     }
 }
 
-/// What runs on the server. The keys of a write are the session's, and that of its user's index if that is on the same server.
-/// Its arguments: version, expiry, TTL and expected version; but for a touch user, record and the write's name; and at last, for
-/// the index, the record id and the time before which it is pruned.
-struct Scripts {
-    insert: Script,
-    replace: Script,
-    touch: Script,
-    file: Script,
-    remove_of: Script,
-}
-
-impl Scripts {
-    fn new() -> Self {
-        const FILE: &str = "
-            redis.call('ZREMRANGEBYSCORE', index, '-inf', pruned)
-            redis.call('ZADD', index, expires_at, id)
-            if redis.call('PTTL', index) < tonumber(ttl) then
-                redis.call('PEXPIRE', index, ttl)
-            end
-        ";
-        let write = |code: &str| {
-            Script::new(&format!(
-                "{code}
-                if KEYS[2] then
-                    local index, expires_at, ttl = KEYS[2], ARGV[2], ARGV[3]
-                    local id, pruned = ARGV[#ARGV - 1], ARGV[#ARGV]
-                    {FILE}
-                end
-                return 1"
-            ))
-        };
-        // An error is a table. That of a key that holds something else is a missing record, and any other is the answer.
-        const OR_FAIL: &str = "
-            if type(stored) == 'table' then
-                if not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
-                stored = ''
-            end
-        ";
-        // Numbers of a call are written as texts, since Lua would have to render them, and no function is defined, since each
-        // call would make it anew.
-        Self {
-            // What is over already is not kept: SET takes no TTL of 0.
-            insert: write(&format!(
-                "local write = ARGV[7]
-                if ARGV[3] == '0' then return 1 - redis.call('EXISTS', KEYS[1]) end
-                local value = ARGV[1] .. ARGV[2] .. write .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
-                if not redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[3]) then
-                    if write == '' then return 0 end
-                    -- It may be this very write that is there.
-                    local stored = redis.pcall('GETRANGE', KEYS[1], '38', '300')
-                    {OR_FAIL}
-                    return string.find(string.match(stored, '^%Z*'), write, 1, true) and 1 or 0
-                end"
-            )),
-            replace: write(&format!(
-                "local writes = ARGV[7]
-                local stored = redis.pcall('GETRANGE', KEYS[1], '0', writes == '' and '18' or '300')
-                {OR_FAIL}
-                if not string.find(stored, '^%d') then return -1 end
-                if writes ~= '' then
-                    -- The last writes, since others may come before one is sent again. No name is a part of another.
-                    local others = string.match(stored, '^%Z*', 39)
-                    if string.find(others, writes, 1, true) then return 1 end
-                    writes = string.sub(writes .. others, 1, 256)
-                end
-                if string.sub(stored, 1, 19) ~= ARGV[4] then return 0 end
-                if ARGV[3] == '0' then return redis.call('DEL', KEYS[1]) end
-                local value = ARGV[1] .. ARGV[2] .. writes .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
-                redis.call('SET', KEYS[1], value, 'PX', ARGV[3])"
-            )),
-            touch: write(&format!(
-                "local stored = redis.pcall('GETRANGE', KEYS[1], '0', '18')
-                {OR_FAIL}
-                if stored ~= ARGV[4] then return 0 end
-                redis.call('SETRANGE', KEYS[1], '19', ARGV[2])
-                redis.call('PEXPIRE', KEYS[1], ARGV[3])"
-            )),
-            file: Script::new(&format!(
-                "local index, id, expires_at, ttl, pruned = KEYS[1], unpack(ARGV)
-                {FILE}"
-            )),
-            remove_of: Script::new(&format!(
-                "local removed = 0
-                for _, key in ipairs(KEYS) do
-                    local stored = redis.pcall('GETRANGE', key, '38', '600')
-                    {OR_FAIL}
-                    if string.match(stored, '^%Z*%z(%Z*)%z') == ARGV[1] then
-                        removed = removed + redis.call('DEL', key)
-                    end
-                end
-                return removed"
-            )),
-        }
-    }
-}
-
 /// The beginning of a call of a script with so many keys, with room for arguments of this size: [`Script`]'s own grows as it is
 /// written.
 fn call_of(script: &Script, keys: usize, size: usize) -> Cmd {
     let mut call = Cmd::with_capacity(16, size + CALL_OVERHEAD);
     call.arg("EVALSHA").arg(script.get_hash()).arg(keys);
     call
+}
+
+/// The user whose name a script found.
+fn user_of(name: Vec<u8>) -> Option<UserId> {
+    let name = String::from_utf8(name).ok()?;
+    (!name.is_empty()).then(|| name.into())
 }
 
 fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
@@ -492,12 +470,7 @@ fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let answer = Cmd::with_capacity(2, CALL_OVERHEAD)
-            .arg("GET")
-            .arg(self.session_key(id))
-            .query_async(&mut self.connection.clone())
-            .await;
-        let value = Value::of(answer).map_err(failed("read a session"))?;
+        let value = self.value(id).await.map_err(failed("read a session"))?;
         Ok(value.decode(id))
     }
 
@@ -522,7 +495,7 @@ impl SessionStore for RedisStore {
             .await
             .map_err(failed("write a session"))?;
         Ok(match answer {
-            DONE => Replaced::Done,
+            DONE.. => Replaced::Done,
             CONFLICT => Replaced::Conflict,
             _ => Replaced::Missing,
         })
@@ -537,11 +510,19 @@ impl SessionStore for RedisStore {
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-        redis::cmd("DEL")
-            .arg(self.session_key(id))
-            .query_async(&mut self.connection.clone())
+        let is_cluster = self.connection.is_cluster();
+        let mut call = call_of(&self.scripts.remove, 1, 0);
+        call.arg(self.session_key(id))
+            .arg((!is_cluster).then(|| self.index_keys()));
+        let (removed, user): (bool, Vec<u8>) = self
+            .run(&self.scripts.remove, &call)
             .await
-            .map_err(failed("remove a session"))
+            .map_err(failed("remove a session"))?;
+        if is_cluster && let Some(user) = user_of(user) {
+            let store = self.clone();
+            in_the_background(async move { store.unfile(&user, &[id], 0).await });
+        }
+        Ok(removed)
     }
 
     /// Redis does so by itself.
@@ -553,22 +534,18 @@ impl SessionStore for RedisStore {
 #[async_trait]
 impl UserIndex for RedisStore {
     async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let failed = failed("list a user's sessions");
-        let ids = self.filed(user).await.map_err(&failed)?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let values = self.values(&ids).await.map_err(&failed)?;
-        let mut sessions = Vec::new();
-        let mut ended = Vec::new();
-        for (id, value) in ids.into_iter().zip(values) {
-            match value.is_of(user) {
-                true => sessions.extend(value.decode(id).map(|record| (id, record))),
-                false => ended.push(id),
+        // A scan may come by an entry twice.
+        let mut sessions = HashMap::new();
+        let mut cursor = String::from(END);
+        loop {
+            cursor = self
+                .list_some(user, &cursor, &mut sessions)
+                .await
+                .map_err(failed("list a user's sessions"))?;
+            if cursor == END {
+                return Ok(sessions.into_iter().collect());
             }
         }
-        self.unfile(user, &ended).await.map_err(&failed)?;
-        Ok(sessions)
     }
 
     async fn remove_all_of(
@@ -576,30 +553,19 @@ impl UserIndex for RedisStore {
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, StoreError> {
-        let failed = failed("remove a user's sessions");
-        let mut ids = self.filed(user).await.map_err(&failed)?;
-        ids.retain(|id| Some(*id) != except);
-        // In a cluster, each session may be on another node.
-        let at_once = match self.connection {
-            Connection::Cluster(_) => 1,
-            Connection::Server(_) | Connection::Sentinel(_) => REMOVED_AT_ONCE,
-        };
         let mut removed = 0;
-        // What is removed is taken out of the index as it goes on, so that a call which comes to its timeout has made a start.
-        for ids in ids.chunks(REMOVED_AT_ONCE) {
-            for ids in ids.chunks(at_once) {
-                let keys: Vec<_> = ids.iter().map(|id| self.session_key(*id)).collect();
-                let mut call = call_of(&self.scripts.remove_of, keys.len(), 0);
-                call.arg(keys).arg(user.as_str());
-                let some: u64 = self
-                    .run(&self.scripts.remove_of, &call)
-                    .await
-                    .map_err(&failed)?;
-                removed += some;
+        let mut cursor = String::from(END);
+        loop {
+            let some;
+            (cursor, some) = self
+                .remove_some(user, &cursor, except)
+                .await
+                .map_err(failed("remove a user's sessions"))?;
+            removed += some;
+            if cursor == END {
+                return Ok(removed);
             }
-            self.unfile(user, ids).await.map_err(&failed)?;
         }
-        Ok(removed)
     }
 }
 

@@ -1,33 +1,25 @@
 //! How Redis is reached: one server, the master that Sentinel names, or a cluster.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use redis::aio::{
-    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
-};
+use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsMode, Value,
+    Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisFuture,
+    RedisResult, TlsMode, Value,
 };
-use tokio::sync::Mutex;
 
+use super::link::{CONNECTION_TIMEOUT, Link, RESPONSE_TIMEOUT, Source, is_of_demoted};
 use crate::error::StoreError;
+use crate::store::tls;
 
-/// For one attempt. The layer's store timeout bounds the whole.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After which a node that says nothing is taken for lost, where there may be another in its place.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The manager of a connection asks again after an error only until then, and would never come back afterwards from one that
-/// is not the network's: a server that had too many clients for a second, say. Calls that wait for it have their own timeout.
-const RECONNECTIONS: usize = usize::MAX;
+/// How often the server is asked to close a connection of the application's.
+const CLOSED_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a cluster's client follows a move of slots or a failover before it gives up.
 const CLUSTER_RETRIES: u32 = 6;
@@ -35,8 +27,11 @@ const CLUSTER_RETRIES: u32 = 6;
 /// A connection that all requests share, and which comes back by itself.
 #[derive(Clone)]
 pub(super) enum Connection {
-    Server(ConnectionManager),
-    Sentinel(Sentinel),
+    /// The store made it.
+    Own(Link),
+    /// The application's, to one server.
+    Manager(Manager),
+    /// The application's, to a cluster.
     Cluster(ClusterConnection),
 }
 
@@ -48,6 +43,12 @@ impl Connection {
             Some((plain, kind)) => (kind, plain),
             None => ("", scheme),
         };
+        #[cfg(feature = "tls")]
+        if matches!(plain, "rediss" | "valkeys") {
+            // The client library takes what encrypts for the whole process. Where the application has chosen nothing, and its
+            // crates bring more than one, rustls would panic. An error says that the application has chosen.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         match (plain, kind) {
             ("redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "unix", "") => {
                 Self::server(url).await
@@ -71,25 +72,14 @@ impl Connection {
             .set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
         let client = Client::open(info).map_err(wrong_url)?;
-        // The manager would try again for a while, and then not say why.
-        let _connected = client
-            .get_multiplexed_async_connection_with_config(&config(None))
-            .await
-            .map_err(could_not_connect(&address))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            .set_max_delay(Duration::from_millis(200))
-            .set_number_of_retries(RECONNECTIONS)
-            .set_response_timeout(None);
-        let manager = ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(could_not_connect(&address))?;
-        Ok(Self::Server(manager))
+        let link = Link::open(Source::Server(Box::new(client))).await;
+        link.map(Self::Own).map_err(could_not_connect(&address))
     }
 
     async fn cluster(scheme: &str, rest: &str) -> Result<Self, StoreError> {
         let nodes = nodes(scheme, rest)?;
         let addresses = addresses(&nodes);
-        let connection = ClusterClient::builder(nodes)
+        let client = ClusterClient::builder(nodes)
             .connection_timeout(CONNECTION_TIMEOUT)
             .response_timeout(RESPONSE_TIMEOUT)
             .retries(CLUSTER_RETRIES)
@@ -97,11 +87,9 @@ impl Connection {
             .min_retry_wait(20)
             .tcp_settings(tcp())
             .build()
-            .map_err(wrong_url)?
-            .get_async_connection()
-            .await
-            .map_err(could_not_connect(&addresses))?;
-        Ok(Self::Cluster(connection))
+            .map_err(wrong_url)?;
+        let link = Link::open(Source::Cluster(Box::new(client))).await;
+        link.map(Self::Own).map_err(could_not_connect(&addresses))
     }
 
     /// `user:password@host:port,host:port/master/database`: the sentinels' addresses, and the servers' login.
@@ -120,8 +108,12 @@ impl Connection {
             hosts.split(',').next().unwrap_or(hosts)
         );
         let login = login.into_connection_info().map_err(wrong_url)?;
+        let settings = login
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
         let mut servers = SentinelNodeConnectionInfo::default()
-            .set_redis_connection_info(login.redis_settings().clone())
+            .set_redis_connection_info(settings)
             .set_tcp_settings(tcp());
         if scheme == "rediss" {
             servers = servers.set_tls_mode(TlsMode::Secure);
@@ -138,27 +130,25 @@ impl Connection {
             SentinelServerType::Master,
         )
         .map_err(wrong_url)?;
-        let sentinel = Sentinel(Arc::new(SentinelState {
-            client: Mutex::new(client),
-            current: std::sync::Mutex::new(None),
-        }));
-        sentinel
-            .connection()
-            .await
-            .map_err(could_not_connect(&addresses))?;
-        Ok(Self::Sentinel(sentinel))
+        let link = Link::open(Source::Sentinel(Box::new(client))).await;
+        link.map(Self::Own).map_err(could_not_connect(&addresses))
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        match self {
+            Self::Own(link) => link.is_cluster(),
+            Self::Manager(_) => false,
+            Self::Cluster(_) => true,
+        }
     }
 }
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::Server(connection) => connection.req_packed_command(command),
+            Self::Own(link) => Box::pin(link.call(command)),
+            Self::Manager(manager) => Box::pin(manager.call(command)),
             Self::Cluster(connection) => connection.req_packed_command(command),
-            Self::Sentinel(sentinel) => Box::pin(async move {
-                let mut connection = sentinel.connection().await?;
-                sentinel.watch(connection.req_packed_command(command).await)
-            }),
         }
     }
 
@@ -169,92 +159,69 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Own(link) => Box::pin(link.call_all(pipeline, offset, count)),
+            Self::Manager(Manager { connection, .. }) => {
+                connection.req_packed_commands(pipeline, offset, count)
+            }
             Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Sentinel(sentinel) => Box::pin(async move {
-                let mut connection = sentinel.connection().await?;
-                let answer = connection.req_packed_commands(pipeline, offset, count);
-                sentinel.watch(answer.await)
-            }),
         }
     }
 
     fn get_db(&self) -> i64 {
-        match self {
-            Self::Server(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
-            Self::Sentinel(_) => 0,
-        }
+        0
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Server(_) => "Server",
-            Self::Sentinel(_) => "Sentinel",
-            Self::Cluster(_) => "Cluster",
+        f.write_str(match self.is_cluster() {
+            true => "Cluster",
+            false => "Server",
         })
     }
 }
 
-/// A connection to the master of the hour.
+/// The application's manager. It makes a new connection where the old one is closed, and only then.
 #[derive(Clone)]
-pub(super) struct Sentinel(Arc<SentinelState>);
-
-struct SentinelState {
-    /// Locked while the sentinels are asked, so that one request does so for all.
-    client: Mutex<SentinelClient>,
-    current: std::sync::Mutex<Option<MultiplexedConnection>>,
+pub(super) struct Manager {
+    connection: ConnectionManager,
+    /// When the server was last asked to close the connection.
+    closed_at: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Sentinel {
-    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
-        if let Some(connection) = self.current().clone() {
-            return Ok(connection);
+impl Manager {
+    pub(super) fn new(connection: ConnectionManager) -> Self {
+        Self {
+            connection,
+            closed_at: Arc::default(),
         }
-        let mut client = self.0.client.lock().await;
-        if let Some(connection) = self.current().clone() {
-            return Ok(connection);
-        }
-        let connection = client
-            .get_async_connection_with_config(&config(Some(RESPONSE_TIMEOUT)))
-            .await?;
-        *self.current() = Some(connection.clone());
-        Ok(connection)
     }
 
-    /// Passes an answer on, and asks the sentinels at the next call where it says that there may be another master.
-    fn watch<T>(&self, answer: RedisResult<T>) -> RedisResult<T> {
-        if let Err(error) = &answer
-            && is_no_master(error)
-        {
-            *self.current() = None;
+    /// The server's answer. Where that is a demoted one, it is asked to close the connection.
+    async fn call(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let answer = self.connection.send_packed_command(command).await;
+        if !is_of_demoted(&answer) || !self.may_close() {
+            return answer;
         }
-        answer
+        // The manager sees the end of the connection at the call after it, if not before.
+        for last in ["QUIT", "PING"] {
+            let _ = self.connection.send_packed_command(&redis::cmd(last)).await;
+        }
+        self.connection.send_packed_command(command).await
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<MultiplexedConnection>> {
-        self.0
-            .current
+    /// At most every so often, and one call does it for all.
+    fn may_close(&self) -> bool {
+        let mut closed_at = self
+            .closed_at
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner);
+        let may = closed_at.is_none_or(|at| at.elapsed() >= CLOSED_EVERY);
+        if may {
+            *closed_at = Some(Instant::now());
+        }
+        may
     }
-}
-
-fn is_no_master(error: &RedisError) -> bool {
-    error.is_unrecoverable_error()
-        || error.is_timeout()
-        || matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-        )
-}
-
-fn config(response_timeout: Option<Duration>) -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-        .set_response_timeout(response_timeout)
 }
 
 fn tcp() -> TcpSettings {
@@ -291,5 +258,12 @@ fn wrong_url(error: RedisError) -> StoreError {
 }
 
 fn could_not_connect(address: &str) -> impl Fn(RedisError) -> StoreError {
-    move |error| StoreError::new(format!("could not connect to Redis at {address}"), error)
+    move |error| {
+        let how = "in the environment variable SSL_CERT_FILE";
+        let advice = tls::advice(&error, how);
+        StoreError::new(
+            format!("could not connect to Redis at {address}{advice}"),
+            error,
+        )
+    }
 }

@@ -1,0 +1,445 @@
+//! [`Link`]: a connection that is replaced when its server is gone, silent or demoted.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection, SendError};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::SentinelClient;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
+    Value,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// For one step of an attempt, such as the TCP connection with its login.
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After which a server that says nothing is taken for lost.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For a whole attempt, which may ask several sentinels or nodes.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a call waits for a connection. It is shorter than the layer's default store timeout, so
+/// that the caller sees why there is none.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long a call that the server refused waits for another server.
+const RETRY_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often the task looks at calls that wait for an answer.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A connection that all clones share. One task connects for all of them, and watches the
+/// connection, so that it makes no difference whether a caller waits for the answer.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Owner>);
+
+/// What the clones of a link share. With the last of them, the task ends.
+struct Owner(Arc<State>);
+
+struct State {
+    /// Only the task uses it.
+    source: Mutex<Source>,
+    is_cluster: bool,
+    line: watch::Sender<Line>,
+    /// The line of this number, and all before it, are to be replaced.
+    doubted: AtomicU64,
+    /// How many calls wait for an answer.
+    waiting: AtomicUsize,
+    /// Whether a caller went away before the answer came.
+    is_given_up: AtomicBool,
+    /// Whether the task is about to look at what is waiting.
+    is_watching: AtomicBool,
+    wake: Notify,
+    /// `None` when the link is gone.
+    task: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The connection of the hour.
+struct Line {
+    /// Each new connection has the next number.
+    number: u64,
+    /// `None` while there is no connection that could answer.
+    wire: Option<Wire>,
+    /// Why the last attempt to connect failed.
+    error: Option<RedisError>,
+}
+
+/// One connection to a server, or one to each node of a cluster.
+#[derive(Clone)]
+enum Wire {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// Where connections come from.
+pub(super) enum Source {
+    Server(Box<Client>),
+    Sentinel(Box<SentinelClient>),
+    Cluster(Box<ClusterClient>),
+}
+
+impl Link {
+    /// Connects, and starts the task.
+    pub(super) async fn open(source: Source) -> RedisResult<Self> {
+        let line = Line {
+            number: 0,
+            wire: None,
+            error: None,
+        };
+        let state = Arc::new(State {
+            is_cluster: matches!(source, Source::Cluster(_)),
+            source: Mutex::new(source),
+            line: watch::Sender::new(line),
+            doubted: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            is_given_up: AtomicBool::new(false),
+            is_watching: AtomicBool::new(false),
+            wake: Notify::new(),
+            task: std::sync::Mutex::new(None),
+        });
+        state.connect().await?;
+        *state.task() = Some(tokio::spawn(Arc::clone(&state).keep()));
+        Ok(Self(Arc::new(Owner(state))))
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.0.0.is_cluster
+    }
+
+    /// The server's answer. A call that a demoted server refused is made once more on the next
+    /// connection, if that comes soon: the server did nothing.
+    pub(super) async fn call(&self, command: &Cmd) -> RedisResult<Value> {
+        let state = &self.0.0;
+        let (number, wire) = state.wire_after(0).await?;
+        let answer = state.ask(number, wire, command).await;
+        if !is_refused(&answer) {
+            return answer;
+        }
+        match timeout(RETRY_WITHIN, state.wire_after(number)).await {
+            Ok(Ok((number, wire))) => state.ask(number, wire, command).await,
+            _ => answer,
+        }
+    }
+
+    pub(super) async fn call_all(
+        &self,
+        commands: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let state = &self.0.0;
+        let (number, wire) = state.wire_after(0).await?;
+        let mut asked = Asked::begin(state);
+        let answer = match wire {
+            Wire::Server(mut wire) => wire.req_packed_commands(commands, offset, count).await,
+            Wire::Cluster(mut wire) => wire.req_packed_commands(commands, offset, count).await,
+        };
+        asked.end(number, answer.as_ref().err());
+        answer
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.task().take() {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    /// A connection with a higher number than this.
+    async fn wire_after(self: &Arc<Self>, number: u64) -> RedisResult<(u64, Wire)> {
+        if let Some(found) = self.line.borrow().after(number) {
+            return Ok(found);
+        }
+        self.wake();
+        let mut lines = self.line.subscribe();
+        let wait = lines.wait_for(|line| line.after(number).is_some());
+        if let Ok(Ok(line)) = timeout(PATIENCE, wait).await
+            && let Some(found) = line.after(number)
+        {
+            return Ok(found);
+        }
+        let error = self.line.borrow().error.clone();
+        Err(error.unwrap_or_else(|| io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        number: u64,
+        mut wire: Wire,
+        command: &Cmd,
+    ) -> RedisResult<Value> {
+        let mut asked = Asked::begin(self);
+        let answer = wire.ask(command).await;
+        asked.end(number, answer.as_ref().err());
+        if is_refused(&answer) {
+            self.doubt(number);
+        }
+        answer
+    }
+
+    /// Ends the use of a connection that is closed: calls wait for another one.
+    fn lose(self: &Arc<Self>, number: u64) {
+        // The other nodes of a cluster may answer.
+        if !self.is_cluster {
+            self.line.send_if_modified(|line| {
+                let is_lost = line.number == number && line.wire.is_some();
+                if is_lost {
+                    line.wire = None;
+                }
+                is_lost
+            });
+        }
+        self.doubt(number);
+    }
+
+    /// Has the connection replaced. Until there is another, calls go on with this one.
+    fn doubt(self: &Arc<Self>, number: u64) {
+        self.doubted.fetch_max(number, SeqCst);
+        self.wake();
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.doubted.load(SeqCst) >= self.line.borrow().number
+    }
+
+    /// Has the task look at what is waiting, soon.
+    fn watch(self: &Arc<Self>) {
+        if !self.is_watching.load(SeqCst) && !self.is_watching.swap(true, SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Wakes the task. It may have ended with the runtime that it was started in.
+    fn wake(self: &Arc<Self>) {
+        if let Some(task) = &mut *self.task()
+            && task.is_finished()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            *task = runtime.spawn(Arc::clone(self).keep());
+        }
+        self.wake.notify_one();
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The task: replaces a connection that is in doubt, and looks for one that went silent.
+    async fn keep(self: Arc<Self>) {
+        let mut pace = Pace::new();
+        loop {
+            if self.is_doubted() {
+                pace.wait().await;
+                // Why it failed is kept for those who wait.
+                let _ = self.connect().await;
+                continue;
+            }
+            self.wake.notified().await;
+            if !self.is_doubted() && self.waits_for_long().await {
+                self.look_for_silence().await;
+            }
+        }
+    }
+
+    /// Whether calls wait for an answer at one look and at the next. Callers who went away count:
+    /// nobody else would see that no answer comes.
+    async fn waits_for_long(&self) -> bool {
+        for _ in 0..2 {
+            // It ends early where the connection is in doubt.
+            let _ = timeout(TICK, self.wake.notified()).await;
+            // In this order: a call that counts after the look finds that nobody watches.
+            self.is_watching.store(false, SeqCst);
+            let waits = self.waiting.load(SeqCst) > 0 || self.is_given_up.load(SeqCst);
+            if self.is_doubted() || !waits {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Asks a question of its own. Servers answer one after the other, so that its answer proves
+    /// that of all calls before.
+    async fn look_for_silence(self: &Arc<Self>) {
+        self.is_given_up.store(false, SeqCst);
+        let Some((number, mut wire)) = self.line.borrow().after(0) else {
+            return;
+        };
+        match timeout(RESPONSE_TIMEOUT, wire.ask(&redis::cmd("PING"))).await {
+            Err(_) => self.doubt(number),
+            // A cluster's client has a timeout of its own.
+            Ok(Err(error)) if error.is_timeout() => self.doubt(number),
+            Ok(Err(error)) if error.is_unrecoverable_error() => self.lose(number),
+            Ok(_) => {}
+        }
+    }
+
+    /// Makes the next connection.
+    async fn connect(self: &Arc<Self>) -> RedisResult<()> {
+        let number = self.line.borrow().number + 1;
+        let attempt = async {
+            let mut source = self.source.lock().await;
+            source.connect(Arc::downgrade(self), number).await
+        };
+        let wire = timeout(ATTEMPT_TIMEOUT, attempt)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        match wire {
+            Ok(wire) => {
+                self.line.send_replace(Line {
+                    number,
+                    wire: Some(wire),
+                    error: None,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let told = error.clone();
+                self.line.send_modify(|line| line.error = Some(told));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Line {
+    fn after(&self, number: u64) -> Option<(u64, Wire)> {
+        let wire = self.wire.as_ref().filter(|_| self.number > number)?;
+        Some((self.number, wire.clone()))
+    }
+}
+
+impl Wire {
+    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(wire) => wire.send_packed_command(command).await,
+            Self::Cluster(wire) => wire.req_packed_command(command).await,
+        }
+    }
+}
+
+impl Source {
+    async fn connect(&mut self, state: Weak<State>, number: u64) -> RedisResult<Wire> {
+        let server = || {
+            AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+                // Each call would need a timer. The layer has one, and the task looks for silence.
+                .set_response_timeout(None)
+                // The end of an idle connection is noticed, and not at the cost of the next call.
+                .set_push_sender(move |push: PushInfo| {
+                    if push.kind == PushKind::Disconnection
+                        && let Some(state) = state.upgrade()
+                    {
+                        state.lose(number);
+                    }
+                    Ok::<_, SendError>(())
+                })
+        };
+        Ok(match self {
+            Self::Server(client) => Wire::Server(
+                client
+                    .get_multiplexed_async_connection_with_config(&server())
+                    .await?,
+            ),
+            Self::Sentinel(client) => {
+                Wire::Server(client.get_async_connection_with_config(&server()).await?)
+            }
+            Self::Cluster(client) => Wire::Cluster(client.get_async_connection().await?),
+        })
+    }
+}
+
+/// A call that waits for its answer, and is counted until it is dropped.
+struct Asked<'a> {
+    state: &'a Arc<State>,
+    is_answered: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn begin(state: &'a Arc<State>) -> Self {
+        state.waiting.fetch_add(1, SeqCst);
+        state.watch();
+        Self {
+            state,
+            is_answered: false,
+        }
+    }
+
+    fn end(&mut self, number: u64, error: Option<&RedisError>) {
+        // Of a cluster's client, that is no answer either.
+        self.is_answered = !error.is_some_and(RedisError::is_timeout);
+        if error.is_some_and(RedisError::is_unrecoverable_error) {
+            self.state.lose(number);
+        }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.state.waiting.fetch_sub(1, SeqCst);
+        if !self.is_answered {
+            self.state.is_given_up.store(true, SeqCst);
+            self.state.watch();
+        }
+    }
+}
+
+/// When the next attempt to connect may begin.
+struct Pace {
+    last: Instant,
+    pause: Duration,
+}
+
+impl Pace {
+    const SHORTEST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(1);
+    /// Without an attempt for so long, the next pause is the shortest again.
+    const CALM: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            pause: Self::SHORTEST,
+        }
+    }
+
+    async fn wait(&mut self) {
+        if self.last.elapsed() > Self::CALM {
+            self.pause = Self::SHORTEST;
+        }
+        sleep_until(self.last + self.pause).await;
+        self.pause = (self.pause * 2).min(Self::LONGEST);
+        self.last = Instant::now();
+    }
+}
+
+/// Whether a server did not do what it was asked, and another may be in its place: it is a replica
+/// now, or one without its master; it reads its data after a start; or it is a master that lost
+/// its replicas, one of which may be master.
+fn is_refused(answer: &RedisResult<Value>) -> bool {
+    is_of_demoted(answer) || matches!(code(answer), Some("LOADING" | "NOREPLICAS"))
+}
+
+/// Whether a server is a replica now, so that it does nothing for anybody who writes.
+pub(super) fn is_of_demoted(answer: &RedisResult<Value>) -> bool {
+    matches!(code(answer), Some("READONLY" | "MASTERDOWN"))
+}
+
+fn code(answer: &RedisResult<Value>) -> Option<&str> {
+    match answer {
+        Ok(Value::ServerError(error)) => Some(error.code()),
+        Ok(_) => None,
+        Err(error) => error.code(),
+    }
+}
