@@ -148,7 +148,7 @@ async fn a_purge_removes_thousands_and_says_how_many() {
         support::send(&app, support::request("/insert/a/b")).await;
     }
     assert_eq!(sessions.purge_expired().await.unwrap(), 0);
-    clock.advance(Duration::from_secs(30 * 60));
+    clock.advance(Duration::from_secs(40 * 60));
     let mut live = Browser::new(&app);
     live.get("/insert/theme/dark").await;
     assert_eq!(sessions.purge_expired().await.unwrap(), 1234);

@@ -1,6 +1,8 @@
 //! [`AnyStore`]: a store that is chosen at run time, by a URL.
 
 use std::sync::Arc;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -53,7 +55,9 @@ impl AnyStore {
     ///
     /// # Errors
     ///
-    /// No store has such a URL, the store's feature is not turned on, or the store cannot be opened.
+    /// No store has such a URL, the store's feature is not turned on, or the store cannot be
+    /// opened: a server that does not answer within ten seconds is an error, and so is a migration
+    /// that takes longer than a minute.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let (scheme, rest) = url.split_once(':').unwrap_or_default();
         match scheme {
@@ -67,6 +71,12 @@ impl AnyStore {
                         "the SQLite URL must name a file, sqlite:path, or be sqlite::memory:",
                     ));
                 }
+                if has_escape(path) {
+                    return Err(StoreError::message(
+                        "the SQLite URL takes the path as it is, without percent signs such as %20: \
+                         write the characters themselves",
+                    ));
+                }
                 if path.contains('?') {
                     return Err(StoreError::message(
                         "the SQLite URL takes no options: leave out the question mark and what follows it",
@@ -78,7 +88,7 @@ impl AnyStore {
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
                 let store = super::sql::postgres::PostgresStore::open(url).await?;
-                if lacks_table(&store).await {
+                if lacks_table(&store).await? {
                     store.migrate().await?;
                 }
                 Ok(Self::with_index(store))
@@ -86,7 +96,7 @@ impl AnyStore {
             #[cfg(feature = "mysql")]
             "mysql" | "mariadb" => {
                 let store = super::sql::mysql::MySqlStore::open(url).await?;
-                if lacks_table(&store).await {
+                if lacks_table(&store).await? {
                     store.migrate().await?;
                 }
                 Ok(Self::with_index(store))
@@ -124,10 +134,34 @@ impl AnyStore {
     }
 }
 
+/// How long a database may take to say whether there is a table.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const TABLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A user who may not make tables may use one that is there, so that the table is asked for first.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-async fn lacks_table(store: &dyn SessionStore) -> bool {
-    store.load(RecordId::from_bytes([0; 16])).await.is_err()
+async fn lacks_table(store: &dyn SessionStore) -> Result<bool, StoreError> {
+    let id = RecordId::from_bytes([0; 16]);
+    match tokio::time::timeout(TABLE_TIMEOUT, store.load(id)).await {
+        Ok(answer) => Ok(answer.is_err()),
+        Err(elapsed) => {
+            let what = format!(
+                "could not read the session table within {TABLE_TIMEOUT:?}: the database is too slow, \
+                 or another session of it has locked the table; try again"
+            );
+            Err(StoreError::new(what, elapsed))
+        }
+    }
+}
+
+/// sqlx decodes a percent sign and two digits in the path of such a URL: it would mean two files.
+#[cfg(feature = "sqlite")]
+fn has_escape(path: &str) -> bool {
+    let is_escape = |three: &[u8]| match three {
+        [b'%', high, low] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit(),
+        _ => false,
+    };
+    path.as_bytes().windows(3).any(is_escape)
 }
 
 /// The feature that a URL scheme needs.

@@ -6,8 +6,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
+
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::record::Record;
 
 mod connections;
 #[cfg(feature = "mysql")]
@@ -23,6 +26,17 @@ const PURGED_AT_ONCE: i64 = 500;
 /// How long one statement of a purge may take. A connection that died in silence would keep it, and the turn, for hours.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a migration may take. It is instant where the table and its indexes are there.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many bytes the name of a table may have. PostgreSQL cuts a name after 63 bytes in silence,
+/// and the name of an index is the table's with that of a column.
+const LONGEST_TABLE: usize = 50;
+
+/// The same of a schema.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+const LONGEST_SCHEMA: usize = 63;
+
 /// How a database writes what the others write differently.
 #[derive(Debug)]
 struct Dialect {
@@ -36,6 +50,12 @@ struct Dialect {
     no_table: &'static str,
     /// Is there a network between.
     is_remote: bool,
+    /// What names the file of an authority for TLS in a URL.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    authority: &'static str,
+    /// Does an error belong to the statement alone, so that the connection, and the server behind
+    /// it, are as good as before.
+    is_of_statement: fn(&dyn DatabaseError) -> bool,
     /// Removes some expired records. The last parameters are: now, how many at most.
     purge: &'static str,
 }
@@ -81,6 +101,18 @@ impl Default for Table {
 }
 
 impl Table {
+    fn named(self, name: String) -> Result<Self, StoreError> {
+        check_name("table", &name, LONGEST_TABLE)?;
+        Ok(Self { name, ..self })
+    }
+
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    fn in_schema(self, schema: String) -> Result<Self, StoreError> {
+        check_name("schema", &schema, LONGEST_SCHEMA)?;
+        let schema = Some(schema);
+        Ok(Self { schema, ..self })
+    }
+
     fn quoted(&self, dialect: &Dialect) -> String {
         let name = dialect.quote(&self.name);
         match &self.schema {
@@ -94,6 +126,19 @@ impl Table {
     fn index(&self, dialect: &Dialect, column: &str) -> String {
         dialect.quote(&format!("{}_{column}", self.name))
     }
+}
+
+/// Databases cut a name that is too long, or end it at a NUL, and some do so in silence: two tables
+/// would be one.
+fn check_name(what: &str, name: &str, longest: usize) -> Result<(), StoreError> {
+    if name.is_empty() || name.len() > longest || name.contains('\0') {
+        return Err(StoreError::message(format!(
+            "the name of the session {what} must have 1 to {longest} bytes, none of them NUL; this one \
+             has {} bytes",
+            name.len()
+        )));
+    }
+    Ok(())
 }
 
 /// The statements of a store, rendered once.
@@ -121,8 +166,11 @@ impl Statements {
             insert: statement(
                 "INSERT INTO {table} (id, version, user_id, expires_at, record) VALUES (?, ?, ?, ?, ?)",
             ),
+            // An expiry that is later than the first of the two stays: see `kept_above`.
             replace: statement(
-                "UPDATE {table} SET version = ?, user_id = ?, expires_at = ?, record = ? WHERE id = ? AND version = ?",
+                "UPDATE {table} SET version = ?, user_id = ?, \
+                 expires_at = CASE WHEN expires_at > ? THEN expires_at ELSE ? END, record = ? \
+                 WHERE id = ? AND version = ?",
             ),
             exists: statement("SELECT 1 FROM {table} WHERE id = ?"),
             touch: statement("UPDATE {table} SET expires_at = ? WHERE id = ? AND version = ?"),
@@ -165,6 +213,34 @@ impl Statements {
 fn lost_a_race(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     matches!(code.as_deref(), Some("40001" | "40P01"))
+}
+
+/// Above which expiry a stored one stays where this record replaces it. It is one statement for
+/// both cases, so that a connection prepares one.
+fn kept_above(record: &Record) -> i64 {
+    match record.keeps_later_expiry() {
+        true => to_integer(record.expires_at().as_millis()),
+        false => i64::MAX,
+    }
+}
+
+/// A migration, or an error where it takes too long.
+async fn migrated(
+    dialect: &Dialect,
+    migration: impl Future<Output = Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    match tokio::time::timeout(MIGRATION_TIMEOUT, migration).await {
+        Ok(result) => result,
+        Err(elapsed) => {
+            let Dialect { engine, store, .. } = dialect;
+            let what = format!(
+                "could not make the session table in {engine} within {MIGRATION_TIMEOUT:?}: another \
+                 session of the database may hold a lock on the table, or the table is large; try \
+                 again, or run the statements of `{store}::migration` by hand"
+            );
+            Err(StoreError::new(what, elapsed))
+        }
+    }
 }
 
 /// A statement of a purge, or an error where it takes too long.
@@ -241,9 +317,13 @@ macro_rules! attempt {
             let dialect = $store.statements.dialect;
             let mut call =
                 $crate::store::sql::connections::Call::begin(&$store.$pool, dialect).await?;
-            let answer = $statement.$method(call.connection()?).await;
-            call.end(&answer);
-            answer
+            let statement = $statement;
+            $crate::store::sql::connections::Begun::new(dialect, async move {
+                let answer = statement.$method(call.connection()?).await;
+                call.end(&answer);
+                answer
+            })
+            .await
         })
     };
 }
@@ -262,12 +342,14 @@ use run;
 macro_rules! implement_store {
     ($Store:ident, $Database:ident, $Row:ident) => {
         impl $Store {
-            /// Another table's name, up to 50 bytes; `cloakroom_sessions` if this is not called.
-            #[must_use]
-            pub fn with_table(self, name: impl Into<String>) -> Self {
-                let schema = self.statements.table.schema.clone();
-                let name = name.into();
-                self.on(Table { schema, name })
+            /// Another table's name, of 1 to 50 bytes; `cloakroom_sessions` if this is not called.
+            ///
+            /// # Errors
+            ///
+            /// The name is empty, too long, or has a NUL in it.
+            pub fn with_table(self, name: impl Into<String>) -> Result<Self, StoreError> {
+                let table = self.statements.table.clone().named(name.into())?;
+                Ok(self.on(table))
             }
 
             fn on(self, table: Table) -> Self {
@@ -344,6 +426,7 @@ macro_rules! implement_store {
                         sqlx::query(Self::sql(&self.statements.replace))
                             .bind(to_integer(record.version().number()))
                             .bind(record.user().map(UserId::as_str))
+                            .bind(kept_above(record))
                             .bind(to_integer(record.expires_at().as_millis()))
                             .bind(&*bytes)
                             .bind(&id.as_bytes()[..])

@@ -1,20 +1,22 @@
 //! [`SqliteStore`]: sessions in one SQLite file.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, Row, Sqlite};
+use tokio::time::timeout;
 
-use super::connections::{Call, Connections};
+use super::connections::{CONNECTION_TIMEOUT, Call, Connections};
 use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, run, to_integer,
-    to_timestamp,
+    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, kept_above, migrated,
+    run, to_integer, to_timestamp,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -31,9 +33,90 @@ static DIALECT: Dialect = Dialect {
     quote: '"',
     numbered: false,
     is_remote: false,
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    authority: "",
+    is_of_statement,
     no_table: "no such table",
     purge: "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ?)",
 };
+
+/// See `Dialect`. A database in this process ends no connection, and has no other server.
+fn is_of_statement(_: &dyn DatabaseError) -> bool {
+    true
+}
+
+/// A database that ends with its connection.
+const IN_MEMORY: &str = ":memory:";
+
+/// What SQLite and sqlx take behind a path in a URL.
+const OPTIONS: [&str; 6] = ["cache=", "immutable=", "mode=", "nolock=", "psow=", "vfs="];
+
+/// Why a text is no path, and what to write in its place. SQLite would make a file of it whose name
+/// nobody expects, or two databases: one for its writer, and one for its readers.
+///
+/// It may be a URL with a password in it, so that the error does not show it.
+fn check_path(path: &Path) -> Result<(), StoreError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let begins = |start: &str| {
+        let first = bytes.get(..start.len());
+        first.is_some_and(|first| first.eq_ignore_ascii_case(start.as_bytes()))
+    };
+    let has_options = path.to_str().and_then(|path| path.rsplit_once('?'));
+    let has_options = has_options
+        .is_some_and(|(_, options)| OPTIONS.iter().any(|option| options.starts_with(option)));
+    let reason = if bytes.is_empty() {
+        "is empty: name a file, or `:memory:` for a database that ends with the store"
+    } else if bytes.contains(&0) {
+        "has a NUL in it, and no file can have such a name"
+    } else if path.as_os_str() == IN_MEMORY {
+        return Ok(());
+    } else if begins(":") {
+        "begins with a colon: a database in memory is `:memory:`, and a file of such a name is \
+         `./:name`"
+    } else if begins("file:") || begins("sqlite:") {
+        "is a URL: give the path alone; a file whose name begins so is `./file:name`. \
+         `AnyStore::open` takes the URL `sqlite:path`"
+    } else if is_url(bytes) {
+        "is a URL, and not one of a file: give a path, or give the URL to `AnyStore::open`"
+    } else if path.components().next() == Some(Component::Normal("~".as_ref())) {
+        "begins with `~`, which only a shell replaces by the home directory: write it out; a \
+         directory of that name is `./~`"
+    } else if has_options {
+        "has options behind a question mark, and takes none: leave them out"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::message(format!(
+        "the path of the SQLite database {reason}"
+    )))
+}
+
+/// Does it begin with a scheme (RFC 3986, section 3.1) and two slashes? A single letter is a drive
+/// of Windows.
+fn is_url(bytes: &[u8]) -> bool {
+    let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let scheme = bytes.iter().take_while(|byte| is_of_scheme(byte)).count();
+    scheme > 1
+        && bytes
+            .get(scheme..)
+            .is_some_and(|rest| rest.starts_with(b"://"))
+}
+
+/// What may be wrong with a path that could not be opened.
+fn hint(path: &Path) -> String {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    match parent {
+        _ if path.is_dir() => ": it is a directory; name a file in it".to_owned(),
+        Some(parent) if !parent.exists() => {
+            format!(
+                ": there is no directory {}; make it first",
+                parent.display()
+            )
+        }
+        Some(parent) if !parent.is_dir() => format!(": {} is no directory", parent.display()),
+        _ => String::new(),
+    }
+}
 
 /// Sessions in one SQLite file, which several processes of a machine may share. SQLite itself is compiled in.
 ///
@@ -69,17 +152,17 @@ impl SqliteStore {
     /// Opens a file, which is made where there is none, in WAL mode, and migrates it. `:memory:` is a database that ends with
     /// the store.
     ///
+    /// It takes a path and no URL. A file whose name looks like a URL, or begins with a colon, has
+    /// `./` before it.
+    ///
     /// # Errors
     ///
-    /// The file cannot be opened, or is no SQLite database.
+    /// It is no path, the file cannot be opened within ten seconds, or it is no SQLite database.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let failed = |error| {
-            StoreError::new(
-                format!("could not open the SQLite database {}", path.display()),
-                error,
-            )
-        };
+        check_path(path)?;
+        let what = || format!("could not open the SQLite database {}", path.display());
+        let failed = |error| StoreError::new(what() + &hint(path), error);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -88,13 +171,20 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT);
         let writer = Connections::own(options.clone(), &DIALECT, 1)?;
         // A database in memory ends with its connection.
-        let reader = match path.as_os_str() == ":memory:" {
+        let reader = match path.as_os_str() == IN_MEMORY {
             true => writer.clone(),
             false => Connections::own(options.read_only(true), &DIALECT, readers())?,
         };
         for connections in [&writer, &reader] {
-            let first = Call::begin(connections, &DIALECT).await.map_err(failed)?;
-            first.end(&Ok(()));
+            let first = timeout(CONNECTION_TIMEOUT, Call::begin(connections, &DIALECT)).await;
+            let first = first.map_err(|elapsed| {
+                let why = "its disk did not answer, or another process kept it locked";
+                StoreError::new(
+                    format!("{} within {CONNECTION_TIMEOUT:?}: {why}", what()),
+                    elapsed,
+                )
+            })?;
+            first.map_err(failed)?.end(&Ok(()));
         }
         let store = Self::over(reader, writer);
         store.migrate().await?;
@@ -139,8 +229,13 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// The database failed.
+    /// The database failed, or it took longer than a minute: the application's pool may have no
+    /// connection free.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        migrated(&DIALECT, self.make_table()).await
+    }
+
+    async fn make_table(&self) -> Result<(), StoreError> {
         for statement in self.migration() {
             run!(
                 self,
