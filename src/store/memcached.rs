@@ -1,5 +1,6 @@
 //! [`MemcachedStore`]: sessions in Memcached servers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 
 /// Memcached takes a longer relative expiry for an absolute one.
 const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
+
+/// A key of Memcached has up to 250 bytes, of which a record's id takes some.
+const LONGEST_PREFIX: usize = 200;
 
 /// More than what Memcached adds to a value: a header, the key, flags.
 const OVERHEAD: usize = 512;
@@ -125,13 +129,25 @@ impl MemcachedStore {
         })
     }
 
-    /// What all keys begin with, up to 200 bytes without white space; `cloakroom:` if this is not called.
-    #[must_use]
-    pub fn with_prefix(self, prefix: &str) -> Self {
-        Self {
+    /// What all keys begin with, up to 200 bytes without white space and control characters;
+    /// `cloakroom:` if this is not called.
+    ///
+    /// # Errors
+    ///
+    /// The prefix is too long, or has such a character in it.
+    pub fn with_prefix(self, prefix: &str) -> Result<Self, StoreError> {
+        let is_refused = |c: char| c.is_whitespace() || c.is_control();
+        if prefix.len() > LONGEST_PREFIX || prefix.contains(is_refused) {
+            return Err(StoreError::message(format!(
+                "the prefix of the keys in Memcached must have up to {LONGEST_PREFIX} bytes, and no \
+                 white space or control characters in it; this one has {} bytes",
+                prefix.len()
+            )));
+        }
+        Ok(Self {
             prefix: prefix.into(),
             ..self
-        }
+        })
     }
 
     fn key(&self, id: RecordId) -> String {
@@ -217,23 +233,26 @@ impl MemcachedStore {
         }
     }
 
-    /// Replaces a record that has the expected version: with the CAS number that came with the record when it was loaded, or
-    /// else with the one that the record has now.
+    /// Replaces a record that has the expected version: with the CAS number that came with the
+    /// record when it was loaded, or else with the one that the record has now. An expiry that is
+    /// later than the new one stays, where that is asked for.
     async fn swap(
         &self,
         id: RecordId,
         expected: Version,
         record: &Record,
+        keeps_later_expiry: bool,
     ) -> Result<Replaced, Failure> {
-        let bytes = record.encode()?;
+        let own = record;
+        let (mut record, mut bytes) = (Cow::Borrowed(own), own.encode()?);
         let mut known = record
             .content()
             .loaded_cas
-            .filter(|(version, _)| *version == expected)
-            .map(|(_, cas)| cas);
+            .filter(|(version, ..)| *version == expected)
+            .map(|(_, cas, expires_at)| (cas, expires_at));
         loop {
-            let cas = match known.take() {
-                Some(cas) => cas,
+            let (cas, stored_expiry) = match known.take() {
+                Some(known) => known,
                 None => {
                     let Some((stored, cas)) = self.get(id).await? else {
                         return Ok(Replaced::Missing);
@@ -243,11 +262,19 @@ impl MemcachedStore {
                         Some(stored) if stored.version() != expected => {
                             return Ok(Replaced::Conflict);
                         }
-                        Some(_) => cas,
+                        Some(stored) => (cas, stored.expires_at()),
                     }
                 }
             };
-            match self.set(id, record, &bytes, &format!("C{cas}")).await? {
+            let expires_at = match keeps_later_expiry {
+                true => stored_expiry.max(own.expires_at()),
+                false => own.expires_at(),
+            };
+            if expires_at != record.expires_at() {
+                record = Cow::Owned(own.clone().with_expires_at(expires_at));
+                bytes = record.encode()?;
+            }
+            match self.set(id, &record, &bytes, &format!("C{cas}")).await? {
                 Status::Stored => return Ok(Replaced::Done),
                 Status::NotFound => return Ok(Replaced::Missing),
                 // Another version, or a touch.
@@ -263,7 +290,9 @@ impl SessionStore for MemcachedStore {
         let value = self.get(id).await.map_err(failed("read a session"))?;
         Ok(value.and_then(|(bytes, cas)| {
             let record = Record::decode(id, &bytes)?;
-            Some(record.with(|content| content.loaded_cas = Some((content.version, cas))))
+            Some(record.with(|content| {
+                content.loaded_cas = Some((content.version, cas, content.expires_at));
+            }))
         }))
     }
 
@@ -282,14 +311,14 @@ impl SessionStore for MemcachedStore {
         expected: Version,
         record: &Record,
     ) -> Result<Replaced, StoreError> {
-        self.swap(id, expected, record)
+        self.swap(id, expected, record, record.keeps_later_expiry())
             .await
             .map_err(failed("write a session"))
     }
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let replaced = self
-            .swap(id, record.version(), record)
+            .swap(id, record.version(), record, false)
             .await
             .map_err(failed("touch a session"))?;
         Ok(replaced == Replaced::Done)
