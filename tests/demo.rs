@@ -15,6 +15,8 @@ mod servers;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cookie_store::CookieStore;
@@ -533,6 +535,85 @@ fn a_new_password_ends_all_other_sessions_and_the_old_token() {
     assert_eq!(browser.log_in("ada", "analytical").location(), "/");
 }
 
+/// Two nodes with the same users and sessions: one has checked the logins and is stopped before it writes them, while the
+/// password changes on the other.
+#[cfg(unix)]
+#[test]
+fn a_login_with_the_old_password_that_is_written_after_the_change_opens_nothing() {
+    let redis = Server::redis(&[]);
+    let url = format!("redis://{}", redis.address());
+    let demo = Demo::start_with(&["--store", &url]);
+    let mut node = demo.another(&["--store", &url]);
+    let mut owner = Browser::ada(&demo);
+
+    // They are read at once, and checked two at a time.
+    let (answered, first) = mpsc::channel();
+    let logins = [(); 6].map(|()| {
+        let mut browser = Browser::new(&node);
+        let answered = answered.clone();
+        thread::spawn(move || {
+            let status = browser.log_in("ada", "lovelace").status;
+            // Only the first is waited for.
+            let _ = answered.send(());
+            (browser, status)
+        })
+    });
+    first.recv().unwrap();
+    node.signal("STOP");
+    let form = [("current", "lovelace"), ("new", "analytical")];
+    assert_eq!(owner.post("/password", &form).location(), "/");
+    let mut written_later = 0;
+    let are_late = logins.each_ref().map(|login| !login.is_finished());
+    node.signal("CONT");
+
+    for (login, is_late) in logins.into_iter().zip(are_late) {
+        let (mut browser, status) = login.join().unwrap();
+        written_later += u32::from(is_late && status == 303);
+        browser.base = demo.url().clone();
+        assert_eq!(browser.user(), None);
+        assert_eq!(browser.get("/private").location(), "/login");
+        // Nor does it see where the owner is logged in, or end that.
+        assert_eq!(browser.get("/devices").location(), "/login");
+        assert_eq!(browser.post("/devices/revoke-others", &[]).status, 401);
+        assert_eq!(browser.post("/password", &form).status, 401);
+        // And it is not in the way of a login.
+        assert_eq!(browser.get("/login").status, 200);
+    }
+    assert!(written_later > 0, "no login was in flight");
+    assert_eq!(owner.user().as_deref(), Some("ada"));
+    assert_eq!(owner.get("/private").status, 200);
+}
+
+#[test]
+fn of_two_new_passwords_that_are_set_at_once_one_counts() {
+    let demo = Demo::start();
+    let changes = ["analytical", "difference"].map(|new| {
+        let mut browser = Browser::ada(&demo);
+        thread::spawn(move || {
+            let form = [("current", "lovelace"), ("new", new)];
+            browser.post("/password", &form).status
+        })
+    });
+    let [first, second] = changes.map(|change| change.join().unwrap() == 303);
+    assert_ne!(first, second, "one of the two was told that it is set");
+    let can_log_in = |password| Browser::new(&demo).log_in("ada", password).status == 303;
+    assert_eq!(can_log_in("analytical"), first);
+    assert_eq!(can_log_in("difference"), second);
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_demo_is_taken_over() {
+    let mut demo = Demo::start();
+    let url = format!("sqlite://{}", demo.database().display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("ALTER TABLE users DROP COLUMN password_version")
+        .execute(&pool)
+        .await
+        .unwrap();
+    demo.restart();
+    assert_eq!(Browser::ada(&demo).user().as_deref(), Some("ada"));
+}
+
 #[test]
 fn an_old_login_has_to_be_confirmed_before_the_password_changes() {
     // Long enough for a slow machine to confirm and change in.
@@ -541,7 +622,7 @@ fn an_old_login_has_to_be_confirmed_before_the_password_changes() {
     let deadline = Instant::now() + Duration::from_secs(30);
     while browser.get("/password").status == 200 {
         assert!(Instant::now() < deadline, "the login stays recent");
-        std::thread::sleep(Duration::from_millis(250));
+        thread::sleep(Duration::from_millis(250));
     }
     let form = [("current", "lovelace"), ("new", "analytical")];
     assert_eq!(browser.post("/password", &form).location(), "/confirm");
@@ -580,14 +661,7 @@ fn a_restart_keeps_everybody_logged_in() {
 #[test]
 fn it_stops_in_good_order_when_asked_to() {
     let mut demo = Demo::start();
-    let pid = demo.process().id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    demo.signal("TERM");
     assert!(demo.process().wait().unwrap().success());
 }
 

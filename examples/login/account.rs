@@ -26,8 +26,11 @@ pub(crate) struct Credentials {
 }
 
 /// `GET /register`
-pub(crate) async fn register_form(session: Session) -> Result<Response, Error> {
-    if session.user()?.is_some() {
+pub(crate) async fn register_form(
+    State(app): State<App>,
+    session: Session,
+) -> Result<Response, Error> {
+    if member::current(&app, &session).await?.is_some() {
         return Ok(Redirect::to("/").into_response());
     }
     register_page(&session, String::new(), None)
@@ -70,8 +73,11 @@ fn register_page(
 }
 
 /// `GET /login`
-pub(crate) async fn log_in_form(session: Session) -> Result<Response, Error> {
-    if session.user()?.is_some() {
+pub(crate) async fn log_in_form(
+    State(app): State<App>,
+    session: Session,
+) -> Result<Response, Error> {
+    if member::current(&app, &session).await?.is_some() {
         return Ok(Redirect::to("/").into_response());
     }
     let frame = Frame::new(&session, None, "/login")?;
@@ -119,8 +125,7 @@ fn enter(
     welcome: String,
 ) -> Result<Response, Error> {
     let path = member::take_return_path(session)?;
-    // The session gets a new token: one that an attacker planted before the login is worth nothing after it.
-    session.log_in(user.id)?;
+    member::log_in(session, user)?;
     session.remember(remember)?;
     session.set_client(client)?;
     session.insert(FLASH, Flash::done(welcome))?;
@@ -166,22 +171,17 @@ pub(crate) async fn confirm(
     session: Session,
     Form(form): Form<Confirmation>,
 ) -> Result<Response, Error> {
-    if app
-        .users
-        .authenticate(&user.name, &form.password)
-        .await?
-        .is_none()
-    {
+    let Some(user) = app.users.authenticate(&user.name, &form.password).await? else {
         let frame = Frame::new(&session, Some(&user), "/confirm")?;
         let problem = Some("That is not your password.".to_owned());
         return page(
             form_status(problem.as_ref()),
             &pages::Confirm { frame, problem },
         );
-    }
+    };
     let path = member::take_return_path(&session)?;
     // A login again: from now on it is a recent one.
-    session.log_in(user.id)?;
+    member::log_in(&session, &user)?;
     Ok(Redirect::to(&path).into_response())
 }
 
@@ -216,28 +216,25 @@ pub(crate) async fn change_password(
     Form(form): Form<NewPassword>,
 ) -> Result<Response, Error> {
     member::require_fresh(&app, &session, "/password")?;
-    let problem = match users::check_password(&form.new) {
-        Err(problem) => Some(problem),
-        Ok(())
-            if app
-                .users
-                .authenticate(&user.name, &form.current)
-                .await?
-                .is_none() =>
-        {
-            Some("Your current password is another one.".to_owned())
-        }
-        Ok(()) => None,
-    };
-    if problem.is_some() {
-        let frame = Frame::new(&session, Some(&user), "/password")?;
-        return page(
-            form_status(problem.as_ref()),
-            &pages::Password { frame, problem },
-        );
-    }
     // The password first. The other way round, somebody with the old one could log in between the two.
-    app.users.set_password(&user, &form.new).await?;
+    let changed = match users::check_password(&form.new) {
+        Err(problem) => Err(problem),
+        Ok(()) => new_password(&app, &user, &form)
+            .await?
+            .ok_or_else(|| "Your current password is another one.".to_owned()),
+    };
+    let user = match changed {
+        Ok(user) => user,
+        Err(problem) => {
+            let frame = Frame::new(&session, Some(&user), "/password")?;
+            let problem = Some(problem);
+            return page(
+                form_status(problem.as_ref()),
+                &pages::Password { frame, problem },
+            );
+        }
+    };
+    // A login that was checked before is perhaps not written yet, and is not among these: its version is an old one.
     let told = match (session.id()?, &app.devices) {
         (Some(own), Devices::Listed(sessions)) => {
             sessions.revoke_others(user.id, own).await?;
@@ -247,10 +244,17 @@ pub(crate) async fn change_password(
             "Your password is changed. Log out on your other devices; this site cannot do so for you."
         }
     };
-    // Whoever may have a copy of this session's token is out as well.
-    session.regenerate()?;
+    member::keep(&session, &user)?;
     session.insert(FLASH, Flash::done(told))?;
     Ok(Redirect::to("/").into_response())
+}
+
+/// The user with the new password; `None` if the current one is not right.
+async fn new_password(app: &App, user: &User, form: &NewPassword) -> Result<Option<User>, Error> {
+    match app.users.authenticate(&user.name, &form.current).await? {
+        Some(checked) => app.users.set_password(&checked, &form.new).await,
+        None => Ok(None),
+    }
 }
 
 /// A form that has to be filled in again is not a success, and browsers show its page all the same.

@@ -6,7 +6,7 @@ use axum::Form;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Redirect, Response};
-use cloakroom::{CurrentUser, RecordId, Session, SessionInfo, Timestamp};
+use cloakroom::{RecordId, Session, SessionInfo, Timestamp};
 use serde::Deserialize;
 
 use crate::app::{App, Devices};
@@ -111,7 +111,7 @@ pub(crate) struct Revocation {
 /// `POST /devices/revoke`
 pub(crate) async fn revoke(
     State(app): State<App>,
-    user: CurrentUser,
+    Member(user): Member,
     session: Session,
     Form(form): Form<Revocation>,
 ) -> Result<Redirect, Error> {
@@ -122,7 +122,7 @@ pub(crate) async fn revoke(
             true
         }
         Ok(id) => match &app.devices {
-            Devices::Listed(sessions) => sessions.revoke_of(&*user, id).await?,
+            Devices::Listed(sessions) => sessions.revoke_of(user.id, id).await?,
             Devices::Unknown => false,
         },
         Err(_) => false,
@@ -138,11 +138,11 @@ pub(crate) async fn revoke(
 /// `POST /devices/revoke-others`
 pub(crate) async fn revoke_others(
     State(app): State<App>,
-    user: CurrentUser,
+    Member(user): Member,
     session: Session,
 ) -> Result<Redirect, Error> {
     let count = match (session.id()?, &app.devices) {
-        (Some(own), Devices::Listed(sessions)) => sessions.revoke_others(&*user, own).await?,
+        (Some(own), Devices::Listed(sessions)) => sessions.revoke_others(user.id, own).await?,
         _ => 0,
     };
     let flash = match count {

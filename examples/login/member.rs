@@ -14,9 +14,14 @@ use crate::users::User;
 /// Where to go after the login. It is kept in the session, so that no link can say where a login leads.
 const RETURN_TO: Key<String> = Key::new("return_to");
 
+/// Which password the login was checked against. A login that was checked before a new password, and is written after all
+/// other sessions were ended for it, would be a session of the old password: this tells it from the others.
+const PASSWORD_VERSION: Key<i64> = Key::new("password_version");
+
 /// A user who is logged in: an extractor that sends everybody else to the login page.
 ///
-/// The crate's `CurrentUser` is enough where an id will do; this one also reads the account.
+/// The crate's `CurrentUser` is enough where an id will do. This one also reads the account, and knows a session of an old
+/// password.
 pub(crate) struct Member(pub(crate) User);
 
 impl FromRequestParts<App> for Member {
@@ -28,19 +33,40 @@ impl FromRequestParts<App> for Member {
             return Ok(Self(user));
         }
         // A form that was sent cannot be sent again by a redirect.
-        if parts.method == Method::GET {
-            return_to(&session, parts.uri.path())?;
+        if parts.method != Method::GET {
+            return Err(SessionError::from(ErrorKind::NotLoggedIn).into());
         }
+        return_to(&session, parts.uri.path())?;
         Err(Error::Elsewhere("/login"))
     }
 }
 
 /// A user who is logged in, or `None`.
+///
+/// A session of an old password is nobody's. It is not ended: while a password changes, the user's own session has the old
+/// version for a moment, and another tab may ask just then.
 pub(crate) async fn current(app: &App, session: &Session) -> Result<Option<User>, Error> {
-    match session.user()? {
-        Some(id) => app.users.find(&id).await,
-        None => Ok(None),
-    }
+    let Some(id) = session.user()? else {
+        return Ok(None);
+    };
+    let version = session.get(PASSWORD_VERSION)?;
+    let user = app.users.find(&id).await?;
+    Ok(user.filter(|user| version == Some(user.password_version)))
+}
+
+/// Logs a user in whose password was checked.
+pub(crate) fn log_in(session: &Session, checked: &User) -> Result<(), SessionError> {
+    // The session gets a new token: one that an attacker planted before the login is worth nothing after it.
+    session.log_in(checked.id)?;
+    // Afterwards, since the login of another user starts an empty session.
+    session.insert(PASSWORD_VERSION, checked.password_version)
+}
+
+/// Keeps a session whose user has a new password.
+pub(crate) fn keep(session: &Session, user: &User) -> Result<(), SessionError> {
+    // Whoever may have a copy of this session's token is out.
+    session.regenerate()?;
+    session.insert(PASSWORD_VERSION, user.password_version)
 }
 
 /// Asks for the password once more where the login is not recent, and comes back to `path` afterwards.

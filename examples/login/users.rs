@@ -30,6 +30,8 @@ const HASHED_AT_ONCE: usize = 2;
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) name: String,
+    /// Which password this account was read with: each new one adds one.
+    pub(crate) password_version: i64,
 }
 
 /// All accounts. Clones are the same.
@@ -54,11 +56,19 @@ impl Users {
             "CREATE TABLE IF NOT EXISTS users (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
                 name TEXT NOT NULL UNIQUE COLLATE NOCASE,
-                password_hash TEXT NOT NULL
+                password_hash TEXT NOT NULL,
+                password_version INTEGER NOT NULL DEFAULT 1
             ) STRICT",
         )
         .execute(&pool)
         .await?;
+        // An earlier demo made the table without it.
+        let column = "SELECT 1 FROM pragma_table_info('users') WHERE name = 'password_version'";
+        if sqlx::query(column).fetch_optional(&pool).await?.is_none() {
+            sqlx::query("ALTER TABLE users ADD COLUMN password_version INTEGER NOT NULL DEFAULT 1")
+                .execute(&pool)
+                .await?;
+        }
         let hashing = Arc::new(Semaphore::new(HASHED_AT_ONCE));
         let nobody = hash(&hashing, "the password of nobody").await?.into();
         Ok(Self {
@@ -80,12 +90,14 @@ impl Users {
     /// Makes an account; `None` if the name is taken.
     pub(crate) async fn register(&self, name: &str, password: &str) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
-        let row =
-            sqlx::query("INSERT INTO users (name, password_hash) VALUES (?, ?) ON CONFLICT (name) DO NOTHING RETURNING id, name")
-                .bind(name)
-                .bind(hash)
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = sqlx::query(
+            "INSERT INTO users (name, password_hash) VALUES (?, ?) ON CONFLICT (name) DO NOTHING
+                RETURNING id, name, password_version",
+        )
+        .bind(name)
+        .bind(hash)
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(row.as_ref().map(to_user).transpose()?)
     }
 
@@ -97,10 +109,13 @@ impl Users {
         name: &str,
         password: &str,
     ) -> Result<Option<User>, Error> {
-        let row = sqlx::query("SELECT id, name, password_hash FROM users WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await?;
+        // The hash and its version in one statement, or the version could be that of a newer password.
+        let row = sqlx::query(
+            "SELECT id, name, password_version, password_hash FROM users WHERE name = ?",
+        )
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await?;
         let expected = match &row {
             Some(row) => row.try_get("password_hash")?,
             None => self.nobody.to_string(),
@@ -116,21 +131,31 @@ impl Users {
         let Ok(id) = id.as_str().parse::<i64>() else {
             return Ok(None);
         };
-        let row = sqlx::query("SELECT id, name FROM users WHERE id = ?")
+        let row = sqlx::query("SELECT id, name, password_version FROM users WHERE id = ?")
             .bind(id)
             .fetch_optional(&self.pool)
             .await?;
         Ok(row.as_ref().map(to_user).transpose()?)
     }
 
-    pub(crate) async fn set_password(&self, user: &User, password: &str) -> Result<(), Error> {
+    /// Gives a user a new password, and answers with the account as it is then. `None` if the password is no longer the
+    /// one that `checked` was read with: of two who change it at once, the second one has to know the new one.
+    pub(crate) async fn set_password(
+        &self,
+        checked: &User,
+        password: &str,
+    ) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
-        sqlx::query("UPDATE users SET password_hash = ? WHERE id = ?")
-            .bind(hash)
-            .bind(user.id)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let row = sqlx::query(
+            "UPDATE users SET password_hash = ?, password_version = password_version + 1
+                WHERE id = ? AND password_version = ? RETURNING id, name, password_version",
+        )
+        .bind(hash)
+        .bind(checked.id)
+        .bind(checked.password_version)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.as_ref().map(to_user).transpose()?)
     }
 
     async fn matches(&self, password: &str, expected: String) -> Result<bool, Error> {
@@ -179,6 +204,7 @@ fn to_user(row: &SqliteRow) -> Result<User, sqlx::Error> {
     Ok(User {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
+        password_version: row.try_get("password_version")?,
     })
 }
 

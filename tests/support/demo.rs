@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use url::Url;
@@ -19,7 +20,7 @@ use url::Url;
 pub struct Demo {
     process: Child,
     url: Url,
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 impl Demo {
@@ -29,7 +30,15 @@ impl Demo {
     }
 
     pub fn start_with(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), args)
+    }
+
+    /// Starts another process on the same files.
+    pub fn another(&self, args: &[&str]) -> Self {
+        Self::start_in(Arc::clone(&self.dir), args)
+    }
+
+    fn start_in(dir: Arc<TempDir>, args: &[&str]) -> Self {
         let (process, url) = spawn(dir.path(), args);
         Self { process, url, dir }
     }
@@ -63,6 +72,13 @@ impl Demo {
 
     pub fn process(&mut self) -> &mut Child {
         &mut self.process
+    }
+
+    /// Sends a signal, by its name.
+    pub fn signal(&mut self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     fn kill(&mut self) {
@@ -116,7 +132,15 @@ pub fn binary(example: &str) -> PathBuf {
         "debug" => "dev",
         name => name,
     };
-    let built = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells a test of its package would be news to the build of some dependencies: to be built once more.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&*name);
+        }
+    }
+    let built = cargo
         .args(["build", "--quiet", "--all-features"])
         .args(["--example", example, "--profile", profile, "--target-dir"])
         .arg(profile_dir.parent().unwrap())
