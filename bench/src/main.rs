@@ -16,10 +16,18 @@ mod readme;
 mod ready;
 #[cfg(feature = "peers")]
 mod report;
+#[cfg(any(feature = "peers", test))]
+mod results;
 mod scenario;
 mod size;
 mod threads;
 mod time;
+#[cfg(any(feature = "peers", test))]
+#[cfg_attr(
+    not(feature = "peers"),
+    expect(dead_code, reason = "its tests need no peers")
+)]
+mod toolchain;
 
 #[cfg(feature = "peers")]
 #[path = "../../tests/support/servers.rs"]

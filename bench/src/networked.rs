@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use cloakroom::AnyStore;
@@ -19,6 +19,7 @@ use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 use crate::stores::{Backend, Kind};
 use crate::time::median;
+use crate::toolchain;
 
 const IN_FLIGHT: u32 = 64;
 /// Of a turn, at 64 in flight and one after the other.
@@ -283,7 +284,7 @@ struct SqlxPeer {
 impl SqlxPeer {
     fn start(store: &str, place: &str) -> Result<Self> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("sqlx-peers");
-        let mut process = Command::new(env!("CARGO"))
+        let mut process = toolchain::command("cargo")?
             .args(["run", "--quiet", "--release", "--"])
             .args([store, place])
             .env("CARGO_TARGET_DIR", project.join("../../target/sqlx-peers"))

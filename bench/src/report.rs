@@ -12,11 +12,13 @@ use crate::contention::{self, Contention};
 use crate::count::{self, Cost};
 use crate::networked::{self, Networked};
 use crate::ready::Result;
+use crate::results::Results;
 use crate::scenario::Scenario;
+use crate::servers::find_program;
 use crate::size::{self, Size};
 use crate::threads::{self, Scaling};
 use crate::time::{self, Nanos};
-use crate::{one_thread, two_threads};
+use crate::{one_thread, toolchain, two_threads};
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
@@ -69,28 +71,30 @@ const CRATES: [&str; 12] = [
 /// The same, of the program in `bench/sqlx-peers`.
 const CRATES_OF_SQLX_PEERS: [&str; 3] = ["sqlx", "tower-sessions", "tower-sessions-sqlx-store"];
 
-/// Programs that say their version.
-const PROGRAMS: [(&str, &str); 5] = [
-    ("rustc", "--version"),
-    ("redis-server", "--version"),
-    ("memcached", "--version"),
-    ("mariadbd", "--version"),
-    ("postgres", "--version"),
+/// Servers that say their version, and the Debian packages that bring them.
+const SERVERS: [(&str, &str); 4] = [
+    ("redis-server", "redis-server"),
+    ("memcached", "memcached"),
+    ("mariadbd", "mariadb-server"),
+    ("postgres", "postgresql"),
 ];
 
-/// Measures everything, and writes it down.
+/// Measures everything, and writes each part down as soon as it is there.
 pub fn make() -> Result<Report> {
+    let mut results = Results::open(path())?;
+    let networked = || two_threads()?.block_on(networked::measure());
+    let contention = || two_threads()?.block_on(contention::measure());
     let report = Report {
         command: COMMAND.into(),
-        machine: machine()?,
-        versions: versions()?,
-        in_process: in_process()?,
-        threads: threads::measure()?,
-        size: size::measure()?,
-        networked: two_threads()?.block_on(networked::measure())?,
-        contention: two_threads()?.block_on(contention::measure())?,
+        machine: results.part("machine", machine)?,
+        versions: results.part("versions", versions)?,
+        in_process: results.part("in_process", in_process)?,
+        threads: results.part("threads", threads::measure)?,
+        size: results.part("size", size::measure)?,
+        networked: results.part("networked", networked)?,
+        contention: results.part("contention", contention)?,
     };
-    fs::write(path(), serde_json::to_string_pretty(&report)? + "\n")?;
+    results.write(&report)?;
     Ok(report)
 }
 
@@ -151,15 +155,29 @@ fn versions() -> Result<BTreeMap<String, String>> {
         let version = of_sqlx_peers.get(name).cloned().unwrap_or_default();
         versions.insert(format!("{name} (SQL peers)"), version);
     }
-    for (program, argument) in PROGRAMS {
-        let output = Command::new(program)
-            .arg(argument)
-            .output()
-            .map_err(|error| format!("{program} cannot say its version: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        versions.insert(program.into(), said.trim().into());
+    versions.insert(
+        "rustc".into(),
+        version("rustc", toolchain::command("rustc")?)?,
+    );
+    for (server, package) in SERVERS {
+        // The one that is measured, which may be where the PATH does not lead.
+        let found = find_program(server, package);
+        let said = version(server, Command::new(&found))?;
+        // One says its path as well.
+        versions.insert(
+            server.into(),
+            said.replace(&*found.to_string_lossy(), server),
+        );
     }
     Ok(versions)
+}
+
+fn version(program: &str, mut command: Command) -> Result<String> {
+    let output = command
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("{program} cannot say its version: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
 /// The newest version of each crate in a `Cargo.lock`, where they stand in order.
