@@ -1,16 +1,23 @@
-//! Every store keeps the contract.
+//! Every store keeps the contract: on a server that the test starts, or on the one that an environment variable names.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support {
     pub mod servers;
 }
 
+use std::env;
+use std::hash::{BuildHasher, RandomState};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
+use ::redis::AsyncCommands;
 use cloakroom::{MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore};
-use support::servers::{RedisCluster, RedisSentinel, Server};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
+use tokio::runtime::Runtime;
 
 cloakroom::conformance_tests! { memory: MemoryStore::new() }
 
@@ -18,17 +25,86 @@ cloakroom::conformance_tests! { sqlite_in_memory: SqliteStore::open(":memory:").
 
 cloakroom::conformance_tests! { sqlite_file: SqliteStore::open(scratch_file()).await.unwrap() }
 
-cloakroom::conformance_tests! { postgres: postgres().await }
+cloakroom::conformance_tests! {
+    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await
+}
 
-cloakroom::conformance_tests! { mysql: mysql().await }
+cloakroom::conformance_tests! {
+    mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await
+}
 
-cloakroom::conformance_tests! { redis: redis(&format!("redis://{}", REDIS.address())).await }
+cloakroom::conformance_tests! {
+    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await
+}
 
-cloakroom::conformance_tests! { redis_cluster: redis(&redis_cluster()).await }
+cloakroom::conformance_tests! { redis_cluster: Place::own(redis_cluster()).redis().await }
 
-cloakroom::conformance_tests! { redis_sentinel: redis(&redis_sentinel()).await }
+cloakroom::conformance_tests! { redis_sentinel: Place::own(redis_sentinel()).redis().await }
 
-cloakroom::conformance_tests! { memcached: memcached().await, without user index }
+cloakroom::conformance_tests! {
+    memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
+}
+
+/// Runs one of these tests in a process that has the variable.
+fn passes(test: &str, variable: &str, url: &str) -> bool {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(variable, url)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("running 1 test\n"), "{printed}");
+    output.status.success()
+}
+
+#[tokio::test]
+async fn a_server_that_a_variable_names_is_used_and_left_as_it_was() {
+    let tests = [
+        (
+            "postgres::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_POSTGRES",
+            postgres(),
+        ),
+        (
+            "mysql::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_MYSQL",
+            mariadb(),
+        ),
+        (
+            "redis::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_REDIS",
+            redis(),
+        ),
+        (
+            "memcached::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_MEMCACHED",
+            memcached(),
+        ),
+    ];
+    run_redis(&REDIS.address(), &["SET", "theirs", "1"]);
+    for (test, variable, url) in tests {
+        assert!(passes(test, variable, &url), "{test}");
+        let (scheme, _) = url.split_once(':').unwrap();
+        // Nobody listens there.
+        let nowhere = format!("{scheme}://user:secret@127.0.0.1:1/database");
+        assert!(!passes(test, variable, &nowhere), "{test}");
+    }
+
+    let mut postgres = PgConnection::connect(&postgres()).await.unwrap();
+    let mut mariadb = MySqlConnection::connect(&mariadb()).await.unwrap();
+    let tables =
+        "SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'cloakroom%'";
+    let of_postgres: i64 = sqlx::query_scalar(tables)
+        .fetch_one(&mut postgres)
+        .await
+        .unwrap();
+    let of_mariadb: i64 = sqlx::query_scalar(tables)
+        .fetch_one(&mut mariadb)
+        .await
+        .unwrap();
+    assert_eq!((of_postgres, of_mariadb), (0, 0));
+    assert_eq!(run_redis(&REDIS.address(), &["KEYS", "*"]), "theirs");
+}
 
 /// A file of its own for each test, in a directory that the system clears.
 fn scratch_file() -> std::path::PathBuf {
@@ -44,40 +120,18 @@ static REDIS_SENTINEL: LazyLock<RedisSentinel> = LazyLock::new(RedisSentinel::st
 static MEMCACHED: LazyLock<[Server; 2]> =
     LazyLock::new(|| [Server::memcached(&[]), Server::memcached(&[])]);
 
-/// A table, or a prefix of keys, that no other test has.
-fn fresh_name() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("sessions_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+fn postgres() -> String {
+    let address = POSTGRES.address();
+    format!("postgres://cloakroom:secret@{address}/cloakroom")
 }
 
-async fn postgres() -> PostgresStore {
-    let url = format!(
-        "postgres://cloakroom:secret@{}/cloakroom",
-        POSTGRES.address()
-    );
-    let store = PostgresStore::open(&url)
-        .await
-        .unwrap()
-        .with_table(fresh_name());
-    store.migrate().await.unwrap();
-    store
+fn mariadb() -> String {
+    let address = MARIADB.address();
+    format!("mysql://cloakroom:secret@{address}/cloakroom")
 }
 
-async fn mysql() -> MySqlStore {
-    let url = format!("mysql://cloakroom:secret@{}/cloakroom", MARIADB.address());
-    let store = MySqlStore::open(&url)
-        .await
-        .unwrap()
-        .with_table(fresh_name());
-    store.migrate().await.unwrap();
-    store
-}
-
-async fn redis(url: &str) -> RedisStore {
-    RedisStore::open(url)
-        .await
-        .unwrap()
-        .with_prefix(&fresh_name())
+fn redis() -> String {
+    format!("redis://{}", REDIS.address())
 }
 
 fn redis_cluster() -> String {
@@ -91,11 +145,117 @@ fn redis_sentinel() -> String {
     )
 }
 
-async fn memcached() -> MemcachedStore {
+fn memcached() -> String {
     let addresses: Vec<_> = MEMCACHED.iter().map(Server::address).collect();
-    let url = format!("memcache://{}", addresses.join(","));
-    MemcachedStore::open(&url)
-        .await
-        .unwrap()
-        .with_prefix(&fresh_name())
+    format!("memcache://{}", addresses.join(","))
+}
+
+/// A table, or a prefix of keys, that no other test has.
+///
+/// Each test makes its own in the statement that runs it, and drops it at the end of that. On a server that is not the test's,
+/// it then goes away.
+struct Place {
+    url: String,
+    name: String,
+    is_foreign: bool,
+}
+
+impl Place {
+    /// On the server that an environment variable names, or on one that the test starts.
+    fn named_by(variable: &str, start: impl FnOnce() -> String) -> Self {
+        // An empty one is none: that is how a workflow's matrix leaves one out.
+        match env::var(variable).ok().filter(|url| !url.is_empty()) {
+            Some(url) => Self::at(url, true),
+            None => Self::own(start()),
+        }
+    }
+
+    /// On a server that the test has started.
+    fn own(url: String) -> Self {
+        Self::at(url, false)
+    }
+
+    fn at(url: String, is_foreign: bool) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Other processes may test on the same server.
+        let process = RandomState::new().hash_one(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            url,
+            name: format!("cloakroom_test_{process:016x}_{number}"),
+            is_foreign,
+        }
+    }
+
+    async fn postgres(&self) -> PostgresStore {
+        let store = PostgresStore::open(&self.url).await.unwrap();
+        let store = store.with_table(&self.name).unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn mysql(&self) -> MySqlStore {
+        let store = MySqlStore::open(&self.url).await.unwrap();
+        let store = store.with_table(&self.name).unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn redis(&self) -> RedisStore {
+        let store = RedisStore::open(&self.url).await.unwrap();
+        store.with_prefix(&self.name)
+    }
+
+    async fn memcached(&self) -> MemcachedStore {
+        let store = MemcachedStore::open(&self.url).await.unwrap();
+        store.with_prefix(&self.name).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_foreign {
+            return;
+        }
+        let (url, name) = (self.url.clone(), self.name.clone());
+        // In a runtime of its own, since that of the test may be the one that drops this.
+        let cleared = thread::spawn(move || Runtime::new().unwrap().block_on(clear(&url, &name)));
+        let cleared = cleared.join();
+        // A test that has failed says why, and not this.
+        assert!(
+            thread::panicking() || cleared.is_ok(),
+            "{} stays",
+            self.name
+        );
+    }
+}
+
+/// Removes a table, or all keys of a prefix.
+async fn clear(url: &str, name: &str) {
+    let drop_table = AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}"));
+    match url.split(':').next().unwrap() {
+        "postgres" | "postgresql" => {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            connection.execute(drop_table).await.unwrap();
+        }
+        "mysql" | "mariadb" => {
+            let mut connection = MySqlConnection::connect(url).await.unwrap();
+            connection.execute(drop_table).await.unwrap();
+        }
+        // It lists no keys. They expire, or make room for others.
+        "memcache" | "memcached" => {}
+        _ => {
+            let client = ::redis::Client::open(url).unwrap();
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut keys = Vec::<String>::new();
+            let mut found = connection.scan_match(format!("{name}*")).await.unwrap();
+            while let Some(key) = found.next_item().await {
+                keys.push(key.unwrap());
+            }
+            drop(found);
+            if !keys.is_empty() {
+                let () = connection.unlink(keys).await.unwrap();
+            }
+        }
+    }
 }
