@@ -49,7 +49,7 @@ async fn the_token_comes_in_a_header_and_goes_back_in_another() {
     assert_eq!(read.header("vary"), Some("Authorization"));
 
     let regenerated = new_token(&with_token(&app, "/log_in/ada", &token).await);
-    with_token(&app, "/user", &token).await.assert(401, "");
+    with_token(&app, "/user", &token).await.assert(409, "");
     with_token(&app, "/user", &regenerated)
         .await
         .assert(200, "ada");

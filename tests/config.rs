@@ -351,3 +351,26 @@ async fn a_clock_can_be_shared() {
     let reply = support::Browser::new(&app).get("/insert/theme/dark").await;
     reply.assert(200, "done");
 }
+
+/// Browsers send such a cookie to no frame, which is all that it is for.
+#[test]
+fn a_partitioned_cookie_is_refused_unless_same_site_is_none() {
+    for same_site in [SameSite::Lax, SameSite::Strict] {
+        let error = refused("partitioned", |layer| {
+            layer.same_site(same_site).partitioned(true)
+        });
+        assert!(error.contains("SameSite=None"), "{error}");
+    }
+    refused("partitioned", |layer| layer.partitioned(true));
+    accepted(|layer| layer.partitioned(false));
+}
+
+#[test]
+fn a_realm_is_a_short_name_without_a_colon() {
+    for realm in ["people", "a", "shop.example/customers", &*"r".repeat(64)] {
+        accepted(|layer| layer.realm(realm));
+    }
+    for realm in ["", "a:b", "a b", "a\"", "é", "a\0", &*"r".repeat(65)] {
+        refused("realm", |layer| layer.realm(realm));
+    }
+}

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
-use cloakroom::testing::FaultyStore;
+use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{Keys, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use http::header::COOKIE;
 use http::{HeaderValue, Request};
@@ -92,13 +92,89 @@ async fn among_bad_values_of_the_name_the_good_one_is_found_in_any_order() {
 }
 
 #[tokio::test]
-async fn two_different_good_values_are_an_anonymous_request() {
+async fn the_tokens_of_two_live_sessions_are_an_anonymous_request() {
     let (app, spy, first, second) = two_sessions().await;
     for pair in [[&first, &second], [&second, &first]] {
         let both = pair.map(|value| format!("__Host-session={value}"));
         assert_eq!(with_cookies(&app, &[both.join("; ")]).await.body, "nothing");
         assert_eq!(with_cookies(&app, &both).await.body, "nothing");
     }
+    assert_eq!(spy.take_calls(), [StoreCall::Load; 8]);
+}
+
+#[tokio::test]
+async fn of_several_good_tokens_the_one_of_the_live_session_counts_in_any_order() {
+    let (app, spy, live, ended) = two_sessions().await;
+    let named = |token: &str| format!("__Host-session={token}");
+    Browser::new(&app)
+        .send("/log_out", &[("cookie", &named(&ended))])
+        .await
+        .assert(200, "done");
+    // A token that was replaced, and one that was ended.
+    let mut replaced = Browser::new(&app);
+    replaced.get("/insert/theme/third").await;
+    let before = replaced.token();
+    replaced.get("/regenerate").await;
+    let (after, all) = (replaced.token(), [named(&ended), named(&before)]);
+    spy.take_calls();
+    for headers in orders_and_cuts(&[named(&live), all[0].clone(), all[1].clone()]) {
+        assert_eq!(with_cookies(&app, &headers).await.body, "first");
+    }
+    // The old and the new token of one session.
+    for headers in orders_and_cuts(&[named(&before), named(&after)]) {
+        assert_eq!(with_cookies(&app, &headers).await.body, "third");
+    }
+}
+
+/// The browser keeps the cookie of the old path beside the new one, and sends both.
+#[tokio::test]
+async fn a_release_that_changes_the_cookies_path_or_domain_logs_nobody_out_for_good() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    for lazy in [false, true] {
+        let release = |path: &str| {
+            let mut layer = builder(store.clone())
+                .cookie_name("sid")
+                .secure(false)
+                .cookie_path(path);
+            if lazy {
+                layer = layer.lazy();
+            }
+            let app = axum::Router::new().nest("/app", support::routes());
+            app.layer(layer.build().unwrap())
+        };
+        let mut browser = Browser::new(&release("/app"));
+        browser.get("/app/log_in/ada").await;
+        let mut newer = Browser::new(&release("/"));
+        newer.adopt(&browser);
+        newer.get("/app/user").await.assert(200, "ada");
+        // A new token, beside which the old one is sent from now on.
+        newer.get("/app/log_in/ada").await;
+        assert_eq!(newer.kept(), ["sid", "sid"]);
+        newer.get("/app/user").await.assert(200, "ada");
+        newer
+            .get("/app/insert/theme/dark")
+            .await
+            .assert(200, "done");
+        newer.get("/app/get/theme").await.assert(200, "dark");
+        newer.get("/app/log_out").await.assert(200, "done");
+        newer.get("/app/user").await.assert(401, "");
+        newer.get("/app/log_in/grace").await.assert(200, "done");
+        newer.get("/app/user").await.assert(200, "grace");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_good_tokens_costs_a_few_store_calls_and_leads_to_no_session() {
+    let (app, spy, first, _) = two_sessions().await;
+    let mut headers = Vec::new();
+    for _ in 0..40 {
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/planted").await;
+        headers.push(format!("__Host-session={}", browser.token()));
+    }
+    headers.push(format!("__Host-session={first}"));
+    spy.take_calls();
+    assert_eq!(with_cookies(&app, &headers).await.body, "nothing");
     assert_eq!(spy.take_calls(), []);
 }
 
@@ -181,9 +257,9 @@ async fn every_order_and_every_cut_into_headers_of_good_bad_and_repeated_values_
                 "nothing",
                 "{headers:?}"
             );
+            assert_eq!(spy.take_calls(), [StoreCall::Load; 2]);
         }
     }
-    assert_eq!(spy.take_calls(), []);
 }
 
 #[tokio::test]
@@ -219,12 +295,33 @@ async fn the_name_is_compared_byte_for_byte() {
             "nothing"
         );
     }
-    assert_eq!(
-        with_cookies(&app, &[format!("__Host-session=\"{token}\"")])
+    assert_eq!(spy.take_calls(), []);
+}
+
+/// The quotes belong to the syntax (RFC 6265, section 4.1.1), and Java's clients send them.
+#[tokio::test]
+async fn a_token_in_one_pair_of_quotes_is_good_and_in_no_other_quotes() {
+    let (app, spy, token, _) = two_sessions().await;
+    let theme = async |value: String| {
+        with_cookies(&app, &[format!("a=\"b\"; __Host-session={value}; c=d")])
             .await
-            .body,
-        "nothing"
-    );
+            .body
+    };
+    assert_eq!(theme(format!("\"{token}\"")).await, "first");
+    assert_eq!(theme(format!(" \"{token}\" ")).await, "first");
+    spy.take_calls();
+    for value in [
+        format!("\"{token}"),
+        format!("{token}\""),
+        format!("\"\"{token}\"\""),
+        format!("'{token}'"),
+        format!("\" {token}\""),
+        format!("\"{}\"", &token[1..]),
+        "\"\"".to_owned(),
+        "\"".to_owned(),
+    ] {
+        assert_eq!(theme(value.clone()).await, "nothing", "{value}");
+    }
     assert_eq!(spy.take_calls(), []);
 }
 
@@ -363,7 +460,7 @@ async fn an_unsigned_or_otherwise_encoded_token_is_anonymous_and_costs_no_store_
         token.replace('-', "+").replace('_', "/"),
         token.replace('_', "%5F"),
         token.bytes().map(|byte| format!("%{byte:02X}")).collect(),
-        format!("\"{token}\""),
+        format!("\"\"{token}\"\""),
     ] {
         assert_ne!(value, token);
         assert_eq!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use cloakroom::testing::{Fault, FaultyStore};
+use cloakroom::testing::{Fault, FaultyStore, StoreCall};
 use cloakroom::{DetachedSession, ErrorKind, MemoryStore, Session, SessionError, TestClock};
 use support::{Browser, builder, routes};
 use tokio::task::JoinSet;
@@ -252,4 +252,77 @@ async fn a_save_without_changes_keeps_the_session_alive() {
         socket.save().await.unwrap();
     }
     setup.browser.get("/get/theme").await.assert(200, "dark");
+}
+
+/// The job is quicker than the answer to the request that started it.
+#[tokio::test]
+async fn a_quick_job_of_a_visitors_first_request_waits_for_its_session() {
+    let spy = FaultyStore::new(MemoryStore::new());
+    let jobs = Arc::new(Mutex::new(JoinSet::new()));
+    let started = jobs.clone();
+    let start = get(move |session: Session| async move {
+        let mut later = session.detach()?;
+        started.lock().unwrap().spawn(async move {
+            later.reload().await?;
+            later.insert("job", "done")?;
+            later.save().await
+        });
+        tokio::task::yield_now().await;
+        session.insert("job", "started")
+    });
+    let layer = builder(spy.clone()).build().unwrap();
+    let mut browser = Browser::new(&routes().route("/start", start).layer(layer));
+    let mut gate = spy.hold_next(StoreCall::Insert);
+    let request = tokio::spawn(browser.send("/start", &[]));
+    gate.arrived().await;
+    tokio::task::yield_now().await;
+    gate.release();
+    let reply = request.await.unwrap();
+    reply.assert(200, "");
+    browser.keep(&reply);
+    let mut jobs = std::mem::take(&mut *jobs.lock().unwrap());
+    jobs.join_next().await.unwrap().unwrap().unwrap();
+    browser.get("/get/job").await.assert(200, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_hears_that_its_request_has_stored_no_session() {
+    async fn outcome(how: &'static str) -> ErrorKind {
+        let spy = FaultyStore::new(MemoryStore::new());
+        let (to_test, mut handles) = tokio::sync::mpsc::unbounded_channel();
+        let start = get(move |session: Session| async move {
+            to_test.send(session.detach()?).unwrap();
+            tokio::task::yield_now().await;
+            match how {
+                "empty" => return Ok(axum::http::StatusCode::OK),
+                "dropped" | "never" => std::future::pending::<()>().await,
+                _ => session.insert("theme", "dark")?,
+            }
+            Ok::<_, SessionError>(match how {
+                "failed" => axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+                _ => axum::http::StatusCode::OK,
+            })
+        });
+        let layer = builder(spy.clone()).build().unwrap();
+        let browser = Browser::new(&routes().route("/start", start).layer(layer));
+        if how == "refused" {
+            spy.fail(Fault::Refused);
+        }
+        let request = tokio::spawn(browser.send("/start", &[]));
+        let mut handle = handles.recv().await.unwrap();
+        let save = tokio::spawn(async move {
+            handle.insert("job", "done").unwrap();
+            handle.save().await.unwrap_err().kind()
+        });
+        tokio::task::yield_now().await;
+        if how == "dropped" {
+            request.abort();
+        }
+        let kind = save.await.unwrap();
+        request.abort();
+        kind
+    }
+    for how in ["empty", "failed", "refused", "dropped", "never"] {
+        assert_eq!(outcome(how).await, ErrorKind::Ended, "{how}");
+    }
 }

@@ -194,23 +194,29 @@ async fn a_random_generator_that_repeats_itself_overwrites_no_session() {
 }
 
 #[tokio::test]
-async fn a_memory_store_that_is_full_refuses_new_sessions_and_keeps_the_others() {
+async fn a_memory_store_full_of_logged_in_sessions_refuses_new_ones_and_keeps_the_others() {
     let mut browsers = Vec::new();
     let app = app(SessionLayer::new(MemoryStore::with_max_sessions(2), key()));
     for _ in 0..2 {
         let mut browser = Browser::new(&app);
-        browser.get("/insert/theme/dark").await.assert(200, "done");
+        browser.get("/log_in/ada").await.assert(200, "done");
         browsers.push(browser);
     }
     let mut third = Browser::new(&app);
     third.get("/insert/theme/dark").await.assert(503, "");
+    third.get("/log_in/grace").await.assert(503, "");
     browsers[0]
         .get("/insert/theme/light")
         .await
         .assert(200, "done");
     browsers[0].get("/log_out").await.assert(200, "done");
     third.get("/insert/theme/dark").await.assert(200, "done");
-    browsers[1].get("/get/theme").await.assert(200, "dark");
+    browsers[1].get("/user").await.assert(200, "ada");
+    // A login takes the visitor's place.
+    browsers[0].get("/log_in/ada").await.assert(200, "done");
+    third.get("/get/theme").await.assert(200, "nothing");
+    third.get("/log_in/grace").await.assert(503, "");
+    browsers[1].get("/user").await.assert(200, "ada");
 }
 
 /// Every byte of a stored record, flipped: no session, nothing overwritten, nothing deleted.
@@ -259,7 +265,7 @@ async fn a_corrupt_record_is_no_session_and_is_left_as_it_is() {
             std::slice::from_ref(&bytes),
             "the corrupt record was changed"
         );
-        visitor.get("/log_out").await.assert_no_cookie();
+        visitor.get("/log_out").await.assert(200, "done");
         assert_eq!(
             read().await.unwrap(),
             [bytes],

@@ -480,10 +480,7 @@ async fn record(backend: &mut Backend, app: &Router, faults: &[Fault], seed: u64
     });
     let clients: Vec<_> = clients.collect();
 
-    let mut history = History {
-        repeats_removals: backend.kind() == Kind::RedisCluster,
-        ..History::default()
-    };
+    let mut history = History::default();
     let mut faults = faults.to_vec();
     progress.calm().await;
     while !faults.is_empty() {

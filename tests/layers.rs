@@ -10,32 +10,226 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use cloakroom::testing::{FaultyStore, StoreCall};
-use cloakroom::{ErrorKind, MemoryStore, Session, SessionError, SessionLayer};
+use cloakroom::testing::{Fault, FaultyStore, StoreCall};
+use cloakroom::{
+    ErrorKind, MemoryStore, Session, SessionError, SessionLayer, SessionLayerBuilder, SigningKey,
+    Transport, WhenFull,
+};
 use http::{Request, Response};
 use http_body_util::Full;
 use support::{Browser, app, builder, key, routes};
 use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::test]
-async fn a_second_layer_of_the_same_name_uses_the_session_that_is_there() {
-    let (outer, inner) = (
-        FaultyStore::new(MemoryStore::new()),
-        FaultyStore::new(MemoryStore::new()),
-    );
-    let nested = routes().layer(SessionLayer::new(inner.clone(), key()));
+async fn a_second_time_the_same_layer_uses_the_session_that_is_there() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let layer = SessionLayer::new(store.clone(), key());
+    let nested = routes().layer(layer.clone());
     let app = Router::new()
         .nest("/nested", nested)
         .merge(routes())
-        .layer(SessionLayer::new(outer.clone(), key()));
+        .layer(layer);
     let mut browser = Browser::new(&app);
     let reply = browser.get("/nested/insert/theme/dark").await;
     assert_eq!(reply.cookies().len(), 1);
     browser.get("/get/theme").await.assert(200, "dark");
-    outer.take_calls();
+    store.take_calls();
     browser.get("/nested/update/visits").await.assert(200, "1");
-    assert_eq!(outer.take_calls(), [StoreCall::Load, StoreCall::Replace]);
-    assert_eq!(inner.take_calls(), []);
+    assert_eq!(store.take_calls(), [StoreCall::Load, StoreCall::Replace]);
+}
+
+/// With the same name, and another transport, store or key.
+#[tokio::test]
+async fn another_layer_inside_of_one_has_a_session_of_its_own() {
+    let site = || FaultyStore::new(MemoryStore::new());
+    let named =
+        |layer: SessionLayerBuilder<FaultyStore<MemoryStore>>| layer.cookie_name("__Host-sid");
+    let other_key = SigningKey::from_bytes(&[8; 64]).unwrap();
+    let inner_layers = [
+        named(builder(site())).transport(Transport::Bearer),
+        named(builder(site())),
+        named(SessionLayer::builder(site(), other_key)),
+    ];
+    for inner in inner_layers {
+        let outer = named(builder(site())).build().unwrap();
+        let inner = inner.build().unwrap();
+        let app = Router::new()
+            .nest("/api", routes().layer(inner))
+            .merge(routes())
+            .layer(outer);
+        let mut browser = Browser::new(&app);
+        browser.get("/log_in/ada").await;
+        browser.get("/user").await.assert(200, "ada");
+        assert_eq!(
+            browser.get("/api/user").await.status.as_u16(),
+            401,
+            "the cookie of the site is a login of the API"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_bearer_api_inside_of_a_cookie_site_answers_to_its_own_token_alone() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let api = builder(store.clone())
+        .transport(Transport::Bearer)
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .nest("/api", routes().layer(api))
+        .merge(routes())
+        .layer(builder(store).build().unwrap());
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await;
+    let reply = browser.get("/api/log_in/grace").await;
+    reply.assert_no_cookie();
+    let token = format!("Bearer {}", reply.header("x-session-token").unwrap());
+    let with_token = [("authorization", &*token)];
+    browser
+        .get_with("/api/user", &with_token)
+        .await
+        .assert(200, "grace");
+    browser
+        .get_with("/user", &with_token)
+        .await
+        .assert(200, "ada");
+    browser
+        .get_with("/api/log_out", &with_token)
+        .await
+        .assert(200, "done");
+    browser.get("/user").await.assert(200, "ada");
+}
+
+/// The outer commit fails, and its 503 replaces the answer of the inner layers.
+#[tokio::test]
+async fn an_error_of_an_outer_layer_keeps_what_inner_layers_say_to_their_clients() {
+    async fn both(inner: Session) -> Result<impl axum::response::IntoResponse, SessionError> {
+        inner.log_in("ada")?;
+        inner.named("outer").unwrap().insert("place", "outside")?;
+        let own = [
+            ("location", "/welcome"),
+            ("hx-redirect", "/welcome"),
+            ("etag", "\"1\""),
+            ("set-cookie", "greeting=welcome"),
+            ("content-type", "text/html"),
+            ("access-control-allow-origin", "https://app.example"),
+        ];
+        Ok((own, "Welcome."))
+    }
+    for bearer in [false, true] {
+        let outer = FaultyStore::new(MemoryStore::new());
+        let layer = |name: &str| builder(outer.clone()).cookie_name(name).secure(false);
+        let mut inner = builder(FaultyStore::new(MemoryStore::new()))
+            .cookie_name("inner")
+            .secure(false);
+        if bearer {
+            inner = inner.transport(Transport::Bearer);
+        }
+        let middle = builder(MemoryStore::new())
+            .cookie_name("middle")
+            .secure(false);
+        let app = routes()
+            .route("/both", get(both))
+            .layer(inner.build().unwrap())
+            .layer(middle.build().unwrap())
+            .layer(layer("outer").build().unwrap())
+            .layer(layer("outermost").build().unwrap());
+        outer.fail(Fault::Refused);
+        let mut browser = Browser::new(&app);
+        let reply = browser.get("/both").await;
+        reply.assert(503, "");
+        assert_eq!(
+            reply.header("access-control-allow-origin"),
+            Some("https://app.example")
+        );
+        for gone in ["location", "hx-redirect", "etag", "content-type"] {
+            assert_eq!(reply.header(gone), None);
+        }
+        outer.recover();
+        let token = match bearer {
+            true => {
+                reply.assert_no_cookie();
+                format!("Bearer {}", reply.header("x-session-token").unwrap())
+            }
+            false => {
+                assert_eq!(reply.cookies().len(), 1, "{reply:?}");
+                "none".to_owned()
+            }
+        };
+        browser
+            .get_with("/user", &[("authorization", &token)])
+            .await
+            .assert(200, "ada");
+    }
+}
+
+/// A limit of one session, on a store that customers and operators share.
+#[tokio::test]
+async fn users_of_different_realms_do_not_touch_each_others_sessions() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let layer = |name: &str| {
+        builder(store.clone())
+            .cookie_name(name)
+            .secure(false)
+            .max_sessions_per_user(1, WhenFull::EndOldest)
+    };
+    let (shop, office) = (
+        layer("shop").build().unwrap(),
+        layer("office").build().unwrap(),
+    );
+    let (customers, operators) = (shop.sessions(), office.sessions());
+    let (shop, office) = (app(shop), app(office));
+    let mut operator = Browser::new(&office);
+    operator.get("/log_in/7").await;
+    let mut customer = Browser::new(&shop);
+    customer.get("/log_in/7").await;
+    Browser::new(&shop).get("/log_in/7").await;
+    operator.get("/user").await.assert(200, "7");
+    customer.get("/user").await.assert(401, "");
+
+    let listed = operators.list("7").await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].user().unwrap().as_str(), "7");
+    let theirs = customers.list("7").await.unwrap()[0].id();
+    assert!(!operators.revoke_of("7", theirs).await.unwrap());
+    assert_eq!(customers.revoke_all("7").await.unwrap(), 1);
+    operator.get("/user").await.assert(200, "7");
+    let own = operators.list("7").await.unwrap()[0].id();
+    assert_eq!(customers.revoke_others("7", own).await.unwrap(), 0);
+    assert_eq!(operators.revoke_all("7").await.unwrap(), 1);
+    operator.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn layers_of_one_realm_have_the_same_users() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let site = builder(store.clone()).realm("people").build().unwrap();
+    let api = builder(store.clone())
+        .cookie_name("__Host-api")
+        .transport(Transport::Bearer)
+        .realm("people")
+        .build()
+        .unwrap();
+    let sessions = site.sessions();
+    let (site, api) = (app(site), app(api));
+    let mut browser = Browser::new(&site);
+    browser.get("/log_in/ada").await;
+    Browser::new(&api).get("/log_in/ada").await;
+    assert_eq!(sessions.list("ada").await.unwrap().len(), 2);
+    assert_eq!(sessions.revoke_all("ada").await.unwrap(), 2);
+    browser.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn another_realm_takes_no_user_over_from_the_last_one() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let layer = |realm: &str| app(builder(store.clone()).realm(realm).build().unwrap());
+    let mut browser = Browser::new(&layer("first"));
+    browser.get("/log_in/ada").await;
+    let mut newer = Browser::new(&layer("first-and-second"));
+    newer.adopt(&browser);
+    newer.get("/user").await.assert(401, "");
+    browser.get("/user").await.assert(200, "ada");
 }
 
 #[tokio::test]
@@ -237,4 +431,43 @@ async fn the_inner_service_is_ready_when_it_is_called() {
             .unwrap();
         tower::Service::call(&mut service, request).await.unwrap();
     }
+}
+
+/// The operator's layer is outside, and the customer's inside. Both users have the id 7.
+#[tokio::test]
+async fn log_out_everywhere_ends_the_sessions_of_its_own_realm_and_no_others() {
+    let store = std::sync::Arc::new(MemoryStore::new());
+    let layer = |name: &str| {
+        builder(store.clone())
+            .cookie_name(name)
+            .secure(false)
+            .build()
+            .unwrap()
+    };
+    let (shop, office, other) = (layer("shop"), layer("office"), layer("other"));
+    let everywhere = |sessions: cloakroom::Sessions<_>| {
+        get(move |session: Session| async move {
+            let ended = sessions.log_out_everywhere(&session).await?;
+            Ok::<_, SessionError>(ended.to_string())
+        })
+    };
+    let app = routes()
+        .route("/shop/leave", everywhere(shop.sessions()))
+        .route("/office/leave", everywhere(office.sessions()))
+        .route("/other/leave", everywhere(other.sessions()))
+        .layer(shop.clone())
+        .layer(office.clone());
+    let office_app = routes().layer(office);
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/7").await;
+    let mut operator = Browser::new(&office_app);
+    operator.get("/log_in/7").await;
+    browser.get("/other/leave").await.assert(500, "");
+    browser.get("/user").await.assert(200, "7");
+    browser.get("/office/leave").await.assert(200, "0");
+    browser.get("/user").await.assert(200, "7");
+    operator.get("/user").await.assert(200, "7");
+    browser.get("/shop/leave").await.assert(200, "1");
+    browser.get("/user").await.assert(401, "");
+    operator.get("/user").await.assert(200, "7");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Path;
 use cloakroom::testing::{FaultyStore, StoreCall};
-use cloakroom::{Clock, MemoryStore, Session, SessionLayer, TestClock, Timestamp};
+use cloakroom::{Clock, MemoryStore, Session, SessionLayer, SessionStore, TestClock, Timestamp};
 use support::{Browser, app, builder};
 use tokio::sync::Notify;
 
@@ -373,11 +373,55 @@ async fn remember_can_be_turned_on_and_off_for_a_session_that_is_there() {
     assert!(browser.get("/on").await.cookies()[0].ends_with("Path=/; Max-Age=7776000"));
     assert_ne!(browser.token(), token, "the old token got another Max-Age");
     browser.get("/on").await.assert_no_cookie();
-    clock.advance(DAY);
+    clock.advance(11 * HOUR);
     assert!(is_alive(&mut browser).await);
     assert!(browser.get("/off").await.cookies()[0].ends_with("Path=/"));
     clock.advance(30 * MINUTE);
     assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test]
+async fn a_session_that_is_too_old_to_be_remembered_no_more_ends_and_its_cookie_goes() {
+    let Setup {
+        clock, layer, spy, ..
+    } = setup();
+    let off =
+        axum::routing::get(|session: cloakroom::Session| async move { session.remember(false) });
+    let app = support::routes().route("/off", off).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/remember/ada").await;
+    clock.advance(20 * HOUR);
+    browser.get("/off").await.assert(200, "");
+    assert_eq!(browser.cookies(), Vec::<String>::new());
+    assert!(spy.inner().is_empty());
+    // It ends nothing where a login came first, whose session is young.
+    browser.get("/remember/ada").await;
+    clock.advance(20 * HOUR);
+    let mut gate = spy.hold_next(StoreCall::Replace);
+    let late = tokio::spawn(browser.send("/off", &[]));
+    gate.arrived().await;
+    browser.get("/log_in/ada").await.assert(200, "done");
+    gate.release();
+    late.await.unwrap().assert(409, "");
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/log_out").await;
+    // With a login it is a new session, as far as its age goes.
+    browser.get("/remember/ada").await;
+    clock.advance(20 * HOUR);
+    let both = axum::routing::get(|session: cloakroom::Session| async move {
+        session.remember(false)?;
+        session.log_in("ada")
+    });
+    let app = support::routes().route("/both", both).layer(
+        support::builder(spy.clone())
+            .clock(clock.clone())
+            .build()
+            .unwrap(),
+    );
+    let mut again = Browser::new(&app);
+    again.adopt(&browser);
+    again.get("/both").await.assert(200, "");
+    again.get("/user").await.assert(200, "ada");
 }
 
 #[tokio::test]
@@ -451,4 +495,225 @@ async fn a_clock_may_look_at_the_session_when_it_is_asked() {
     browser.get("/insert/theme/dark").await;
     browser.get("/keep").await.assert(200, "");
     assert!(clock.session.lock().unwrap().is_none(), "it was asked");
+}
+
+/// A handler that takes this long, with and without a wait that lets the layer work beside it.
+fn slow(clock: &TestClock, takes: std::time::Duration, waits: bool) -> axum::routing::MethodRouter {
+    let clock = clock.clone();
+    axum::routing::get(
+        move |session: Session, Path(what): Path<String>| async move {
+            if waits {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(takes);
+            match &*what {
+                "insert" => session.insert("slow", "kept")?,
+                "log_in" => session.log_in("ada")?,
+                "passive" => session.passive()?,
+                _ => drop(session.get::<String>("theme")?),
+            }
+            Ok::<_, cloakroom::SessionError>(())
+        },
+    )
+}
+
+#[tokio::test]
+async fn the_use_of_a_session_that_is_nearly_over_counts_from_the_requests_arrival() {
+    for waits in [false, true] {
+        for lazy in [false, true] {
+            for what in ["insert", "read", "log_in"] {
+                let clock = TestClock::new();
+                let mut layer = builder(MemoryStore::new()).clock(clock.clone());
+                if lazy {
+                    layer = layer.lazy();
+                }
+                let app = support::routes()
+                    .route("/slow/{what}", slow(&clock, 5 * MINUTE, waits))
+                    .layer(layer.build().unwrap());
+                let mut browser = Browser::new(&app);
+                browser.get("/insert/theme/dark").await;
+                clock.advance(27 * MINUTE);
+                browser.get(&format!("/slow/{what}")).await.assert(200, "");
+                assert!(is_alive(&mut browser).await, "{what} {waits} {lazy}");
+                clock.advance(29 * MINUTE);
+                let keys = if what == "insert" {
+                    "slow,theme"
+                } else {
+                    "theme"
+                };
+                browser.get("/keys").await.assert(200, keys);
+            }
+        }
+    }
+}
+
+/// While the upload runs, and after its client went away.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_nearly_over_is_touched_while_its_handler_waits() {
+    let Setup {
+        clock, layer, spy, ..
+    } = setup();
+    let go_on = Arc::new(Notify::new());
+    let signal = go_on.clone();
+    let upload = axum::routing::get(move |session: Session| async move {
+        signal.notified().await;
+        session.insert("slow", "kept")
+    });
+    let app = support::routes().route("/upload", upload).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(27 * MINUTE);
+    spy.take_calls();
+    let upload = tokio::spawn(browser.send("/upload", &[]));
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(spy.take_calls(), [StoreCall::Load]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(spy.take_calls(), [StoreCall::Touch]);
+    clock.advance(5 * MINUTE);
+    assert!(is_alive(&mut browser).await);
+    clock.advance(20 * MINUTE);
+    go_on.notify_one();
+    upload.await.unwrap().assert(200, "");
+    browser.get("/keys").await.assert(200, "slow,theme");
+}
+
+#[tokio::test]
+async fn a_slow_request_does_not_bring_back_what_ended_long_ago() {
+    for waits in [false, true] {
+        let clock = TestClock::new();
+        let app = support::routes()
+            .route("/slow/{what}", slow(&clock, 45 * MINUTE, waits))
+            .layer(
+                builder(MemoryStore::new())
+                    .clock(clock.clone())
+                    .build()
+                    .unwrap(),
+            );
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        clock.advance(27 * MINUTE);
+        browser.get("/slow/insert").await.assert(200, "");
+        assert!(!is_alive(&mut browser).await);
+    }
+}
+
+#[tokio::test]
+async fn a_passive_request_keeps_no_session_alive_that_is_nearly_over() {
+    let Setup {
+        clock, layer, spy, ..
+    } = setup();
+    let app = support::routes()
+        .route("/slow/{what}", slow(&clock, MINUTE, false))
+        .layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    spy.take_calls();
+    for _ in 0..30 {
+        browser.get("/slow/passive").await.assert(200, "");
+    }
+    assert!(!spy.take_calls().contains(&StoreCall::Touch));
+    assert!(!is_alive(&mut browser).await);
+}
+
+/// Its extractors may wait for a body, or for a database.
+#[tokio::test(start_paused = true)]
+async fn a_passive_request_that_waits_first_keeps_no_session_alive_that_is_nearly_over() {
+    let Setup {
+        clock, layer, spy, ..
+    } = setup();
+    let poll = axum::routing::get(|session: Session| async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        session.passive()
+    });
+    let app = support::routes().route("/poll", poll).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(21 * MINUTE);
+    for _ in 0..9 {
+        browser.get("/poll").await.assert(200, "");
+        clock.advance(MINUTE);
+    }
+    assert!(!spy.take_calls().contains(&StoreCall::Touch));
+    assert!(!is_alive(&mut browser).await);
+}
+
+/// A passive write comes between its load and its touch.
+#[tokio::test(start_paused = true)]
+async fn the_touch_of_a_slow_request_looks_again_where_another_has_written() {
+    let Setup {
+        clock, layer, spy, ..
+    } = setup();
+    let upload = axum::routing::get(|session: Session| async move {
+        tokio::time::sleep(10 * MINUTE).await;
+        session.insert("slow", "kept")
+    });
+    let poll = axum::routing::get(|session: Session| async move {
+        session.passive()?;
+        session.insert("poll", "written")
+    });
+    let app = support::routes()
+        .route("/upload", upload)
+        .route("/poll", poll)
+        .layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(27 * MINUTE);
+    let upload = tokio::spawn(browser.send("/upload", &[]));
+    tokio::task::yield_now().await;
+    browser.get("/poll").await.assert(200, "");
+    spy.take_calls();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        spy.take_calls(),
+        [StoreCall::Touch, StoreCall::Load, StoreCall::Touch]
+    );
+    clock.advance(15 * MINUTE);
+    upload.await.unwrap().assert(200, "");
+    browser.get("/keys").await.assert(200, "poll,slow,theme");
+}
+
+/// A click's touch comes between a passive request's load and its write.
+async fn a_passive_write_and_a_click(store: impl SessionStore, touch_first: bool) {
+    let clock = TestClock::new();
+    let spy = FaultyStore::new(store);
+    let poll = axum::routing::get(|session: Session| async move {
+        session.passive()?;
+        session
+            .update("polls", |n: Option<u64>| n.unwrap_or(0) + 1)
+            .map(drop)
+    });
+    let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    let app = support::routes().route("/poll", poll).layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    clock.advance(15 * MINUTE);
+    let held = match touch_first {
+        true => (StoreCall::Replace, "/poll", "/keys"),
+        false => (StoreCall::Touch, "/keys", "/poll"),
+    };
+    let mut gate = spy.hold_next(held.0);
+    let late = tokio::spawn(browser.send(held.1, &[]));
+    gate.arrived().await;
+    assert_eq!(browser.get(held.2).await.status.as_u16(), 200);
+    gate.release();
+    assert_eq!(late.await.unwrap().status.as_u16(), 200);
+    browser.get("/get/polls").await.assert(200, "1");
+    // The click was 29 minutes ago.
+    clock.advance(29 * MINUTE);
+    assert!(is_alive(&mut browser).await, "the click was forgotten");
+}
+
+#[tokio::test]
+async fn a_passive_write_neither_undoes_nor_swallows_a_clicks_touch_in_memory() {
+    for touch_first in [true, false] {
+        a_passive_write_and_a_click(MemoryStore::new(), touch_first).await;
+    }
+}
+
+#[tokio::test]
+async fn a_passive_write_neither_undoes_nor_swallows_a_clicks_touch_in_sqlite() {
+    for touch_first in [true, false] {
+        let store = cloakroom::SqliteStore::open(":memory:").await.unwrap();
+        a_passive_write_and_a_click(store, touch_first).await;
+    }
 }

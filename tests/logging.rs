@@ -153,7 +153,10 @@ async fn the_life_of_a_session_is_told() {
     browser
         .send("/", &[("cookie", &format!("__Host-session={other}"))])
         .await;
-    assert!(log.assert_rejected().contains("two different tokens"));
+    assert!(
+        log.assert("WARN", "rejected")
+            .contains("two different tokens")
+    );
 
     clock.advance(Duration::from_secs(30 * 60));
     browser.get("/").await;
@@ -417,4 +420,217 @@ async fn a_value_that_memcached_does_not_take_is_told_with_what_to_do_and_the_se
     let said = log.take();
     assert!(said.contains("lower the layer's data limit"), "{said}");
     browser.get("/get/large-9").await.assert(200, &large);
+}
+
+/// What a request did and what is not written is told, with the reason.
+#[tokio::test]
+async fn every_drop_of_changes_is_told_with_its_reason() {
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use cloakroom::{Session, SessionError};
+
+    let fail = |status: StatusCode| {
+        get(move |session: Session| async move {
+            session.log_in("eve")?;
+            Ok::<_, SessionError>(status)
+        })
+    };
+    let switch = get(|session: Session| async move {
+        session.insert("cart", "book")?;
+        session.log_in("grace")
+    });
+    let leave = get(|session: Session| async move {
+        session.insert("cart", "book")?;
+        session.destroy()
+    });
+    let endless = get(|session: Session| async move {
+        session.log_in("eve")?;
+        std::future::pending::<Result<(), SessionError>>().await
+    });
+    let leave_and_wait = get(|session: Session| async move {
+        session.log_out()?;
+        std::future::pending::<Result<(), SessionError>>().await
+    });
+    let (log, _guard) = Log::start();
+    let spy = FaultyStore::new(MemoryStore::new());
+    let layer = builder(spy.clone()).commit_when(|response| {
+        response.status != StatusCode::CONFLICT && !response.status.is_server_error()
+    });
+    let default = builder(spy.clone()).build().unwrap();
+    let all = support::routes()
+        .route("/500", fail(StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/409", fail(StatusCode::CONFLICT))
+        .route("/switch", switch)
+        .route("/leave", leave)
+        .route("/endless", endless)
+        .route("/leave_and_wait", leave_and_wait);
+    let app = all.clone().layer(default);
+    let with_rule = all.layer(layer.build().unwrap());
+    let mut browser = Browser::new(&app);
+    let dropped = |reason: &str, login: bool| {
+        let lines = log.assert("INFO", "dropped_write");
+        let line = lines.lines().find(|line| line.contains("dropped_write"));
+        let line = line.unwrap();
+        assert!(line.contains(&format!("reason=\"{reason}\"")), "{line}");
+        assert!(line.contains(&format!("login={login}")), "{line}");
+        line.contains("record=")
+    };
+    // A visitor's login, which has no record yet.
+    browser.get("/500").await;
+    assert!(!dropped("the handler failed", true));
+    browser.get("/log_in/ada").await;
+    log.take();
+    browser.get("/500").await;
+    assert!(dropped("the handler failed", true));
+    browser.get("/fail/insert").await;
+    assert!(dropped("the handler failed", false));
+    browser.get("/fail/destroy_and_insert").await;
+    assert!(dropped("the handler failed", false));
+    browser.get("/log_in/ada").await;
+    let mut ruled = Browser::new(&with_rule);
+    ruled.adopt(&browser);
+    log.take();
+    ruled.get("/409").await;
+    assert!(dropped("`commit_when` refused the response", true));
+    for (path, login) in [("/endless", true), ("/leave_and_wait", false)] {
+        let request = tokio::spawn(browser.send(path, &[]));
+        tokio::task::yield_now().await;
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert!(dropped(
+            "the request was dropped before it was answered",
+            login
+        ));
+    }
+    // While its commit waits for the store.
+    let mut gate = spy.hold_next(StoreCall::Replace);
+    let request = tokio::spawn(browser.send("/log_in/ada", &[]));
+    gate.arrived().await;
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    gate.release();
+    assert!(dropped(
+        "the request was dropped before it was answered",
+        true
+    ));
+    spy.fail_at(StoreCall::Replace, Fault::Refused);
+    browser.get("/insert/theme/light").await.assert(503, "");
+    spy.recover();
+    assert!(dropped("the changes could not be stored", false));
+    let old = browser.clone();
+    browser.get("/regenerate").await;
+    log.take();
+    old.clone().get("/insert/theme/light").await.assert(409, "");
+    assert!(dropped("the token was replaced", false));
+    browser.get("/switch").await;
+    assert!(dropped("the same request logged in another user", false));
+    browser.get("/leave").await;
+    assert!(dropped("the same request ended the session", false));
+
+    // What has nothing to lose says nothing.
+    browser.get("/insert/theme/dark").await;
+    for path in ["/fail/read", "/keys", "/get/theme", "/log_out"] {
+        browser.get(path).await;
+        assert!(!log.take().contains("dropped_write"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_secure_cookie_over_plain_http_is_warned_of_once_and_not_where_browsers_keep_it() {
+    let (log, _guard) = Log::start();
+    for (origin, is_warned) in [
+        ("http://app.test", true),
+        ("http://192.168.1.7:3000", true),
+        ("http://localhost.example.com", true),
+        ("http://localhost:3000", false),
+        ("http://app.localhost:3000", false),
+        ("http://127.0.0.1:3000", false),
+        ("http://[::1]:3000", false),
+        ("https://app.test", false),
+        ("null", false),
+    ] {
+        for (is_secure, transport) in [
+            (true, Transport::Cookie),
+            (false, Transport::Cookie),
+            (true, Transport::Bearer),
+        ] {
+            let layer = builder(MemoryStore::new())
+                .cookie_name("sid")
+                .secure(is_secure)
+                .transport(transport);
+            let app = app(layer.build().unwrap());
+            for times in 0..2 {
+                // A visitor who only reads gets no cookie.
+                for (path, sets) in [("/get/theme", false), ("/insert/theme/dark", true)] {
+                    Browser::new(&app)
+                        .get_with(path, &[("origin", origin)])
+                        .await;
+                    let is_expected = is_warned
+                        && sets
+                        && times == 0
+                        && is_secure
+                        && transport == Transport::Cookie;
+                    let lines = log.take();
+                    let is_there = lines.contains("event=\"insecure_origin\"");
+                    assert_eq!(is_there, is_expected, "{origin} {path} {transport:?}");
+                    assert!(!is_there || lines.contains(" WARN "));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn layers_that_fight_over_a_cookie_or_a_header_are_told_so_once() {
+    let (log, _guard) = Log::start();
+    let layer = |name: &str, transport| {
+        builder(MemoryStore::new())
+            .cookie_name(name)
+            .secure(false)
+            .transport(transport)
+            .build()
+            .unwrap()
+    };
+    let (cookie, bearer) = (Transport::Cookie, Transport::Bearer);
+    for (inner, outer, fights) in [
+        (layer("a", cookie), layer("a", cookie), true),
+        (layer("a", bearer), layer("b", bearer), true),
+        (layer("a", cookie), layer("b", cookie), false),
+        (layer("a", bearer), layer("a", cookie), false),
+    ] {
+        let between = layer("between", cookie);
+        let app = support::routes()
+            .layer(inner.clone())
+            .layer(inner)
+            .layer(between)
+            .layer(outer);
+        for times in 0..2 {
+            Browser::new(&app).get("/keys").await;
+            let is_told = log.take().contains("event=\"rival_layer\"");
+            assert_eq!(is_told, fights && times == 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_memory_store_that_evicts_warns_and_not_each_time() {
+    let (log, _guard) = Log::start();
+    let store = MemoryStore::with_max_sessions(1);
+    let app = app(builder(store.clone()).build().unwrap());
+    let insert = async || {
+        let reply = Browser::new(&app).get("/insert/theme/dark").await;
+        support::id_of(&reply.token().unwrap()).to_string()
+    };
+    let first = insert().await;
+    assert!(!log.take().contains("evicted"));
+    insert().await;
+    let line = log.assert("WARN", "evicted");
+    assert!(line.contains(&format!("record={first}")), "{line}");
+    insert().await;
+    log.assert("WARN", "evicted");
+    insert().await;
+    log.assert("DEBUG", "evicted");
+    insert().await;
+    log.assert("WARN", "evicted");
+    assert_eq!(store.evicted(), 4);
 }

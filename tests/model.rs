@@ -371,6 +371,9 @@ impl Model {
                 writes = true;
                 if let Some(session) = home.take() {
                     self.sessions[session].is_ended = true;
+                }
+                // Whatever the cookie was, its user wants none.
+                if self.jars[browser] != Jar::Empty {
                     cookie = Cookie::Removed;
                 }
             }

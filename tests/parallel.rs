@@ -11,7 +11,8 @@ use axum::extract::Path;
 use axum::routing::get;
 use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
-    MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore, TestClock,
+    CurrentUser, MemoryStore, Session, SessionError, SessionLayer, SessionStore, SqliteStore,
+    TestClock,
 };
 use support::{Browser, app, builder, key, routes};
 use tokio::task::JoinSet;
@@ -216,8 +217,72 @@ async fn a_double_click_on_log_in_logs_in_whichever_answer_comes_last() {
         fast.assert(200, "done");
         browser.keep(if last_is_slow { &slow } else { &fast });
         browser.get("/user").await.assert(200, "ada");
-        anonymous.clone().get("/user").await.assert(401, "");
+        browser.get("/get/theme").await.assert(200, "dark");
+        anonymous.clone().get("/user").await.assert(409, "");
     }
+}
+
+/// The first of two logins has replaced the token when the second one is written.
+#[tokio::test]
+async fn the_second_of_two_logins_at_once_keeps_what_its_request_had_loaded() {
+    for before in ["/insert/theme/dark", "/log_in/ada", "/remember/ada"] {
+        let (spy, mut browser) = setup();
+        browser.get(before).await;
+        browser.get("/insert/cart/book").await;
+        let (slow, _) = overtaken(&mut browser, &spy, "/log_in/ada", "/log_in/ada").await;
+        slow.assert(200, "done");
+        let is_remembered = before == "/remember/ada";
+        assert_eq!(slow.cookies()[0].contains("Max-Age"), is_remembered);
+        browser.keep(&slow);
+        browser.get("/user").await.assert(200, "ada");
+        browser.get("/get/cart").await.assert(200, "book");
+    }
+}
+
+#[tokio::test]
+async fn a_login_of_another_user_keeps_nothing_though_the_token_was_replaced_before() {
+    let (spy, mut browser) = setup();
+    browser.get("/log_in/ada").await;
+    browser.get("/insert/cart/book").await;
+    let mut gate = spy.hold_next(StoreCall::Insert);
+    let slow = tokio::spawn(browser.send("/log_in/eve", &[]));
+    gate.arrived().await;
+    browser.get("/log_in/ada").await.assert(200, "done");
+    gate.release();
+    let slow = slow.await.unwrap();
+    slow.assert(200, "done");
+    browser.keep(&slow);
+    browser.get("/user").await.assert(200, "eve");
+    browser.get("/get/cart").await.assert(200, "nothing");
+}
+
+#[tokio::test]
+async fn who_asks_for_the_user_with_a_token_that_was_just_replaced_is_told_to_ask_again() {
+    let clock = TestClock::new();
+    let fresh = get(|session: Session| async move {
+        session.require_fresh(Duration::from_secs(60))?;
+        Ok::<_, SessionError>("fresh")
+    });
+    let optional = get(|user: Option<CurrentUser>| async move { user.is_some().to_string() });
+    let app = support::routes()
+        .route("/fresh", fresh)
+        .route("/optional", optional)
+        .layer(
+            builder(MemoryStore::new())
+                .clock(clock.clone())
+                .build()
+                .unwrap(),
+        );
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await;
+    let mut old = browser.clone();
+    browser.get("/regenerate").await;
+    old.get("/user").await.assert(409, "");
+    old.get("/fresh").await.assert(409, "");
+    old.get("/optional").await.assert(200, "false");
+    clock.advance(Duration::from_secs(60));
+    old.get("/user").await.assert(401, "");
+    old.get("/fresh").await.assert(401, "");
 }
 
 #[tokio::test]
@@ -478,4 +543,146 @@ async fn a_client_that_never_received_its_new_token_is_a_visitor_after_a_minute(
     browser.get("/log_out").await.assert(200, "done");
     browser.get("/insert/theme/light").await.assert(200, "done");
     browser.get("/get/theme").await.assert(200, "light");
+}
+
+/// Runs the slow request's changes on what the fast one left: as if it had come second.
+async fn after_a_conflict(
+    slow: impl Fn(&Session) -> Result<(), SessionError> + Clone + Send + Sync + 'static,
+    fast: &str,
+) -> (FaultyStore<MemoryStore>, Browser) {
+    let spy = FaultyStore::new(MemoryStore::new());
+    let slow = get(move |session: Session| async move { slow(&session) });
+    let app = routes()
+        .route("/slow", slow)
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let (slow, _) = overtaken(&mut browser, &spy, "/slow", fast).await;
+    slow.assert(200, "");
+    browser.keep(&slow);
+    (spy, browser)
+}
+
+/// Stock is 1, and two requests at once take one each, but never more than there is.
+#[tokio::test]
+async fn an_update_that_changed_nothing_here_is_applied_after_a_conflict() {
+    async fn take(session: Session) -> Result<(), SessionError> {
+        session.update("stock", |n: Option<i64>| n.unwrap_or(1) - 1)?;
+        session.update("stock", |n: Option<i64>| n.unwrap_or(1).max(0))?;
+        Ok(())
+    }
+    let spy = FaultyStore::new(MemoryStore::new());
+    let app = routes()
+        .route("/take", get(take))
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    let (slow, fast) = overtaken(&mut browser, &spy, "/take", "/take").await;
+    slow.assert(200, "");
+    fast.assert(200, "");
+    browser.get("/get/stock").await.assert(200, "0");
+}
+
+#[tokio::test]
+async fn what_changed_nothing_here_is_applied_after_a_conflict() {
+    // An insert of the value that was there.
+    let (_, mut browser) = after_a_conflict(
+        |session| {
+            session.insert("theme", "dark")?;
+            session.insert("other", "1")
+        },
+        "/insert/theme/light",
+    )
+    .await;
+    browser.get("/get/theme").await.assert(200, "dark");
+
+    // An update that computed the value that was there.
+    let (_, mut browser) = after_a_conflict(
+        |session| {
+            session.update("theme", |_: Option<String>| "dark".to_owned())?;
+            session.insert("other", "1")
+        },
+        "/insert/theme/light",
+    )
+    .await;
+    browser.get("/get/theme").await.assert(200, "dark");
+
+    // A removal of what was not there.
+    let (_, mut browser) = after_a_conflict(
+        |session| {
+            session.remove::<String>("draft")?;
+            session.insert("other", "1")
+        },
+        "/insert/draft/text",
+    )
+    .await;
+    browser.get("/keys").await.assert(200, "other,theme");
+
+    // Changes that cancelled each other out, before another.
+    let (_, mut browser) = after_a_conflict(
+        |session| {
+            session.insert("draft", "text")?;
+            session.remove::<String>("draft")?;
+            session.insert("other", "1")
+        },
+        "/insert/draft/text",
+    )
+    .await;
+    browser.get("/keys").await.assert(200, "other,theme");
+}
+
+/// Somebody who holds the visitor's token puts something into the session while its user logs in.
+#[tokio::test]
+async fn a_clear_that_found_nothing_clears_what_came_before_the_login() {
+    let spy = FaultyStore::new(MemoryStore::new());
+    let clean_login = get(|session: Session| async move {
+        session.clear()?;
+        session.log_in("ada")
+    });
+    let app = routes()
+        .route("/clean_login", clean_login)
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/theme/dark").await;
+    browser.get("/clear").await;
+    let (slow, _) = overtaken(&mut browser, &spy, "/clean_login", "/insert/cart/planted").await;
+    browser.keep(&slow);
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/keys").await.assert(200, "");
+}
+
+/// They are recorded, and cost nothing where nobody came between.
+#[tokio::test]
+async fn changes_that_change_nothing_write_nothing_and_make_no_conflict() {
+    let spy = FaultyStore::new(MemoryStore::new());
+    let idle = get(|session: Session| async move {
+        session.remove::<String>("notice")?;
+        session.insert("theme", "dark")?;
+        session.update("theme", |theme: Option<String>| theme.unwrap_or_default())?;
+        Ok::<_, SessionError>(())
+    });
+    let empty = get(|session: Session| async move {
+        session.remove::<String>("notice")?;
+        session.clear()
+    });
+    let app = routes()
+        .route("/idle", idle)
+        .route("/empty", empty)
+        .layer(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/empty").await.assert_no_cookie();
+    assert_eq!(spy.take_calls(), []);
+    browser.get("/insert/theme/dark").await;
+    spy.take_calls();
+    browser.get("/idle").await.assert(200, "");
+    assert_eq!(spy.take_calls(), [StoreCall::Load]);
+    // Nor are they refused where the token was just replaced.
+    let late = browser.send("/idle", &[]);
+    browser.get("/regenerate").await;
+    late.await.assert(409, "");
+    let mut old = browser.clone();
+    let late = browser.send("/empty", &[]);
+    browser.get("/regenerate").await;
+    late.await.assert(200, "");
+    old.get("/empty").await.assert(200, "");
 }

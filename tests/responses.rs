@@ -14,7 +14,9 @@ use axum::routing::get;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
     Client, CurrentUser, MemoryStore, SameSite, Session, SessionError, SessionLayer, TestClock,
+    Transport,
 };
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
 use support::{Browser, app, builder, key, routes, send};
 
@@ -103,7 +105,6 @@ async fn a_removal_leaves_the_jar_empty_for_every_path_domain_and_partition() {
         (true, false, SameSite::Lax),
         (true, false, SameSite::Strict),
         (true, true, SameSite::None),
-        (true, true, SameSite::Lax),
         (false, false, SameSite::Lax),
     ];
     for (secure, partitioned, same_site) in kinds {
@@ -133,16 +134,57 @@ async fn a_removal_leaves_the_jar_empty_for_every_path_domain_and_partition() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_end_a_session_removes_no_cookie() {
+async fn a_request_that_does_not_ask_for_the_end_of_a_session_removes_no_cookie() {
     let app = default_app();
-    // Neither a visitor who logs out, nor one with a cookie of a session that is gone.
-    Browser::new(&app).get("/log_out").await.assert_no_cookie();
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
     let mut second_window = browser.clone();
     browser.get("/log_out").await;
-    second_window.get("/log_out").await.assert_no_cookie();
     second_window.get("/get/theme").await.assert_no_cookie();
+    // A visitor has no cookie to remove.
+    Browser::new(&app).get("/log_out").await.assert_no_cookie();
+}
+
+#[tokio::test]
+async fn who_logs_out_has_no_cookie_afterwards_whatever_the_cookie_was() {
+    for lazy in [false, true] {
+        let mut layer = builder(MemoryStore::new());
+        if lazy {
+            layer = layer.lazy();
+        }
+        let app = app(layer.build().unwrap());
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        let mut ended = browser.clone();
+        let token = browser.token();
+        browser.get("/log_out").await;
+        let forged = format!(
+            "{}{}",
+            &token[..63],
+            if token.ends_with('A') { "E" } else { "A" }
+        );
+        for end in ["/log_out", "/destroy"] {
+            let mut dead = ended.clone();
+            dead.get(end).await.assert(200, "done");
+            assert_eq!(dead.kept(), Vec::<&str>::new());
+            for value in [&*forged, "", "garbage", "\"\""] {
+                let cookie = format!("__Host-session={value}");
+                let reply = Browser::new(&app).send(end, &[("cookie", &cookie)]).await;
+                assert!(
+                    reply.cookies()[0].contains("Max-Age=0"),
+                    "{value}: {reply:?}"
+                );
+            }
+            let other = [("cookie", "other=1")];
+            Browser::new(&app)
+                .send(end, &other)
+                .await
+                .assert_no_cookie();
+        }
+        // What is put into it afterwards makes a session, and a failed request removes nothing.
+        ended.get("/fail/destroy").await.assert_no_cookie();
+        assert_eq!(ended.kept(), ["__Host-session"]);
+    }
 }
 
 #[tokio::test]
@@ -396,4 +438,210 @@ async fn calls_of_the_store_are_as_few_as_can_be() {
         browser.get(path).await;
         assert_eq!(spy.take_calls(), expected, "{path}");
     }
+}
+
+/// A session cookie in a shared cache would be somebody else's.
+#[tokio::test]
+async fn no_header_for_single_caches_is_left_beside_a_new_token() {
+    let names = [
+        "cdn-cache-control",
+        "cloudflare-cdn-cache-control",
+        "edge-control",
+        "netlify-cdn-cache-control",
+        "surrogate-control",
+        "vercel-cdn-cache-control",
+        "x-accel-expires",
+    ];
+    let handler = move |what: Path<String>, session: Session| async move {
+        match &*what.0 {
+            "write" => session.log_in("ada")?,
+            "end" => session.log_out()?,
+            _ => drop(session.get::<String>("theme")?),
+        }
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(name, "max-age=600".parse().unwrap());
+            headers.append(name, "public".parse().unwrap());
+        }
+        Ok::<_, SessionError>(headers)
+    };
+    let app = routes()
+        .route("/cached/{what}", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let mut browser = Browser::new(&app);
+    for what in ["write", "end"] {
+        let reply = browser.get(&format!("/cached/{what}")).await;
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        for name in names {
+            assert_eq!(reply.all(name), Vec::<&str>::new(), "{name}");
+        }
+    }
+    let reply = browser.get("/cached/read").await;
+    assert_eq!(reply.all("surrogate-control").len(), 2);
+}
+
+#[tokio::test]
+async fn the_handlers_own_clear_site_data_and_token_header_survive() {
+    let handler = |what: Path<String>, session: Session| async move {
+        match &*what.0 {
+            "in" => session.log_in("ada")?,
+            _ => session.log_out()?,
+        }
+        let own = [
+            ("clear-site-data", "\"cookies\""),
+            ("x-session-token", "own"),
+        ];
+        Ok::<_, SessionError>(AppendHeaders(own))
+    };
+    for transport in [Transport::Cookie, Transport::Bearer] {
+        let layer = builder(MemoryStore::new())
+            .transport(transport)
+            .clear_site_data()
+            .build()
+            .unwrap();
+        let app = routes().route("/log/{what}", get(handler)).layer(layer);
+        let mut browser = Browser::new(&app);
+        let reply = browser.get("/log/in").await;
+        assert_eq!(reply.all("clear-site-data"), ["\"cookies\""]);
+        assert!(reply.all("x-session-token").contains(&"own"));
+        let mut token = String::new();
+        if transport == Transport::Bearer {
+            // The client reads the first one.
+            token = format!("Bearer {}", reply.header("x-session-token").unwrap());
+            let with_token = [("authorization", &*token)];
+            browser
+                .get_with("/user", &with_token)
+                .await
+                .assert(200, "ada");
+        }
+        let reply = browser
+            .get_with("/log/out", &[("authorization", &token)])
+            .await;
+        assert_eq!(
+            reply.all("clear-site-data"),
+            ["\"cookies\"", "\"cache\", \"storage\""]
+        );
+        assert!(reply.all("x-session-token").contains(&"own"));
+    }
+}
+
+#[tokio::test]
+async fn a_401_says_what_the_client_has_to_present() {
+    let fresh =
+        get(|session: Session| async move { session.require_fresh(Duration::from_secs(60)) });
+    let own = get(|| async { (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic")]) });
+    let build = |transport, realm: Option<&str>| {
+        let clock = TestClock::new();
+        let mut layer = builder(MemoryStore::new())
+            .transport(transport)
+            .clock(clock.clone());
+        if let Some(realm) = realm {
+            layer = layer.realm(realm);
+        }
+        let app = routes()
+            .route("/fresh", fresh.clone())
+            .route("/own", own.clone())
+            .layer(layer.build().unwrap());
+        (clock, app)
+    };
+    for (realm, challenge) in [
+        (None, "Cookie realm=\"__Host-session\""),
+        (Some("people"), "Cookie realm=\"people\""),
+    ] {
+        let (clock, app) = build(Transport::Cookie, realm);
+        let mut browser = Browser::new(&app);
+        for path in ["/user", "/fresh"] {
+            let reply = browser.get(path).await;
+            reply.assert(401, "");
+            assert_eq!(reply.all("www-authenticate"), [challenge]);
+        }
+        browser.get("/log_in/ada").await;
+        clock.advance(Duration::from_secs(61));
+        let reply = browser.get("/fresh").await;
+        reply.assert(401, "");
+        assert_eq!(reply.all("www-authenticate"), [challenge]);
+        let own = browser.get("/own").await;
+        assert_eq!(own.all("www-authenticate"), ["Basic"]);
+    }
+
+    let (clock, app) = build(Transport::Bearer, None);
+    let with = async |path: &str, token: &str| {
+        let header = [("authorization", token)];
+        let headers = if token.is_empty() { &[][..] } else { &header };
+        Browser::new(&app).get_with(path, headers).await
+    };
+    let token = with("/log_in/ada", "").await;
+    let token = format!("Bearer {}", token.header("x-session-token").unwrap());
+    let visitor = with("/insert/theme/dark", "").await;
+    let visitor = format!("Bearer {}", visitor.header("x-session-token").unwrap());
+    clock.advance(Duration::from_secs(61));
+    for (path, token, challenge) in [
+        ("/user", "", "Bearer"),
+        ("/user", &*visitor, "Bearer"),
+        ("/user", "Bearer garbage", "Bearer error=\"invalid_token\""),
+        ("/fresh", "", "Bearer"),
+        (
+            "/fresh",
+            &*token,
+            "Bearer error=\"insufficient_user_authentication\"",
+        ),
+    ] {
+        let reply = with(path, token).await;
+        reply.assert(401, "");
+        assert_eq!(reply.all("www-authenticate"), [challenge], "{path} {token}");
+    }
+
+    // Layer in layer, the inner one knows its client.
+    let api = builder(MemoryStore::new()).transport(Transport::Bearer);
+    let app = routes()
+        .layer(api.build().unwrap())
+        .layer(builder(MemoryStore::new()).build().unwrap());
+    let reply = Browser::new(&app).get("/user").await;
+    assert_eq!(reply.all("www-authenticate"), ["Bearer"]);
+    // And an error that never meets a layer has a challenge as well.
+    let error = SessionError::from(cloakroom::ErrorKind::NotLoggedIn);
+    let response = error.to_response::<String>();
+    assert!(response.headers().contains_key("www-authenticate"));
+}
+
+#[tokio::test]
+async fn log_out_everywhere_ends_all_sessions_of_the_user_and_removes_this_cookie() {
+    let layer = SessionLayer::new(MemoryStore::new(), key());
+    let sessions = layer.sessions();
+    let everywhere = {
+        let sessions = sessions.clone();
+        get(move |session: Session| async move {
+            let ended = sessions.log_out_everywhere(&session).await?;
+            session.insert("notice", "You are logged out on all devices.")?;
+            Ok::<_, SessionError>(ended.to_string())
+        })
+    };
+    let bare = {
+        let sessions = sessions.clone();
+        get(move |session: Session| async move {
+            Ok::<_, SessionError>(sessions.log_out_everywhere(&session).await?.to_string())
+        })
+    };
+    let app = routes()
+        .route("/everywhere", everywhere)
+        .route("/bare", bare)
+        .layer(layer);
+    let mut devices = [Browser::new(&app), Browser::new(&app), Browser::new(&app)];
+    for device in &mut devices {
+        device.get("/log_in/ada").await;
+    }
+    let mut other = Browser::new(&app);
+    other.get("/log_in/grace").await;
+    let [mut here, mut there, mut elsewhere] = devices;
+    here.get("/everywhere").await.assert(200, "3");
+    there.get("/user").await.assert(401, "");
+    elsewhere.get("/user").await.assert(401, "");
+    here.get("/user").await.assert(401, "");
+    here.get("/get/notice")
+        .await
+        .assert(200, "You are logged out on all devices.");
+    other.get("/user").await.assert(200, "grace");
+    other.get("/bare").await.assert(200, "1");
+    assert!(other.kept().is_empty());
+    Browser::new(&app).get("/bare").await.assert(200, "0");
 }

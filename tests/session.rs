@@ -611,7 +611,7 @@ async fn an_update_to_what_cannot_be_read_back_changes_nothing() {
         let error = session
             .update("ratio", |_: Option<f64>| f64::NAN)
             .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::WrongType);
+        assert_eq!(error.kind(), ErrorKind::Unserializable);
         assert_eq!(session.get::<f64>("ratio")?, None);
         Ok(())
     });
@@ -666,4 +666,106 @@ async fn a_session_over_a_lowered_data_limit_can_be_used_and_made_smaller() {
         .get("/get/theme")
         .await
         .assert(200, "a-long-name-of-one");
+}
+
+/// A route that logs in and inserts, and then answers with this head.
+fn answering(
+    layer: cloakroom::SessionLayer<FaultyStore<MemoryStore>>,
+    status: u16,
+    header: Option<(&'static str, &'static str)>,
+) -> axum::Router {
+    let handler = axum::routing::get(move |session: Session| async move {
+        session.log_in("eve")?;
+        session.insert("key", "half done")?;
+        let mut response = axum::http::Response::new(axum::body::Body::empty());
+        *response.status_mut() = axum::http::StatusCode::from_u16(status).unwrap();
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        Ok::<_, SessionError>(response)
+    });
+    routes().route("/half", handler).layer(layer)
+}
+
+#[tokio::test]
+async fn a_timeout_inside_of_the_layer_and_a_grpc_error_are_failures() {
+    for (status, header, is_failure) in [
+        (408, None, true),
+        (500, None, true),
+        (599, None, true),
+        (200, Some(("grpc-status", "13")), true),
+        (200, Some(("grpc-status", "")), true),
+        (200, Some(("grpc-status", "0")), false),
+        (200, None, false),
+        (303, None, false),
+        (404, None, false),
+        (409, None, false),
+    ] {
+        let spy = FaultyStore::new(MemoryStore::new());
+        let app = answering(SessionLayer::new(spy.clone(), key()), status, header);
+        let mut browser = Browser::new(&app);
+        browser.get("/insert/theme/dark").await;
+        let token = browser.token();
+        let reply = browser.get("/half").await;
+        assert_eq!(reply.status.as_u16(), status);
+        assert_eq!(reply.cookies().is_empty(), is_failure, "{reply:?}");
+        let keys = if is_failure { "theme" } else { "key,theme" };
+        browser.get("/keys").await.assert(200, keys);
+        assert_eq!(browser.token() == token, is_failure);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_layer_inside_drops_the_changes_of_the_handler_that_it_gave_up() {
+    let slow = axum::routing::get(|session: Session| async move {
+        session.log_in("eve")?;
+        std::future::pending::<()>().await;
+        Ok::<_, SessionError>(())
+    });
+    let timeout = tower_http::timeout::TimeoutLayer::with_status_code(
+        axum::http::StatusCode::REQUEST_TIMEOUT,
+        std::time::Duration::from_secs(10),
+    );
+    let app = routes()
+        .route("/slow", slow)
+        .layer(timeout)
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    let mut browser = Browser::new(&app);
+    let reply = browser.get("/slow").await;
+    assert_eq!(reply.status.as_u16(), 408);
+    reply.assert_no_cookie();
+    browser.get("/user").await.assert(401, "");
+}
+
+#[tokio::test]
+async fn the_application_can_say_which_responses_commit() {
+    // A form that answers 422 has done nothing, and a 503 of this application has.
+    for (status, is_failure) in [(200, false), (422, true), (503, false)] {
+        let spy = FaultyStore::new(MemoryStore::new());
+        let layer = builder(spy.clone())
+            .commit_when(|response| {
+                assert!(response.headers.contains_key("x-seen"));
+                response.status.as_u16() != 422
+            })
+            .build()
+            .unwrap();
+        let app = answering(layer, status, Some(("x-seen", "1")));
+        let reply = Browser::new(&app).get("/half").await;
+        assert_eq!(reply.status.as_u16(), status);
+        assert_eq!(reply.header("x-seen"), Some("1"));
+        assert_eq!(reply.cookies().is_empty(), is_failure, "{status}");
+        assert_eq!(spy.inner().is_empty(), is_failure);
+    }
+    // An end that was asked for is an end, whatever the rule says.
+    let store = Arc::new(MemoryStore::new());
+    let mut browser = Browser::new(&app(SessionLayer::new(store.clone(), key())));
+    browser.get("/insert/theme/dark").await;
+    let never = builder(store.clone()).commit_when(|_| false).build();
+    let mut other = Browser::new(&app(never.unwrap()));
+    other.adopt(&browser);
+    other.get("/insert/theme/light").await.assert(200, "done");
+    browser.get("/get/theme").await.assert(200, "dark");
+    other.get("/log_out").await.assert(200, "done");
+    assert!(other.kept().is_empty());
+    assert!(store.is_empty());
 }

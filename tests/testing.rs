@@ -214,7 +214,7 @@ async fn calls_from_outside_of_requests_are_those_of_the_store_inside() -> Teste
     let sessions = layer.sessions();
     assert_eq!(sessions.revoke_all("ada").await?, 1);
     browser.post("/cart", &[]).await?;
-    clock.advance(Duration::from_secs(31 * 60));
+    clock.advance(Duration::from_secs(41 * 60));
     assert_eq!(sessions.purge_expired().await?, 1);
     assert!(store.inner().is_empty());
     assert!(store.take_calls().ends_with(&[StoreCall::PurgeExpired]));

@@ -6,8 +6,8 @@ use std::error::Error as _;
 use std::sync::Once;
 
 use cloakroom::{
-    AnyStore, MemoryStore, Record, RecordId, Session, SessionError, SessionLayer, SigningKey,
-    Transport, UserIndex,
+    AnyStore, MemoryStore, Record, RecordId, Session, SessionError, SessionLayer, SessionStore,
+    SigningKey, Transport,
 };
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -76,7 +76,7 @@ impl Site {
         site.first = site.logged_in("first").await;
         site.second = site.logged_in("second").await;
         site.ended = site.logged_in("third").await;
-        let removed = site.store.remove_all_of(&"third".into(), None).await;
+        let removed = site.layer.sessions().revoke_all("third").await;
         assert_eq!(removed.unwrap(), 1);
 
         let written = site.written(input);
@@ -164,11 +164,11 @@ impl Site {
             let value = HeaderValue::from_bytes(&header).unwrap();
             request.headers_mut().append(&name, value);
         }
-        // Two cannot both be meant.
+        // Two live ones cannot both be meant. One that has ended stands in nobody's way.
         let signed = [&self.first, &self.second, &self.ended];
         let owner = match signed.map(|token| presented.contains(token)) {
-            [true, false, false] => "first",
-            [false, true, false] => "second",
+            [true, false, _] => "first",
+            [false, true, _] => "second",
             _ => NOBODY,
         };
 
@@ -205,23 +205,27 @@ impl Site {
                 .into_iter()
                 .collect(),
         };
+        let is_cookie = matches!(self.transport, Transport::Cookie);
         let bytes = |value: &str| {
-            value
-                .trim_matches([' ', '\t'])
-                .chars()
-                .map(|c| c as u8)
-                .collect()
+            let value = value.trim_matches([' ', '\t']);
+            // One pair of quotes belongs to a cookie's syntax.
+            let inner = value
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            let value = inner.filter(|_| is_cookie).unwrap_or(value);
+            value.chars().map(|c| c as u8).collect()
         };
         values.into_iter().map(bytes).collect()
     }
 
     /// What is stored for a user.
     async fn record(&self, user: &str) -> Vec<u8> {
-        let sessions = self.store.sessions_of(&user.into()).await.unwrap();
-        let [(_, record)] = &*sessions else {
+        let sessions = self.layer.sessions().list(user).await.unwrap();
+        let [session] = &*sessions else {
             unreachable!("a user has one session")
         };
-        record.encode().unwrap()
+        let record = self.store.load(session.id()).await.unwrap();
+        record.unwrap().encode().unwrap()
     }
 }
 

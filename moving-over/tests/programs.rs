@@ -70,7 +70,8 @@ impl Browser<'_> {
     fn is_logged_in(&self) -> bool {
         match self.clone().get("/account").0 {
             200 => true,
-            401 => false,
+            // A token that was just replaced is nobody's: cloakroom asks its client to try again.
+            401 | 409 => false,
             other => panic!("{other}"),
         }
     }

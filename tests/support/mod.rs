@@ -25,7 +25,7 @@ use cloakroom::{
     SigningKey,
 };
 use cookie::Cookie;
-use cookie_store::CookieStore;
+use cookie_store::{CookieError, CookieStore};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -171,13 +171,21 @@ impl Browser {
         async move { send(&app, request).await }
     }
 
+    /// Takes over the cookies of another, which visited the same site.
+    pub fn adopt(&mut self, other: &Self) {
+        self.jar = other.jar.clone();
+    }
+
     /// Keeps the cookies of an answer, as its browser would when it comes in.
     pub fn keep(&mut self, reply: &Reply) {
         for header in reply.headers.get_all(SET_COOKIE) {
             let header = header.to_str().unwrap();
             self.assert_removes_what_is_kept(header);
-            // A cookie that the jar refuses is one that a browser would drop.
-            self.jar.parse(header, &self.url).unwrap();
+            // A cookie that the jar refuses is one that a browser would drop. A removal may find nothing.
+            match self.jar.parse(header, &self.url) {
+                Ok(_) | Err(CookieError::Expired) => {}
+                Err(error) => panic!("{header}: {error}"),
+            }
         }
     }
 

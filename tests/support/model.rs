@@ -155,15 +155,13 @@ pub(crate) struct History {
     pub(crate) calls: Vec<Call>,
     /// When a server crashed that keeps nothing, from and until.
     pub(crate) losses: Vec<(u64, u64)>,
-    /// May a removal be told as that of a session which was not there, since the store asked twice.
-    pub(crate) repeats_removals: bool,
 }
 
 /// Something that happens to a session at one moment.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The session is made, with its first token.
-    Start(Token, Content),
+    /// The session is made, with its first token, and holds one of these.
+    Start(Token, Vec<Content>),
     /// The token is good, and the session holds this, if that is known.
     Find(Token, Option<Content>),
     /// The token is good, and the session belongs to another user than this.
@@ -214,15 +212,24 @@ impl Step {
         )
     }
 
-    /// The state after this step, if it is possible in this one.
-    fn after(&self, state: &State) -> Option<State> {
+    /// The states after this step: none if it is not possible in this one.
+    fn after(&self, state: &State) -> Vec<State> {
+        match (self, state) {
+            (Self::Start(token, contents), State::NotYet) => {
+                let live = |content: &Content| State::Live {
+                    token: Some(token.clone()),
+                    content: content.clone(),
+                };
+                contents.iter().map(live).collect()
+            }
+            _ => self.after_others(state).into_iter().collect(),
+        }
+    }
+
+    fn after_others(&self, state: &State) -> Option<State> {
         let is_live = matches!(state, State::Live { .. });
         let stays = |is_possible: bool| is_possible.then(|| state.clone());
         match (self, state) {
-            (Self::Start(token, content), State::NotYet) => Some(State::Live {
-                token: Some(token.clone()),
-                content: content.clone(),
-            }),
             (Self::Find(token, saw), State::Live { content, .. }) => {
                 stays(state.has(token) && saw.as_ref().is_none_or(|saw| saw == content))
             }
@@ -335,7 +342,7 @@ impl History {
         let own = || token.clone();
         let write = || Step::Write(own(), operation.clone());
         let replace = |new| Step::Replace(own(), new, operation.clone());
-        let started = |new| Some((new, operation.on(Content::default())));
+        let started = |new| Some((new, vec![operation.on(Content::default())]));
         let is_other = |new: &Token| !new.is_of_session_of(token);
         let (steps, started) = match &call.answer {
             Answer::Lost => match operation {
@@ -369,14 +376,16 @@ impl History {
                     (Regenerate | LogIn(_), Cookie::New(new)) if !is_other(new) => {
                         (vec![find, replace(Some(new.clone()))], None)
                     }
+                    // It starts from what it saw if the token was replaced, and from nothing if the session ended.
                     (LogIn(_), Cookie::New(new)) => {
-                        (vec![find, Step::FindNothing(own())], started(new))
+                        let contents = [saw.clone(), Content::default()];
+                        let contents = contents.map(|content| operation.on(content));
+                        (
+                            vec![find, Step::FindNothing(own())],
+                            Some((new, contents.into())),
+                        )
                     }
-                    (LogOut, Cookie::Removed) => (vec![find, Step::End], None),
-                    (LogOut, Cookie::Stays) if self.repeats_removals => {
-                        (vec![find, Step::EndOrFindEnded], None)
-                    }
-                    (LogOut, Cookie::Stays) => (vec![find, Step::FindEnded], None),
+                    (LogOut, Cookie::Removed) => (vec![find, Step::EndOrFindEnded], None),
                     _ => return None,
                 }
             }
@@ -384,7 +393,7 @@ impl History {
                 (Read | Remove(_) | Regenerate, Cookie::Stays) => {
                     (vec![Step::FindNothing(own())], None)
                 }
-                (LogOut, Cookie::Stays) => (vec![Step::FindEnded], None),
+                (LogOut, Cookie::Removed) => (vec![Step::FindEnded], None),
                 (Insert(..) | Count, Cookie::New(new)) if is_other(new) => {
                     (vec![Step::FindEnded], started(new))
                 }
@@ -432,7 +441,7 @@ impl History {
 struct Explained<'a> {
     /// One after the other; or, where the answer was lost, in several ways.
     own: Vec<Vec<Step>>,
-    started: Option<(&'a Token, Content)>,
+    started: Option<(&'a Token, Vec<Content>)>,
 }
 
 /// A call without a token finds nothing, and makes a session if it has something to put into it.
@@ -453,7 +462,7 @@ fn of_visitor(call: &Call) -> Option<Explained<'_>> {
                 saw: None,
                 cookie: Cookie::New(new),
             },
-        ) => Some((new, call.operation.on(Content::default()))),
+        ) => Some((new, vec![call.operation.on(Content::default())])),
         _ => return None,
     };
     Some(Explained {
@@ -483,7 +492,7 @@ impl<'a> Search<'a> {
         let mut done = done.to_vec();
         // What only looks, and sees the right thing, may look now as well as later.
         let looks = |this: &Self, next: &usize| {
-            this.entries[*next].step.looks() && this.after(*next, &state).is_some()
+            this.entries[*next].step.looks() && !this.after(*next, &state).is_empty()
         };
         while let Some(next) = self.open(&done).into_iter().find(|next| looks(self, next)) {
             done[next] = true;
@@ -503,7 +512,7 @@ impl<'a> Search<'a> {
             return None;
         }
         for next in self.open(&done) {
-            if let Some(after) = self.after(next, &state) {
+            for after in self.after(next, &state) {
                 done[next] = true;
                 if self.go(&done, after)? {
                     return Some(true);
@@ -529,12 +538,12 @@ impl<'a> Search<'a> {
         .collect()
     }
 
-    /// The state after an entry. One that need not be does something, or is left out.
-    fn after(&self, entry: usize, state: &State) -> Option<State> {
+    /// The states after an entry. One that need not be does something, or is left out.
+    fn after(&self, entry: usize, state: &State) -> Vec<State> {
         let Entry { step, until, .. } = &self.entries[entry];
-        let after = step.after(state)?;
-        let is_idle = until.is_none() && !step.looks() && after == *state;
-        (!is_idle).then_some(after)
+        let mut after = step.after(state);
+        after.retain(|after| until.is_some() || step.looks() || after != state);
+        after
     }
 }
 
@@ -935,22 +944,6 @@ mod tests {
         // And what was lost does not come back.
         history.calls = vec![start(), call((20, 21), "s/1", Read, counted("1"))];
         history.losses = vec![(10, 11)];
-        history.explain().unwrap_err();
-    }
-
-    #[test]
-    fn a_removal_that_was_asked_for_twice_may_not_know_itself() {
-        let mut history = History {
-            calls: vec![start(), call((10, 11), "s/1", LogOut, counted("1"))],
-            ..History::default()
-        };
-        history.explain().unwrap_err();
-        history.repeats_removals = true;
-        history.explain().unwrap();
-        // It has ended the session all the same.
-        history
-            .calls
-            .push(call((20, 21), "s/1", Read, counted("1")));
         history.explain().unwrap_err();
     }
 

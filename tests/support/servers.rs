@@ -13,11 +13,11 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,6 +106,29 @@ pub struct Server {
     process: Option<Child>,
 }
 
+/// What a server shows to its clients, and its key, both as PEM.
+pub struct Certificate {
+    pub pem: String,
+    pub key: String,
+}
+
+impl Certificate {
+    /// The files of the certificate and of its key, which belong to the program: PostgreSQL asks for that.
+    fn write(&self, place: &Place, program: &Program) -> (String, String) {
+        let [file, key] =
+            [("server.pem", &self.pem), ("server.key", &self.key)].map(|(name, pem)| {
+                let path = place.dir.join(name);
+                fs::write(&path, pem).unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+                if program.refuses_root && is_root() {
+                    chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+                }
+                text(&path)
+            });
+        (file, key)
+    }
+}
+
 /// Where a server is, whether it runs or not.
 struct Place {
     port: u16,
@@ -138,8 +161,40 @@ impl Server {
         })
     }
 
+    /// As [`redis`](Self::redis), and it speaks TLS at [`tls_port`](Self::tls_port).
+    pub fn redis_with(certificate: &Certificate, args: &[&str]) -> Self {
+        Self::launch(REDIS, |place| {
+            let (file, key) = certificate.write(place, &REDIS);
+            let port = (place.port + CLUSTER_BUS).to_string();
+            let mut all = redis_args(place, args);
+            all.extend(strings(&["--tls-port", &port, "--tls-auth-clients", "no"]));
+            all.extend(strings(&["--tls-cert-file", &file, "--tls-key-file", &key]));
+            all
+        })
+    }
+
+    pub fn tls_port(&self) -> u16 {
+        self.place.port + CLUSTER_BUS
+    }
+
     /// The user is `cloakroom`, the password `secret` (SCRAM), and the database `cloakroom`.
     pub fn postgres() -> Self {
+        Self::launch_postgres(|_| Vec::new())
+    }
+
+    /// As [`postgres`](Self::postgres), and it speaks TLS with those who ask for it.
+    pub fn postgres_with(certificate: &Certificate) -> Self {
+        Self::launch_postgres(|place| {
+            let (file, key) = certificate.write(place, &POSTGRES);
+            let (file, key) = (
+                format!("ssl_cert_file={file}"),
+                format!("ssl_key_file={key}"),
+            );
+            strings(&["-c", "ssl=on", "-c", &file, "-c", &key])
+        })
+    }
+
+    fn launch_postgres(more: impl Fn(&Place) -> Vec<String>) -> Self {
         Self::launch(POSTGRES, |place| {
             copy(&postgres_template(), &place.data());
             let mut args = strings(&["-D", &text(&place.data()), "-p", &place.port.to_string()]);
@@ -152,12 +207,25 @@ impl Server {
             ] {
                 args.extend(strings(&["-c", setting]));
             }
+            args.extend(more(place));
             args
         })
     }
 
     /// The user is `cloakroom`, the password `secret`, and the database `cloakroom`.
     pub fn mariadb() -> Self {
+        Self::launch_mariadb(|_| Vec::new())
+    }
+
+    /// As [`mariadb`](Self::mariadb), and it speaks TLS with those who ask for it.
+    pub fn mariadb_with(certificate: &Certificate) -> Self {
+        Self::launch_mariadb(|place| {
+            let (file, key) = certificate.write(place, &MARIADB);
+            vec![format!("--ssl-cert={file}"), format!("--ssl-key={key}")]
+        })
+    }
+
+    fn launch_mariadb(more: impl Fn(&Place) -> Vec<String>) -> Self {
         Self::launch(MARIADB, |place| {
             copy(&mariadb_template(), &place.data());
             let mut args = mariadb_args(&place.data());
@@ -169,6 +237,7 @@ impl Server {
                 format!("--tmpdir={}", text(&place.dir)),
                 "--max-connections=200".to_owned(),
             ]);
+            args.extend(more(place));
             args
         })
     }
@@ -430,7 +499,7 @@ fn home() -> PathBuf {
 }
 
 /// A program on the PATH, or where Debian hides servers.
-fn find_program(name: &str, package: &str) -> PathBuf {
+pub fn find_program(name: &str, package: &str) -> PathBuf {
     let mut dirs: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     dirs.extend(["/usr/sbin".into(), "/usr/libexec".into()]);
     let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
@@ -899,6 +968,9 @@ struct Shared {
     refuses: AtomicBool,
     is_over: AtomicBool,
     round_trips: AtomicU64,
+    /// Where new connections go, if not to the first server.
+    moved_to: Mutex<Option<SocketAddr>>,
+    accepted: AtomicU64,
 }
 
 /// The two halves of a connection.
@@ -970,6 +1042,8 @@ impl Shared {
             if self.refuses.load(Ordering::SeqCst) {
                 continue;
             }
+            self.accepted.fetch_add(1, Ordering::SeqCst);
+            let server = self.moved_to.lock().unwrap().unwrap_or(server);
             // If the server cannot be reached, then the client is hung up on.
             if let Ok((client, _)) = accepted
                 && let Ok(server) = TcpStream::connect_timeout(&server, PATIENCE)
@@ -1044,5 +1118,17 @@ impl Connection {
             server: self.server.try_clone().unwrap(),
             is_mute: Arc::clone(&self.is_mute),
         }
+    }
+}
+
+impl Proxy {
+    /// Leads new connections to another server, as the address of a managed primary does after a failover.
+    pub fn lead_to(&self, address: &str) {
+        *self.shared.moved_to.lock().unwrap() = Some(address.parse().unwrap());
+    }
+
+    /// How many connections were ever made.
+    pub fn connections(&self) -> u64 {
+        self.shared.accepted.load(Ordering::SeqCst)
     }
 }
