@@ -515,6 +515,9 @@ impl Session {
 
     /// Takes a value out of the session. This is what a flash message needs.
     ///
+    /// It is a change also where there is no value. If a parallel request changes the session first, it takes
+    /// out what is there then, which this request has not seen.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::WrongType`] where the value is not a `T`, and then it stays. [`ErrorKind::Sealed`] after the response.
@@ -697,6 +700,8 @@ impl Session {
     /// Whether the session outlives the browser: `true` gives it a persistent cookie and the layer's remember timeouts.
     ///
     /// Where the session was made otherwise, it gets a new token, as with [`regenerate`](Self::regenerate).
+    /// A session that is older than the absolute timeout which holds for it from now on ends instead, and
+    /// the response removes its cookie. A login in the same request makes it young again.
     ///
     /// # Errors
     ///
