@@ -3,6 +3,7 @@
 //! The ways that few requests go are boxed: the future of every commit has room for the largest of its steps.
 
 use std::mem;
+use std::sync::Arc;
 
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout_at};
@@ -43,12 +44,16 @@ impl Pending {
         self.changes = ChangeSet::default();
         self.changes_data = false;
         self.data = None;
-        matches!(self.ended, Some(Ended::Explicitly(_)))
+        self.asks_for_an_end()
+    }
+
+    fn asks_for_an_end(&self) -> bool {
+        matches!(self.ended, Some(Ended::Explicitly(_) | Ended::AllOf(_)))
     }
 
     /// Reports that nothing of this is written.
     pub(crate) fn report_dropped(&self, id: Option<RecordId>, reason: DropReason) {
-        if self.drops_changes() || matches!(self.ended, Some(Ended::Explicitly(_))) {
+        if self.drops_changes() || self.asks_for_an_end() {
             report::dropped_write(id, self.changes.login().is_some(), reason);
         }
     }
@@ -60,10 +65,12 @@ impl Pending {
 }
 
 /// How a request left the session that it came with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Ended {
     /// It asked for the end.
     Explicitly(RecordId),
+    /// It asked for the end, with the tokens of all of these.
+    AllOf(Arc<[RecordId]>),
     /// It logged in another user, who gets a session of their own.
     BySwitch(RecordId),
     /// It asked for the end with a token that was replaced just before, and so ends nothing.
@@ -122,9 +129,15 @@ pub(crate) async fn commit(
     }
     // Only a request that asked for the end takes the cookie away: the client may have got a newer one
     // since another request came.
-    let withdraws = match pending.ended {
+    let withdraws = match &pending.ended {
         Some(Ended::Explicitly(id)) => {
-            Box::pin(engine.remove(id)).await?;
+            Box::pin(engine.remove(*id)).await?;
+            true
+        }
+        Some(Ended::AllOf(ids)) => {
+            for id in ids.iter() {
+                Box::pin(engine.remove(*id)).await?;
+            }
             true
         }
         Some(Ended::DeadToken) => true,
@@ -133,6 +146,14 @@ pub(crate) async fn commit(
     let committed = match mem::take(&mut pending.found) {
         Found::Nothing | Found::Overtaken(_) => {
             start(engine, changes, None, pending.data.take()).await?
+        }
+        Found::Ambiguous(ids) => {
+            let committed = start(engine, changes, None, pending.data.take()).await?;
+            // The new session would be one of several again, and its user a visitor.
+            match changes.login() {
+                Some(_) => Box::pin(leave(engine, &ids, committed)).await?,
+                None => committed,
+            }
         }
         Found::Session(mut base) => {
             let loaded = changes.login().map(|_| base.record.clone());
@@ -161,29 +182,30 @@ pub(crate) async fn commit(
             }
         }
     };
-    match (pending.ended, committed) {
-        (Some(Ended::BySwitch(id)), committed) => Box::pin(leave(engine, id, committed)).await,
+    match (&pending.ended, committed) {
+        (Some(Ended::BySwitch(id)), committed) => Box::pin(leave(engine, &[*id], committed)).await,
         (_, Committed::Kept(None)) if withdraws => Ok(Committed::Withdrawn),
         (_, committed) => Ok(committed),
     }
 }
 
-/// Ends the last user's session. It is there until the next one's is, so that a login that fails takes nothing away.
+/// Ends the sessions that a login leaves behind. They are there until its own is, so that a login that fails takes nothing
+/// away.
 async fn leave(
     engine: &Engine,
-    id: RecordId,
+    ids: &[RecordId],
     committed: Committed,
 ) -> Result<Committed, SessionError> {
-    // Where it is gone and is not known to be, neither session is left. That takes two lost answers.
-    match remove_with_retry(engine, id).await {
-        Ok(_) => Ok(committed),
-        Err(error) => {
+    for id in ids {
+        // Where it is gone and is not known to be, neither session is left. That takes two lost answers.
+        if let Err(error) = remove_with_retry(engine, *id).await {
             if let Some(new) = committed.into_base() {
                 let _ = engine.remove(new.token.id).await;
             }
-            Err(error)
+            return Err(error);
         }
     }
+    Ok(committed)
 }
 
 /// Removes a session, and tries once more where only the answer may have been lost.

@@ -138,13 +138,15 @@ pub(crate) enum Found {
     Session(Base),
     /// A parallel request replaced its token just before it could load this session.
     Overtaken(RecordId),
+    /// It came with the tokens of several live sessions. It reads as a visitor, and can end them all.
+    Ambiguous(Arc<[RecordId]>),
 }
 
 impl Found {
     pub(crate) fn base(&self) -> Option<&Base> {
         match self {
             Self::Session(base) => Some(base),
-            Self::Nothing | Self::Overtaken(_) => None,
+            Self::Nothing | Self::Overtaken(_) | Self::Ambiguous(_) => None,
         }
     }
 }
@@ -212,16 +214,20 @@ impl Engine {
     /// have been planted by somebody else.
     async fn find_among(&self, tokens: Vec<Verified>) -> Result<Found, SessionError> {
         let mut found = Found::Nothing;
+        let mut live = Vec::new();
         for token in tokens {
             match (self.find_one(token).await?, &found) {
-                (Found::Session(_), Found::Session(_)) => {
-                    report::ambiguous(self.carrier.name());
-                    return Ok(Found::Nothing);
+                (Found::Session(base), _) => {
+                    live.push(base.token.id);
+                    found = Found::Session(base);
                 }
-                (live @ Found::Session(_), _) => found = live,
                 (overtaken @ Found::Overtaken(_), Found::Nothing) => found = overtaken,
                 _ => {}
             }
+        }
+        if live.len() > 1 {
+            report::ambiguous(self.carrier.name());
+            found = Found::Ambiguous(live.into());
         }
         Ok(found)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -173,7 +174,7 @@ impl State {
     /// What there is to write, with these changes.
     fn pending(&self, changes: ChangeSet, changes_data: bool) -> Pending {
         Pending {
-            ended: self.ended,
+            ended: self.ended.clone(),
             found: self.found.clone(),
             changes_data,
             changes,
@@ -206,11 +207,18 @@ impl State {
 
     fn end(&mut self, client: ClientFacts) -> Option<Dropped> {
         let dropped = self.leave(DropReason::EndedByRequest, Ended::Explicitly);
-        self.ended = match self.ended {
-            Some(Ended::BySwitch(id)) => Some(Ended::Explicitly(id)),
-            None if matches!(self.found, Found::Overtaken(_)) => Some(Ended::InVain),
-            None if client.presents_token => Some(Ended::DeadToken),
-            ended => ended,
+        self.ended = match (self.ended.take(), mem::take(&mut self.found)) {
+            (Some(Ended::BySwitch(id)), _) => Some(Ended::Explicitly(id)),
+            (None, Found::Overtaken(id)) => {
+                self.found = Found::Overtaken(id);
+                Some(Ended::InVain)
+            }
+            (None, Found::Ambiguous(ids)) => Some(Ended::AllOf(ids)),
+            (None, _) if client.presents_token => Some(Ended::DeadToken),
+            (ended, found) => {
+                self.found = found;
+                ended
+            }
         };
         dropped
     }
@@ -958,11 +966,11 @@ impl Session {
     /// The session that the request came with.
     pub(crate) fn record_id(&self) -> Option<RecordId> {
         let state = self.state();
-        match (&state.found, state.ended) {
+        match (&state.found, &state.ended) {
             (Found::Session(base), _) => Some(base.token.id),
             (Found::Overtaken(id), _) => Some(*id),
-            (Found::Nothing, Some(Ended::Explicitly(id) | Ended::BySwitch(id))) => Some(id),
-            (Found::Nothing, _) => None,
+            (_, Some(Ended::Explicitly(id) | Ended::BySwitch(id))) => Some(*id),
+            _ => None,
         }
     }
 

@@ -680,3 +680,39 @@ proptest! {
         prop_assert!(spy.take_calls().is_empty());
     }
 }
+
+/// Whichever of them is the user's, the other may have been planted.
+#[tokio::test]
+async fn a_logout_with_the_tokens_of_two_live_sessions_ends_both() {
+    for end in ["/log_out", "/destroy", "/fail/destroy"] {
+        let (app, spy, first, second) = two_sessions().await;
+        let both = [&first, &second].map(|token| format!("__Host-session={token}"));
+        let headers = [("cookie", &*both[0]), ("cookie", &*both[1])];
+        let reply = Browser::new(&app).send(end, &headers).await;
+        assert!(reply.cookies()[0].contains("Max-Age=0"), "{reply:?}");
+        assert!(spy.inner().is_empty(), "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_with_the_tokens_of_two_live_sessions_leaves_its_own_alone() {
+    let (app, spy, first, second) = two_sessions().await;
+    let both = [&first, &second].map(|token| format!("__Host-session={token}"));
+    let headers = [("cookie", &*both[0]), ("cookie", &*both[1])];
+    let mut browser = Browser::new(&app);
+    let reply = browser.send("/log_in/ada", &headers).await;
+    browser.keep(&reply);
+    assert_eq!(spy.inner().len(), 1);
+    // The browser has replaced one of the cookies, and sends the other one still.
+    for left in &both {
+        let reply = browser.send("/user", &[("cookie", left)]).await;
+        reply.assert(200, "ada");
+    }
+    browser.get("/user").await.assert(200, "ada");
+    browser.get("/keys").await.assert(200, "");
+    // What is no login ends nothing.
+    let (app, spy, first, second) = two_sessions().await;
+    let both = [first, second].map(|token| format!("__Host-session={token}"));
+    with_cookies(&app, &both).await;
+    assert_eq!(spy.inner().len(), 2);
+}
