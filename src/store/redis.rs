@@ -44,7 +44,8 @@ const TASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sessions in Redis 7 or Valkey, for any number of machines: one server, Sentinel or Cluster.
 ///
-/// Everything of the contract passes on Redis 7.0 and 8.0, and on Valkey 8.1 and 9.1.
+/// The contract is tested on Redis 7.0 by each run of the tests, and on Redis 8 and Valkey 8 by the
+/// project's workflow.
 ///
 /// A session is a string with a TTL that follows its expiry. A read is one round trip, and so is a
 /// write: a script on the server compares the version. Clones share one connection.
