@@ -6,34 +6,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A point in time: milliseconds since the Unix epoch.
 ///
-/// It never exceeds `i64::MAX`, so that every database can hold it, and its arithmetic saturates.
+/// It is never later than `i64::MAX` milliseconds, so that every database can hold it. Its
+/// arithmetic saturates. As text, and for serde, it is a time of RFC 3339, which ends with the year
+/// 9999.
 ///
 /// ```
 /// use std::time::Duration;
 /// use cloakroom::Timestamp;
 ///
-/// let noon = Timestamp::from_millis(1_700_000_000_000);
-/// let later = noon + Duration::from_secs(60);
+/// let start = Timestamp::from_millis(1_700_000_000_000);
+/// let later = start + Duration::from_secs(60);
 /// assert_eq!(later.as_millis(), 1_700_000_060_000);
-/// assert_eq!(later.since(noon), Duration::from_secs(60));
-/// assert_eq!(noon.since(later), Duration::ZERO);
+/// assert_eq!(later.since(start), Duration::from_secs(60));
+/// assert_eq!(start.since(later), Duration::ZERO);
+/// assert_eq!(start.to_string(), "2023-11-14T22:13:20Z");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Timestamp(#[serde(deserialize_with = "at_most_max")] u64);
-
-/// What was stored keeps to the limit as well.
-fn at_most_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    Ok(Timestamp::from_millis(u64::deserialize(deserializer)?).0)
-}
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
 
 impl Timestamp {
     const MAX: u64 = i64::MAX as u64;
 
-    /// The time `millis` milliseconds after the Unix epoch; what is beyond `i64::MAX` becomes `i64::MAX`.
+    /// The last second that RFC 3339 can write: the end of the year 9999.
+    const LAST_SECOND: i64 = 253_402_300_799;
+
+    /// The time `millis` milliseconds after the Unix epoch. A number above `i64::MAX` becomes
+    /// `i64::MAX`.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(if millis > Self::MAX {
@@ -60,7 +65,7 @@ impl Timestamp {
         Duration::from_millis(self.0.abs_diff(other.0))
     }
 
-    /// This time less `duration`, or the Unix epoch if that is later.
+    /// This time minus `duration`, and at least the Unix epoch.
     pub(crate) fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
@@ -86,6 +91,32 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        let time = OffsetDateTime::from_unix_timestamp(seconds.min(Self::LAST_SECOND))
+            .map(|time| time + Duration::from_millis(self.0 % 1000))
+            .map_err(|_| fmt::Error)?;
+        f.pad(&time.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A time before the Unix epoch becomes the epoch.
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+        let millis = time.unix_timestamp_nanos() / 1_000_000;
+        Ok(Self::from_millis(u64::try_from(millis).unwrap_or(0)))
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}ms", self.0)
@@ -96,7 +127,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The layer's source of time. All that expires does so by this clock.
+/// The layer's source of time. Every session expires by this clock.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
@@ -119,10 +150,10 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved, so that a test of a timeout need not wait for it.
+/// A clock that stands still until a test moves it. So a test of a timeout need not wait.
 ///
-/// Clones share one time. It starts at the system's time, so that stores which look at their own clock (a key's TTL
-/// in Redis, say) agree with it at first.
+/// Clones share one time. The clock starts at the system's time. Some stores look at a clock of
+/// their own, for example Redis for a key's TTL. At the start, both clocks show the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -134,7 +165,7 @@ impl Clock for SystemClock {
 ///     .clock(clock.clone())
 ///     .build()?;
 /// let before = clock.now();
-/// clock.advance(Duration::from_secs(31 * 60)); // every session is idle for too long now
+/// clock.advance(Duration::from_secs(31 * 60)); // longer than the idle timeout
 /// assert_eq!(clock.now().since(before), Duration::from_secs(31 * 60));
 /// # Ok(()) }
 /// ```

@@ -1,4 +1,5 @@
-//! What can go wrong: [`SessionError`] in a handler, [`StoreError`] in a store, [`ConfigError`] while a layer is built.
+//! What can go wrong: [`SessionError`] in a handler, [`StoreError`] in a store, [`ConfigError`]
+//! while a layer is built.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -9,47 +10,47 @@ use http::StatusCode;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A store's system failed: no connection, a full disk, no answer in time.
+/// The store's system failed. It has no connection or no space, or does not answer in time.
 ///
-/// A missing, expired or undecodable record is an answer, not an error. The source keeps what the backend said.
+/// A record that is missing, expired or undecodable is an answer and not an error. The source of
+/// the error is what the backend said.
 ///
 /// ```
 /// use cloakroom::StoreError;
 ///
 /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-/// let error = StoreError::new("could not reach the session database at db:5432", refused);
+/// let error = StoreError::new("could not reach the session database at db:5432").with_source(refused);
 /// assert_eq!(error.to_string(), "could not reach the session database at db:5432");
 /// assert!(std::error::Error::source(&error).is_some());
 /// ```
 pub struct StoreError(Box<Failure>);
 
-/// Boxed, since a `Result` is as large as its error, and is moved through several futures.
+/// Boxed, because a `Result` is as large as its error, and moves through several futures.
 struct Failure {
     what: Cow<'static, str>,
     source: Option<BoxError>,
 }
 
 impl StoreError {
-    /// An error that says what failed (and what to do, where that is known), with the backend's error as its source.
+    /// An error that says what failed and, where that is known, what to do.
     ///
-    /// Neither may hold a secret or session data: both are logged.
-    pub fn new(what: impl Into<Cow<'static, str>>, source: impl Into<BoxError>) -> Self {
-        Self(Box::new(Failure {
-            what: what.into(),
-            source: Some(source.into()),
-        }))
-    }
-
-    /// An error that no other error caused.
-    pub fn message(what: impl Into<Cow<'static, str>>) -> Self {
+    /// The text must hold no secret and no session data: it is logged.
+    pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Failure {
             what: what.into(),
             source: None,
         }))
     }
 
+    /// The same error with the backend's error as its source. It is logged as well.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
     pub(crate) fn timeout(after: Duration) -> Self {
-        Self::message(format!("the session store did not answer within {after:?}"))
+        Self::new(format!("the session store did not answer within {after:?}"))
     }
 }
 
@@ -74,44 +75,52 @@ impl Error for StoreError {
     }
 }
 
-/// Why a [`SessionError`] came about.
+/// Why a [`SessionError`] occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ErrorKind {
-    /// The store failed or did not answer in time. Answered with 503.
+pub enum SessionErrorKind {
+    /// The store failed or did not answer in time. The answer is a 503.
     Store,
-    /// Parallel requests kept changing this session for longer than the commit timeout. Answered with 503.
+    /// Parallel requests kept changing this session for longer than the commit timeout. The answer
+    /// is a 503.
     Contended,
-    /// The request did not pass a [`SessionLayer`](crate::SessionLayer). Answered with 500.
+    /// The request did not pass the [`SessionLayer`](crate::SessionLayer). The answer is a 500.
     MissingLayer,
-    /// The layer is lazy, and nobody has awaited [`Session::load`](crate::Session::load) yet. Answered with 500.
+    /// The layer is lazy, and nobody has loaded the session yet. The answer is a 500.
     NotLoaded,
-    /// The response has been sent, so that a change can no longer be saved. Answered with 500.
+    /// The response is on its way, so the layer cannot write more changes. The answer is a 500.
     Sealed,
-    /// The session was ended, here or by another request, or its request never stored one. Answered with
+    /// The session has ended, or the request of this handle has stored no session. The answer is a
     /// 500.
     Ended,
-    /// Another request replaced the session's token, and this request's changes were not saved. Answered with 409.
-    Superseded,
-    /// The value has another type than the one asked for. Answered with 500.
+    /// Another request rotated the session's token. The changes of this request are not written.
+    /// The answer is a 409.
+    TokenRotated,
+    /// The value has another type than the handler asked for. The answer is a 500.
     WrongType,
-    /// The value cannot be written as JSON, or not be read back. Answered with 500.
+    /// The value cannot be JSON, or nobody could read it back. The answer is a 500.
     Unserializable,
-    /// The session's data would exceed the layer's limit. Answered with 500.
+    /// The session's data would exceed the layer's limit. The answer is a 500.
     TooLarge,
-    /// A user id is empty, longer than 255 bytes, or has a NUL in it. Answered with 500.
+    /// A user id is empty, has more than 255 bytes, or has a NUL in it. The answer is a 500.
     InvalidUserId,
-    /// Nobody is logged in. Answered with 401.
+    /// Nobody is logged in. The answer is a 401.
     NotLoggedIn,
-    /// The login is too long ago for what was asked. Answered with 401.
+    /// The login is too long ago. The answer is a 401.
     LoginTooOld,
-    /// The user has as many sessions as the layer allows. Answered with 403.
+    /// The user has as many sessions as the layer allows. The answer is a 403.
     TooManySessions,
-    /// The random generator failed. Answered with 500.
+    /// The random generator failed. The answer is a 500.
     Random,
 }
 
-impl ErrorKind {
+impl fmt::Display for SessionErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl SessionErrorKind {
     fn message(self) -> &'static str {
         match self {
             Self::Store => "the session store failed",
@@ -119,20 +128,20 @@ impl ErrorKind {
                 "parallel requests kept changing the session; save less often, or raise the commit timeout"
             }
             Self::MissingLayer => {
-                "no session in the request; add a `SessionLayer` to the router, outside of this handler"
+                "no session in the request; add a `SessionLayer` to the router, around this handler"
             }
             Self::NotLoaded => {
-                "the layer is lazy and the session is not loaded yet; await `Session::load` first"
+                "the layer is lazy and the session is not loaded yet; await `Session::load_from`"
             }
             Self::Sealed => {
                 "the response is on its way, so the session can no longer change; use `Session::detach` for later changes"
             }
-            Self::Ended => "the session has been ended, or its request has stored none",
-            Self::Superseded => {
-                "another request replaced the session's token; ask the client to try again"
+            Self::Ended => "the session has ended, or its request has not stored one",
+            Self::TokenRotated => {
+                "another request rotated the session's token; ask the client to try again"
             }
             Self::WrongType => "the session holds a value of another type",
-            Self::Unserializable => "the value cannot be written as JSON, or not be read back",
+            Self::Unserializable => "the value cannot be JSON, or nobody could read it back",
             Self::TooLarge => {
                 "the session's data would be too large; keep large data elsewhere, or raise the data limit"
             }
@@ -145,67 +154,77 @@ impl ErrorKind {
     }
 }
 
-/// What a session's methods fail with.
+/// The error of a session's methods.
 ///
-/// With the `axum` feature it is a response of its own: the status of its [`kind`](Self::kind), and no inner detail.
+/// With the feature `axum` it is a response. The response has the status of the
+/// [`kind`](Self::kind), and no detail of the cause.
 ///
 /// ```
-/// use cloakroom::{ErrorKind, Session, SessionError};
+/// use cloakroom::{SessionErrorKind, Session, SessionError};
 ///
 /// fn theme(session: &Session) -> Result<String, SessionError> {
 ///     match session.get::<String>("theme") {
-///         Err(error) if error.kind() == ErrorKind::WrongType => Ok("light".into()),
+///         Err(error) if error.kind() == SessionErrorKind::WrongType => Ok("light".into()),
 ///         other => Ok(other?.unwrap_or_else(|| "light".into())),
 ///     }
 /// }
 /// ```
 pub struct SessionError(Box<Reason>);
 
-/// Boxed, as a store's failure is.
+/// Boxed, as a store's failure.
 struct Reason {
-    kind: ErrorKind,
+    kind: SessionErrorKind,
     key: Option<Box<str>>,
     source: Option<BoxError>,
 }
 
 impl SessionError {
-    pub(crate) fn with_source(kind: ErrorKind, source: impl Into<BoxError>) -> Self {
+    pub(crate) fn new(kind: SessionErrorKind) -> Self {
         Self(Box::new(Reason {
             kind,
             key: None,
-            source: Some(source.into()),
-        }))
-    }
-
-    pub(crate) fn of_key(kind: ErrorKind, key: &str) -> Self {
-        Self(Box::new(Reason {
-            kind,
-            key: Some(key.into()),
             source: None,
         }))
     }
 
-    /// Why it came about.
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error, which names the key of the value that is at fault.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        self.0.key = Some(key.into());
+        self
+    }
+
+    /// Why the error occurred.
     #[must_use]
-    pub fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> SessionErrorKind {
         self.0.kind
     }
 
-    /// The status that it is answered with.
+    /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.0.kind {
-            ErrorKind::Store | ErrorKind::Contended => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::NotLoggedIn | ErrorKind::LoginTooOld => StatusCode::UNAUTHORIZED,
-            ErrorKind::TooManySessions => StatusCode::FORBIDDEN,
-            ErrorKind::Superseded => StatusCode::CONFLICT,
+            SessionErrorKind::Store | SessionErrorKind::Contended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            SessionErrorKind::NotLoggedIn | SessionErrorKind::LoginTooOld => {
+                StatusCode::UNAUTHORIZED
+            }
+            SessionErrorKind::TooManySessions => StatusCode::FORBIDDEN,
+            SessionErrorKind::TokenRotated => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// The answer to a request that fails with this error: status, `Retry-After` for a 503, and no body. A 401 has a
-    /// `WWW-Authenticate` (RFC 9110, section 15.5.2), to which the layer adds what its transport needs. The
-    /// response's extensions have the [`ErrorKind`], by which a layer further out can make a page of it.
+    /// The answer to a request that fails with this error. It has no body.
+    ///
+    /// A 503 has a `Retry-After`. A 401 has a `WWW-Authenticate` (RFC 9110, section 15.5.2), to
+    /// which the layer adds what its transport needs. The extensions of the response have the
+    /// [`SessionErrorKind`], so that a layer further out can replace it by a page.
     ///
     /// ```
     /// # use cloakroom::SessionError;
@@ -235,8 +254,8 @@ impl SessionError {
         response
     }
 
-    /// Puts this error in a response's place. What a client needs to read the answer stays, and what
-    /// inner layers have to say of their own sessions.
+    /// Puts this error in the place of a response. Headers that a client needs to read the answer
+    /// stay, and so do those of inner layers about their own sessions.
     pub(crate) fn replace_response<B: Default>(&self, response: &mut http::Response<B>) {
         let old = std::mem::replace(response, self.to_response());
         let (mut old, _body) = old.into_parts();
@@ -256,16 +275,17 @@ impl SessionError {
     }
 }
 
-/// The challenge of a 401 whose layer has not seen it.
+/// The challenge of a 401 that no layer has seen yet.
 pub(crate) const PLAIN_CHALLENGE: http::HeaderValue = http::HeaderValue::from_static("Cookie");
 
-/// The headers that a session layer has set, in the extensions of its response: a layer further out that
-/// puts an error in the response's place has to keep them.
+/// The headers that a session layer has set. They are in the extensions of its response, because a
+/// layer further out that puts an error in the place of the response must keep them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionHeaders(pub(crate) Vec<(http::HeaderName, http::HeaderValue)>);
 
-/// Without CORS headers, no script of another site could read the error. The others say how to treat the
-/// site, whatever it answers. All else is about the answer that is replaced.
+/// Whether a header of the old response stays. Without CORS headers, no script of another site
+/// could read the error. Some headers say how to treat the site, whatever it answers. All others
+/// are about the old response.
 fn stays_with_error(name: &http::HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("access-control-")
@@ -281,19 +301,15 @@ fn stays_with_error(name: &http::HeaderName) -> bool {
         )
 }
 
-impl From<ErrorKind> for SessionError {
-    fn from(kind: ErrorKind) -> Self {
-        Self(Box::new(Reason {
-            kind,
-            key: None,
-            source: None,
-        }))
+impl From<SessionErrorKind> for SessionError {
+    fn from(kind: SessionErrorKind) -> Self {
+        Self::new(kind)
     }
 }
 
 impl From<StoreError> for SessionError {
     fn from(source: StoreError) -> Self {
-        Self::with_source(ErrorKind::Store, source)
+        Self::new(SessionErrorKind::Store).with_source(source)
     }
 }
 
@@ -323,13 +339,15 @@ impl Error for SessionError {
     }
 }
 
-/// A layer that a browser would not understand, or that is not safe: which setting, and why.
+/// A setting is unsafe, or a browser would not understand it. The error says which setting, and
+/// why.
 ///
 /// ```
 /// use cloakroom::{MemoryStore, SessionLayer, SigningKey};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let error = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+///     .cookie_name("__Host-id")
 ///     .secure(false)
 ///     .build()
 ///     .unwrap_err();
@@ -352,12 +370,12 @@ impl ConfigError {
         }
     }
 
-    pub(crate) fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+    pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The builder's method, or the source of a key, that is at fault.
+    /// The name of the setting that is at fault: a method of the builder, or `key` or `keys`.
     #[must_use]
     pub fn setting(&self) -> &str {
         self.setting

@@ -14,12 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::error::{ErrorKind, SessionError};
+use crate::error::{SessionError, SessionErrorKind};
 
-/// A session's values. One is parsed when it is read, and a clone copies none.
+/// A session's values. A value is parsed when it is read, and a clone copies no value.
 ///
-/// Keys are few and short, so that a sorted list is smaller and as fast as a map. It is one allocation of the size that it
-/// needs, since a store in this process keeps very many.
+/// Keys are few and short, so that a sorted list is smaller and as fast as a map. It is one
+/// allocation of the size that it needs, since a store in this process keeps very many.
 #[derive(Clone, Default)]
 pub(crate) struct Data(Arc<[Entry]>);
 
@@ -36,7 +36,7 @@ impl Entry {
         // Most values are short, and then the entry itself is the only allocation.
         let mut text = SmallVec::<[u8; 128]>::from_slice(key.as_bytes());
         // serde_json's message may quote the value, so it is left out.
-        let unserializable = || SessionError::of_key(ErrorKind::Unserializable, key);
+        let unserializable = || SessionError::new(SessionErrorKind::Unserializable).with_key(key);
         json::write(&mut text, value).map_err(|_| unserializable())?;
         let text = str::from_utf8(&text).map_err(|_| unserializable())?;
         Ok(Self {
@@ -63,7 +63,7 @@ impl Entry {
     pub(crate) fn value<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
         // serde_json's message may quote the value, so it is left out.
         serde_json::from_str(self.json())
-            .map_err(|_| SessionError::of_key(ErrorKind::WrongType, self.key()))
+            .map_err(|_| SessionError::new(SessionErrorKind::WrongType).with_key(self.key()))
     }
 }
 
@@ -92,9 +92,14 @@ impl Data {
         self.0.get(index)
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    /// Puts an entry in place of the one with the same key. Returns whether that changes the data:
+    /// an equal entry changes nothing.
+    pub(crate) fn insert(&mut self, entry: Entry) -> bool {
         match self.find(entry.key()) {
             Ok(index) => {
+                if self.0.get(index) == Some(&entry) {
+                    return false;
+                }
                 if let Some(old) = Arc::make_mut(&mut self.0).get_mut(index) {
                     *old = entry;
                 }
@@ -106,6 +111,7 @@ impl Data {
                 self.0 = before.chain([entry]).chain(after).collect();
             }
         }
+        true
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -115,7 +121,7 @@ impl Data {
         }
     }
 
-    /// Whether it is the very same, which equal data need not be.
+    /// Whether both are the same allocation. Equal data need not be.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -194,7 +200,8 @@ impl<'de> Deserialize<'de> for Data {
                         key_len: key.len(),
                     });
                 }
-                // They are in order, and each is there once, as long as nobody else wrote them. Of two, the later counts.
+                // They are in order, and each is there once, as long as nobody else wrote them. Of
+                // two, the later counts.
                 entries.sort_by(|a, b| a.key().cmp(b.key()));
                 entries.dedup_by(|later, kept| {
                     let is_same = later.key() == kept.key();

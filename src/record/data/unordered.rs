@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::json::MAX_DEPTH;
 
-/// Whether two texts are the same JSON where the order of what is in an object does not count: a
-/// `HashMap` is written in another order each time.
+/// Whether two texts are the same JSON, if the order in an object does not count: a `HashMap` is
+/// written in another order each time.
 ///
 /// Everything else is compared as it is written. Parsed, two long numbers that differ could become
 /// the same `f64`.
@@ -16,14 +16,14 @@ pub(super) fn is_equal(a: &str, b: &str) -> bool {
     a == b || a.len() == b.len() && sum(a) == sum(b) && is_equal_inside(a, b, MAX_DEPTH)
 }
 
-/// The sum of the bytes, which is the same in whatever order they are. Of most changes it is
-/// another, and the texts need not be parsed.
+/// The sum of the bytes, which does not depend on their order. Most changes change the sum, and
+/// then nobody has to parse the texts.
 fn sum(text: &str) -> u64 {
     text.bytes().map(u64::from).sum()
 }
 
-/// Older versions have stored what is nested more deeply than `depth`. There, equal texts are
-/// enough.
+/// Older versions have stored values that are nested more deeply than `depth`. Below that depth,
+/// only equal texts are equal.
 fn is_equal_inside(a: &str, b: &str, depth: u8) -> bool {
     if a == b {
         return true;

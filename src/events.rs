@@ -1,0 +1,228 @@
+//! The events of the crate.
+//!
+//! Each event is a line through `tracing` (target `cloakroom`) and, with the feature `metrics`, a
+//! count. An event may show a record id. It never shows a secret, a token or session data.
+
+use std::error::Error as _;
+
+use tracing::Span;
+
+use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::id::RecordId;
+
+macro_rules! event {
+    ($level:ident, $name:literal, $($rest:tt)*) => {
+        event!($level, $name; 1, $($rest)*)
+    };
+    ($level:ident, $name:literal; $count:expr, $($rest:tt)*) => {{
+        #[cfg(feature = "metrics")]
+        metrics::counter!("cloakroom_events_total", "event" => $name).increment($count);
+        tracing::$level!(target: "cloakroom", event = $name, $($rest)*);
+    }};
+}
+
+/// Why the layer does not write a request's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    /// The handler answered with a 5xx, a 408 or a gRPC error, or its service failed.
+    HandlerFailed,
+    /// The application's own rule refused the response.
+    RefusedByRule,
+    /// Nobody answered the request: its client went away, or its handler panicked.
+    Unanswered,
+    /// Another request ended the session.
+    SessionEnded,
+    /// Another request rotated the token.
+    TokenRotated,
+    /// The request changed the session, and then ended it.
+    EndedByRequest,
+    /// The request changed the session of one user, and then logged in another user.
+    OtherUser,
+    /// The commit failed. Another event gives the error.
+    CommitFailed,
+}
+
+impl DropReason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::HandlerFailed => "the handler failed",
+            Self::RefusedByRule => "`commit_when` refused the response",
+            Self::Unanswered => "the request was dropped before it was answered",
+            Self::SessionEnded => "the session was ended",
+            Self::TokenRotated => "the token was rotated",
+            Self::EndedByRequest => "the same request ended the session",
+            Self::OtherUser => "the same request logged in another user",
+            Self::CommitFailed => "the changes could not be stored",
+        }
+    }
+}
+
+pub(crate) fn created(id: RecordId) {
+    event!(debug, "created", record = %id, "session created");
+}
+
+pub(crate) fn loaded(id: RecordId) {
+    event!(trace, "loaded", record = %id, "session loaded");
+}
+
+pub(crate) fn rotated(id: RecordId) {
+    event!(debug, "rotated", record = %id, "session token rotated");
+}
+
+pub(crate) fn ended(id: RecordId) {
+    event!(debug, "ended", record = %id, "session ended");
+}
+
+/// All sessions of a user ended, or all except one.
+pub(crate) fn ended_all(count: u64) {
+    event!(debug, "ended"; count, count, "sessions of a user ended");
+}
+
+pub(crate) fn expired(id: RecordId) {
+    event!(debug, "expired", record = %id, "session expired");
+}
+
+/// The layer accepts nothing of what the client presented. `reason` says why.
+pub(crate) fn rejected(reason: &'static str) {
+    event!(debug, "rejected", reason, "session token rejected");
+}
+
+/// The client presented several tokens, and more than one leads to a live session.
+pub(crate) fn ambiguous(name: &str) {
+    event!(
+        warn,
+        "rejected",
+        cookie = name,
+        reason = "two different tokens",
+        "a request came with the tokens of two live sessions and counts as a visitor's; either the \
+         site changed the cookie's path or domain, or somebody planted a cookie: ask the user to delete \
+         the site's cookies"
+    );
+}
+
+/// The browser will drop the cookie that the response sets.
+pub(crate) fn insecure_origin(name: &str) {
+    event!(
+        warn,
+        "insecure_origin",
+        cookie = name,
+        "a browser on plain HTTP gets a Secure cookie, which it drops: serve the site over HTTPS, or \
+         set `secure(false)` for development; this warning comes once"
+    );
+}
+
+/// Two layers, one inside the other, use the same cookie or the same header.
+pub(crate) fn rival_layer(name: &str) {
+    event!(
+        warn,
+        "rival_layer",
+        cookie = name,
+        "two session layers, one inside the other, use the same cookie or header: each rejects the \
+         other's token; use clones of one layer, or another `cookie_name` or transport; this warning \
+         comes once"
+    );
+}
+
+/// The token is good, but it leads to no live session.
+pub(crate) fn rejected_for(id: RecordId, reason: &'static str) {
+    event!(debug, "rejected", record = %id, reason, "session token rejected");
+}
+
+pub(crate) fn conflict(id: RecordId) {
+    event!(debug, "conflict", record = %id, "a parallel request changed the session; applying the changes again");
+}
+
+/// The layer does not write what a request did. `login` says whether a login was part of it.
+pub(crate) fn dropped_write(id: Option<RecordId>, login: bool, reason: DropReason) {
+    let record = id.as_ref().map(tracing::field::display);
+    let reason = reason.as_str();
+    event!(
+        info,
+        "dropped_write",
+        record,
+        login,
+        reason,
+        "session changes dropped"
+    );
+}
+
+pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
+    event!(
+        warn,
+        "corrupt_record",
+        record = %id,
+        reason,
+        "what the store holds under this id is not a session record; it stays as it is"
+    );
+}
+
+pub(crate) fn store_error(operation: &'static str, error: &StoreError) {
+    let cause = error.source().map(tracing::field::display);
+    event!(error, "store_error", operation, error = %error, cause, "the session store failed");
+}
+
+/// A session error is the response: the layer put it in the place of the handler's response, or the
+/// handler returned it.
+pub(crate) fn refused(error: &SessionError) {
+    // A store failure was logged when it occurred, and a 4xx is the client's fault.
+    if error.status().is_server_error() && error.kind() != SessionErrorKind::Store {
+        let cause = error.source().map(tracing::field::display);
+        event!(error, "refused", error = %error, cause, "a session error is the response");
+    }
+}
+
+/// The span in which the layer verifies a token and loads its session. `None` if nobody listens, so
+/// that it costs nothing.
+pub(crate) fn load_span() -> Option<Span> {
+    only_if_on(tracing::debug_span!(target: "cloakroom", "session_load"))
+}
+
+/// The span in which the layer writes a request's changes. `None` if nobody listens.
+pub(crate) fn commit_span() -> Option<Span> {
+    only_if_on(tracing::debug_span!(target: "cloakroom", "session_commit"))
+}
+
+fn only_if_on(span: Span) -> Option<Span> {
+    (!span.is_disabled()).then_some(span)
+}
+
+/// Measures how long a store call takes. Without metrics nobody asks, and it does not read the
+/// clock.
+pub(crate) struct Stopwatch {
+    #[cfg(feature = "metrics")]
+    started: std::time::Instant,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: std::time::Instant::now(),
+        }
+    }
+
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+    pub(crate) fn stop(self, operation: &'static str) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!("cloakroom_store_seconds", "operation" => operation)
+            .record(self.started.elapsed());
+    }
+}
+
+/// The memory store was full and removed a visitor's session. Each removal is a debug event. The
+/// 1st, the 2nd, the 4th, the 8th and so on are warnings, so that a flood of bots does not flood
+/// the log.
+#[cfg(feature = "memory")]
+pub(crate) fn evicted(id: RecordId, count: u64) {
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "evicted",
+            record = %id,
+            count,
+            "the memory store is full: visitors' sessions make room for new ones"
+        );
+    } else {
+        event!(debug, "evicted", record = %id, count, "visitor's session evicted");
+    }
+}
