@@ -1,21 +1,46 @@
 //! The session cookie: its attributes, Set-Cookie and removal.
 
-use cookie::{Cookie, SameSite};
+use cookie::Cookie;
 use http::HeaderValue;
 use http::header::{COOKIE, HeaderMap};
 use memchr::memchr_iter;
 
+use super::ENCODED_LEN;
+use super::presented::{EncodedToken, PresentedTokens};
 use crate::error::ConfigError;
-use crate::token::{ENCODED_LEN, Presented, Token};
 
-/// What a browser takes at most: name and value together, and each attribute (RFC 6265bis, section 5.6).
+/// The longest that browsers accept (RFC 6265bis, section 5.6): a name and its value together, and
+/// an attribute.
 const MAX_NAME_AND_VALUE: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 
-/// The cookie's attributes as they are configured.
+/// With which requests of other sites a browser sends the cookie (RFC 6265bis, section 5.6.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SameSite {
+    /// With none. Somebody who follows a link from a mail or another site comes as a visitor.
+    Strict,
+    /// With links that somebody follows, and with no other request. This is the default.
+    #[default]
+    Lax,
+    /// With all. Such a cookie must be `Secure`.
+    None,
+}
+
+impl From<SameSite> for cookie::SameSite {
+    fn from(same_site: SameSite) -> Self {
+        match same_site {
+            SameSite::Strict => Self::Strict,
+            SameSite::Lax => Self::Lax,
+            SameSite::None => Self::None,
+        }
+    }
+}
+
+/// The cookie's attributes as the application set them.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
-    pub(crate) name: String,
+    /// What the application chose. See [`name`](Self::name).
+    pub(crate) name: Option<String>,
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
     pub(crate) same_site: SameSite,
@@ -26,10 +51,10 @@ pub(crate) struct Attributes {
 impl Default for Attributes {
     fn default() -> Self {
         Self {
-            name: "__Host-session".into(),
+            name: None,
             path: "/".into(),
             domain: None,
-            same_site: SameSite::Lax,
+            same_site: SameSite::default(),
             secure: true,
             partitioned: false,
         }
@@ -37,15 +62,25 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Refuses what a browser would drop, and what it would read as something else.
+    /// The cookie's name. Browsers drop a `__Host-` cookie that is not Secure, so the default name
+    /// has that prefix only where the cookie is Secure.
+    pub(crate) fn name(&self) -> &str {
+        match (&self.name, self.secure) {
+            (Some(name), _) => name,
+            (None, true) => "__Host-session",
+            (None, false) => "session",
+        }
+    }
+
+    /// Refuses what a browser would drop, or would read as something else.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.name.is_empty() || !self.name.bytes().all(is_token_byte) {
+        if self.name().is_empty() || !self.name().bytes().all(is_token_byte) {
             return Err(ConfigError::new(
                 "cookie_name",
                 "it must be a token: letters, digits and !#$%&'*+-.^_`|~ (RFC 9110, section 5.6.2)",
             ));
         }
-        if self.name.len() + ENCODED_LEN > MAX_NAME_AND_VALUE {
+        if self.name().len() + ENCODED_LEN > MAX_NAME_AND_VALUE {
             return Err(ConfigError::new(
                 "cookie_name",
                 "name and value would exceed the 4096 bytes that browsers accept",
@@ -99,9 +134,10 @@ impl Attributes {
         self.check_prefix()
     }
 
-    /// The rules of cookie name prefixes (RFC 6265bis, section 4.1.3), which browsers apply in any case of letters.
+    /// The rules of cookie name prefixes (RFC 6265bis, section 4.1.3). Browsers apply them in upper
+    /// and lower case.
     fn check_prefix(&self) -> Result<(), ConfigError> {
-        let has_prefix = |prefix| has_prefix(&self.name, prefix);
+        let has_prefix = |prefix| has_prefix(self.name(), prefix);
         let is_host = has_prefix("__Host-");
         if (is_host || has_prefix("__Secure-") || has_prefix("__Http-")) && !self.secure {
             return Err(ConfigError::new(
@@ -125,7 +161,7 @@ impl Attributes {
     }
 }
 
-/// Whether a cookie's name has this prefix, in any case of letters.
+/// Whether a cookie's name has this prefix, in upper or lower case.
 pub(crate) fn has_prefix(name: &str, prefix: &str) -> bool {
     let start = name.as_bytes().get(..prefix.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
@@ -139,39 +175,55 @@ fn is_attribute_byte(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b';'
 }
 
-/// The headers of one cookie, rendered as far as the layer's configuration goes.
+/// Reads and writes the session cookie. What does not change from request to request is rendered
+/// once.
 #[derive(Clone, Debug)]
 pub(crate) struct CookieWriter {
     name: String,
-    /// `; Path=/; …`: all that follows the value, but for Max-Age.
+    /// `; Path=/; …`: everything after the value except Max-Age.
     attributes: String,
     removal: HeaderValue,
     is_secure: bool,
 }
 
+/// The writer of the default [`Attributes`].
+impl Default for CookieWriter {
+    fn default() -> Self {
+        Self {
+            name: "__Host-session".to_owned(),
+            attributes: "; HttpOnly; SameSite=Lax; Secure; Path=/".to_owned(),
+            removal: HeaderValue::from_static(
+                "__Host-session=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0; \
+                 Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+            ),
+            is_secure: true,
+        }
+    }
+}
+
 impl CookieWriter {
     pub(crate) fn new(attributes: &Attributes) -> Result<Self, ConfigError> {
         attributes.check()?;
-        let mut cookie = Cookie::build((&attributes.name, ""))
+        let mut cookie = Cookie::build((attributes.name(), ""))
             .path(&attributes.path)
             .secure(attributes.secure)
             .http_only(true)
-            .same_site(attributes.same_site)
+            .same_site(cookie::SameSite::from(attributes.same_site))
             .partitioned(attributes.partitioned);
         if let Some(domain) = &attributes.domain {
             cookie = cookie.domain(domain);
         }
         let empty = cookie.build().to_string();
-        let rendered = empty.get(attributes.name.len() + 1..).unwrap_or_default();
-        // Expires for what does not know Max-Age.
+        let rendered = empty.get(attributes.name().len() + 1..).unwrap_or_default();
+        // Expires is for clients that do not know Max-Age.
         let removal = format!("{empty}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT");
         Ok(Self {
-            name: attributes.name.clone(),
+            name: attributes.name().to_owned(),
             is_secure: attributes.secure,
             attributes: rendered.to_owned(),
             removal: HeaderValue::try_from(removal).map_err(|error| {
                 ConfigError::new("cookie_name", "it makes a header that HTTP does not allow")
-                    .caused_by(error)
+                    .with_source(error)
             })?,
         })
     }
@@ -184,8 +236,8 @@ impl CookieWriter {
         self.is_secure
     }
 
-    /// Set-Cookie with this token. Without a Max-Age, the cookie ends with the browser.
-    pub(crate) fn set(&self, token: &Token, max_age: Option<u64>) -> Option<HeaderValue> {
+    /// The Set-Cookie header of this token. Without a Max-Age, the cookie ends with the browser.
+    pub(crate) fn set(&self, token: &EncodedToken, max_age: Option<u64>) -> Option<HeaderValue> {
         use std::io::Write as _;
         let mut header =
             Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);
@@ -199,7 +251,8 @@ impl CookieWriter {
         HeaderValue::try_from(header).ok()
     }
 
-    /// Set-Cookie that removes the cookie: the same Path, Domain and Secure, or a browser would keep it.
+    /// The Set-Cookie header that removes the cookie. It has the same Path, Domain and Secure, or a
+    /// browser would keep the cookie.
     pub(crate) fn removal(&self) -> HeaderValue {
         self.removal.clone()
     }
@@ -209,10 +262,11 @@ impl CookieWriter {
         value_of(header.as_bytes(), self.name.as_bytes()).is_some()
     }
 
-    /// What the request's Cookie headers hold under the cookie's name, byte for byte: nothing is decoded, folded or
-    /// trimmed beyond what RFC 6265 puts between cookies (CVE-2020-8184).
-    pub(crate) fn presented(&self, headers: &HeaderMap) -> Presented {
-        let mut presented = Presented::default();
+    /// What the request's Cookie headers hold under the cookie's name, byte for byte. Nothing is
+    /// decoded or folded, and nothing is trimmed except what RFC 6265 puts between cookies
+    /// (CVE-2020-8184).
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedTokens {
+        let mut presented = PresentedTokens::default();
         for header in headers.get_all(COOKIE) {
             let header = header.as_bytes();
             let mut start = 0;
@@ -233,8 +287,8 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     trim(pair).strip_prefix(name)?.strip_prefix(b"=").map(trim)
 }
 
-/// The value without its pair of quotes, which belongs to the syntax (RFC 6265, section 4.1.1). Java's
-/// clients send one.
+/// The value without its pair of quotes, which belongs to the syntax (RFC 6265, section 4.1.1).
+/// Clients in Java send quotes.
 fn unquoted(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
@@ -242,7 +296,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Without the white space that RFC 6265 ignores: space and tab alone.
+/// The bytes without the white space that RFC 6265 ignores: spaces and tabs.
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
@@ -251,4 +305,18 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_writer_is_that_of_the_default_attributes() {
+        let built = CookieWriter::new(&Attributes::default()).unwrap();
+        assert_eq!(
+            format!("{built:?}"),
+            format!("{:?}", CookieWriter::default())
+        );
+    }
 }

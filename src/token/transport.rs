@@ -5,10 +5,10 @@ use http::header::{
     SET_COOKIE, VARY, WWW_AUTHENTICATE,
 };
 
-use crate::cookie::{Attributes, CookieWriter};
-use crate::error::{ConfigError, ErrorKind, PLAIN_CHALLENGE, SessionHeaders};
-use crate::record::Realm;
-use crate::token::{Presented, Token};
+use super::cookie::{Attributes, CookieWriter};
+use super::presented::{EncodedToken, PresentedTokens};
+use crate::error::{ConfigError, PLAIN_CHALLENGE, SessionErrorKind, SessionHeaders};
+use crate::record::realm::Realm;
 
 /// How the session token travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,25 +17,26 @@ pub enum Transport {
     /// In the session cookie.
     #[default]
     Cookie,
-    /// For clients without a cookie jar: they send `Authorization: Bearer <token>`. A new token comes to them in the response
-    /// header [`x-session-token`](Self::TOKEN_HEADER), and an empty one there says that the session ended.
+    /// In headers, for clients without a cookie jar. The client sends `Authorization: Bearer
+    /// <token>`. It gets a new token in the response header
+    /// [`x-session-token`](Self::TOKEN_HEADER). An empty header says that the session has ended.
     Bearer,
 }
 
 impl Transport {
-    /// The response header of a new token with [`Transport::Bearer`].
+    /// The response header that has a new token, with [`Transport::Bearer`].
     pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-session-token");
 }
 
-/// What a browser is to forget when a user logs out. Its cookies are not among it: the session's own is
-/// removed by name, and others are not this crate's.
+/// What a browser must forget when a user logs out. Cookies are not part of it. The layer removes
+/// the session's own cookie by name, and other cookies belong to the application.
 const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
     HeaderName::from_static("clear-site-data"),
     HeaderValue::from_static("\"cache\", \"storage\""),
 );
 
-/// Whether a header tells single caches what to do, which then follow it in place of `Cache-Control`
-/// (RFC 9213, and what came before it).
+/// Whether a header tells particular caches what to do. Those caches follow it in place of
+/// `Cache-Control` (RFC 9213, and older headers of that kind).
 fn is_for_some_caches(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -49,7 +50,7 @@ fn is_for_some_caches(name: &HeaderName) -> bool {
     )
 }
 
-/// Drops what the handler says to single caches, which would keep a token.
+/// Drops what the handler says to particular caches, because they could keep a token.
 fn drop_exceptions_for_caches(headers: &mut HeaderMap) {
     while let Some(name) = headers.keys().find(|name| is_for_some_caches(name)) {
         let name = name.clone();
@@ -57,27 +58,38 @@ fn drop_exceptions_for_caches(headers: &mut HeaderMap) {
     }
 }
 
-/// A layer's transport, ready for use.
+/// The transport of one layer, with everything that is rendered once.
 #[derive(Clone, Debug)]
-pub(crate) enum Carrier {
+pub(crate) enum TokenTransport {
     Cookie {
         cookie: CookieWriter,
         /// What a 401 asks for.
         challenge: HeaderValue,
     },
     Bearer {
-        /// The cookie's name, which a token is bound to and a layer is known by, is this one's name as well.
+        /// The cookie's name. The token is bound to it, and the layer is known by it.
         name: String,
     },
 }
 
-impl Carrier {
+/// The transport of a layer with the default settings.
+impl Default for TokenTransport {
+    fn default() -> Self {
+        Self::Cookie {
+            cookie: CookieWriter::default(),
+            challenge: HeaderValue::from_static("Cookie realm=\"__Host-session\""),
+        }
+    }
+}
+
+impl TokenTransport {
     pub(crate) fn new(
         transport: Transport,
         attributes: &Attributes,
         realm: &Realm,
     ) -> Result<Self, ConfigError> {
-        // The cookie's settings must be right even where they are not in use: the transport is one call away.
+        // The cookie's settings must be right even if the transport does not use them, because one
+        // call changes the transport.
         let cookie = CookieWriter::new(attributes)?;
         Ok(match transport {
             Transport::Cookie => Self::Cookie {
@@ -85,11 +97,11 @@ impl Carrier {
                 challenge: HeaderValue::try_from(format!("Cookie realm=\"{}\"", realm.as_str()))
                     .map_err(|error| {
                         ConfigError::new("realm", "it makes a header that HTTP does not allow")
-                            .caused_by(error)
+                            .with_source(error)
                     })?,
             },
             Transport::Bearer => Self::Bearer {
-                name: attributes.name.clone(),
+                name: attributes.name().to_owned(),
             },
         })
     }
@@ -102,11 +114,11 @@ impl Carrier {
     }
 
     /// What the request presents as its token.
-    pub(crate) fn presented(&self, headers: &HeaderMap) -> Presented {
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedTokens {
         match self {
             Self::Cookie { cookie, .. } => cookie.presented(headers),
             Self::Bearer { .. } => {
-                let mut presented = Presented::default();
+                let mut presented = PresentedTokens::default();
                 for header in headers.get_all(AUTHORIZATION) {
                     // The scheme's name has no case (RFC 9110, section 11.1).
                     if let Some((scheme, token)) =
@@ -122,7 +134,12 @@ impl Carrier {
     }
 
     /// Gives the client this token.
-    pub(crate) fn issue(&self, headers: &mut HeaderMap, token: &Token, max_age: Option<u64>) {
+    pub(crate) fn set_token(
+        &self,
+        headers: &mut HeaderMap,
+        token: &EncodedToken,
+        max_age: Option<u64>,
+    ) {
         drop_exceptions_for_caches(headers);
         match self {
             Self::Cookie { cookie, .. } => {
@@ -140,8 +157,8 @@ impl Carrier {
         self.keep_out_of_caches(headers);
     }
 
-    /// Takes the token from the client.
-    pub(crate) fn withdraw(&self, headers: &mut HeaderMap) {
+    /// Tells the client to forget its token.
+    pub(crate) fn remove_token(&self, headers: &mut HeaderMap) {
         drop_exceptions_for_caches(headers);
         match self {
             Self::Cookie { cookie, .. } => set_session_cookie(cookie, headers, cookie.removal()),
@@ -150,8 +167,9 @@ impl Carrier {
         self.keep_out_of_caches(headers);
     }
 
-    /// A token in a cache would be handed to others (CVE-2023-30861). What the handler says of caching stands where it keeps
-    /// shared caches away.
+    /// Keeps the response out of shared caches, because a shared cache would hand the token to
+    /// others (CVE-2023-30861). If the handler itself keeps the response out of shared caches, the
+    /// handler's `Cache-Control` stays.
     fn keep_out_of_caches(&self, headers: &mut HeaderMap) {
         self.vary(headers);
         let is_private = headers.get_all(CACHE_CONTROL).iter().any(|value| {
@@ -159,7 +177,8 @@ impl Carrier {
                 .as_bytes()
                 .split(|&byte| byte == b',')
                 .any(|directive| {
-                    // `private="…"` is about single header fields (RFC 9111, section 5.2.2.7), and is not enough.
+                    // `private="…"` is about some header fields only (RFC 9111, section 5.2.2.7).
+                    // It is not enough.
                     let directive = directive.trim_ascii();
                     directive.eq_ignore_ascii_case(b"private")
                         || directive.eq_ignore_ascii_case(b"no-store")
@@ -170,15 +189,21 @@ impl Carrier {
         }
     }
 
-    /// Lets the browser forget what it keeps of the site, besides what the handler wants of it.
+    /// Tells the browser to forget what it keeps of the site. A header that the handler has set
+    /// stays.
     pub(crate) fn clear_site_data(headers: &mut HeaderMap) {
         let (name, value) = CLEAR_SITE_DATA;
         headers.append(name, value);
     }
 
-    /// Says what a client has to present, in a 401 of this crate (RFC 9110, section 15.5.2). An inner layer
-    /// may have done so.
-    pub(crate) fn challenge(&self, kind: ErrorKind, is_token_dead: bool, headers: &mut HeaderMap) {
+    /// Says in a 401 of this crate what the client must present (RFC 9110, section 15.5.2), unless
+    /// an inner layer has said so.
+    pub(crate) fn challenge(
+        &self,
+        kind: SessionErrorKind,
+        is_token_dead: bool,
+        headers: &mut HeaderMap,
+    ) {
         if headers
             .get(WWW_AUTHENTICATE)
             .is_some_and(|value| value != PLAIN_CHALLENGE)
@@ -189,7 +214,9 @@ impl Carrier {
             Self::Cookie { challenge, .. } => challenge.clone(),
             // RFC 6750, section 3, and RFC 9470, section 3.
             Self::Bearer { .. } => HeaderValue::from_static(match (kind, is_token_dead) {
-                (ErrorKind::LoginTooOld, _) => "Bearer error=\"insufficient_user_authentication\"",
+                (SessionErrorKind::LoginTooOld, _) => {
+                    "Bearer error=\"insufficient_user_authentication\""
+                }
                 (_, true) => "Bearer error=\"invalid_token\"",
                 (_, false) => "Bearer",
             }),
@@ -217,8 +244,8 @@ impl Carrier {
         SessionHeaders(own.into_iter().chain(cleared).collect())
     }
 
-    /// Whether a browser that sends this will drop the cookie: it came over plain HTTP, from a host that
-    /// is not its own.
+    /// Whether the browser that sent this request will drop the cookie. It will if it came over
+    /// plain HTTP from another host than its own.
     pub(crate) fn is_dropped_at(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Cookie { cookie, .. } if cookie.is_secure() => {
@@ -229,7 +256,7 @@ impl Carrier {
         }
     }
 
-    /// Whether two layers, one inside of the other, take each other's tokens.
+    /// Whether two layers read the same cookie or header, so that each gets the other's token.
     pub(crate) fn rivals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Cookie { .. }, Self::Cookie { .. }) => self.name() == other.name(),
@@ -265,8 +292,8 @@ impl Carrier {
     }
 }
 
-/// Whether an origin is one of plain HTTP that browsers do not trust as they trust their own host (Secure
-/// Contexts, section 3.1).
+/// Whether an origin is one of plain HTTP, and is not on the browser's own machine. Browsers trust
+/// their own machine (Secure Contexts, section 3.1).
 fn is_plain_http(origin: &[u8]) -> bool {
     let Some(host) = origin.strip_prefix(b"http://") else {
         return false;
@@ -280,21 +307,22 @@ fn is_plain_http(origin: &[u8]) -> bool {
     !is_local
 }
 
-/// Whether an origin is the site itself, as far as the request tells, and not one that posts to it.
+/// Whether an origin is the site itself, as far as the request shows. Another site may have posted
+/// to it.
 fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
     let own = headers.get(HOST).map(HeaderValue::as_bytes);
     own.is_none_or(|host| origin.strip_prefix(b"http://") == Some(host))
 }
 
-/// Sets the header of the token, before one that the handler has set for whatever reason.
+/// Sets the header of the token. If the handler has set one, that comes after it.
 fn set_token_header(headers: &mut HeaderMap, value: HeaderValue) {
     if let Some(other) = headers.insert(Transport::TOKEN_HEADER, value) {
         headers.append(Transport::TOKEN_HEADER, other);
     }
 }
 
-/// Sets the session cookie beside the handler's other cookies, and in place of another of the same name: a response has one
-/// (RFC 6265, section 4.1.1).
+/// Sets the session cookie. The handler's other cookies stay, except one of the same name, because
+/// a response must not set a cookie twice (RFC 6265, section 4.1.1).
 fn set_session_cookie(cookie: &CookieWriter, headers: &mut HeaderMap, mut value: HeaderValue) {
     if headers
         .get_all(SET_COOKIE)

@@ -1,0 +1,84 @@
+//! [`PresentedTokens`]: what a client sent as its token, before anybody verified it.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use super::ENCODED_LEN;
+
+/// A token as it travels, or text of the same length that nobody has verified yet.
+#[derive(Clone)]
+#[repr(align(8))] // As a record id is.
+pub(crate) struct EncodedToken([u8; ENCODED_LEN]);
+
+impl EncodedToken {
+    pub(super) fn new(text: [u8; ENCODED_LEN]) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// In constant time as well. Somebody who can plant a cookie beside the good one must not find
+    /// the good one letter by letter.
+    pub(super) fn is_equal(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(&other.0).into()
+    }
+}
+
+/// The values of the right length that a request presented under the token's name.
+#[derive(Clone, Default)]
+pub(crate) enum PresentedTokens {
+    #[default]
+    Nothing,
+    /// Only values of another length. They cannot be tokens.
+    Malformed,
+    One(EncodedToken),
+    /// Several values of one name. A browser sends them for cookies of several paths or domains.
+    Several(Vec<EncodedToken>),
+}
+
+impl PresentedTokens {
+    /// Adds a value if it could be a token.
+    pub(super) fn push(&mut self, value: &[u8]) {
+        let Ok(token) = value.try_into().map(EncodedToken) else {
+            if let Self::Nothing = self {
+                *self = Self::Malformed;
+            }
+            return;
+        };
+        *self = match std::mem::take(self) {
+            Self::Nothing | Self::Malformed => Self::One(token),
+            Self::One(first) => Self::Several(vec![first, token]),
+            Self::Several(mut all) => {
+                all.push(token);
+                Self::Several(all)
+            }
+        };
+    }
+
+    /// Whether the client sent anything under the name, good or not.
+    pub(crate) fn is_anything(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    /// Whether there is something to verify.
+    pub(crate) fn has_candidates(&self) -> bool {
+        matches!(self, Self::One(_) | Self::Several(_))
+    }
+
+    pub(super) fn candidates(&self) -> &[EncodedToken] {
+        match self {
+            Self::Nothing | Self::Malformed => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(all) => all,
+        }
+    }
+}
+
+impl fmt::Debug for PresentedTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PresentedTokens({})", self.candidates().len())
+    }
+}
