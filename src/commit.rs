@@ -1,572 +1,465 @@
-//! The commit: writing what a request did, so that no parallel change is lost and no ended session comes back.
+//! The commit: it writes what a request did, so that no parallel change is lost and no ended
+//! session comes back.
 //!
-//! The ways that few requests go are boxed: the future of every commit has room for the largest of its steps.
+//! Rare paths are boxed. The future of an async function is as large as its largest await, and
+//! common commits should not pay for rare ones.
+
+pub(crate) mod changes;
+mod contention;
+mod limit;
+pub(crate) mod lookup;
+pub(crate) mod request;
 
 use std::mem;
-use std::sync::Arc;
 
-use tokio::sync::MutexGuard;
-use tokio::time::{Instant, timeout_at};
-
-use crate::change::ChangeSet;
+use self::changes::ChangeSet;
+use self::contention::Contention;
+use self::limit::{admit, enforce_limit};
+use self::lookup::{InitialState, LoadedSession, TokenLookup, load};
+use self::request::{Activity, CommitRequest, EndRequest};
 use crate::clock::Timestamp;
-use crate::data::Data;
-use crate::engine::{Base, Engine, Found, Loaded, UserLimit, WhenFull};
-use crate::error::{ErrorKind, SessionError};
-use crate::outcome::DropReason;
-use crate::record::{Content, Login, Record, Version};
-use crate::report;
+use crate::context::LayerContext;
+use crate::error::{SessionError, SessionErrorKind};
+use crate::events::{self, DropReason};
+use crate::id::RecordId;
+use crate::record::data::Data;
+use crate::record::{Record, RecordFields};
 use crate::store::Replaced;
-use crate::token::{RecordId, Token, Verified};
+use crate::token::SessionToken;
+use crate::token::presented::EncodedToken;
 
-/// What a request leaves behind to be written.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) ended: Option<Ended>,
-    /// What the request goes on with.
-    pub(crate) found: Found,
-    pub(crate) changes: ChangeSet,
-    /// Whether the changes make other data of what the request came with.
-    pub(crate) changes_data: bool,
-    /// The base's data after the changes, as the handler saw it.
-    pub(crate) data: Option<Data>,
-    pub(crate) activity: Activity,
-}
-
-impl Pending {
-    /// Drops what a handler that failed has changed, which is reported. An end that it asked for stays:
-    /// says whether there is one.
-    pub(crate) fn keep_the_end_alone(&mut self, id: Option<RecordId>, reason: DropReason) -> bool {
-        if self.drops_changes() {
-            report::dropped_write(id, self.changes.login().is_some(), reason);
-        }
-        self.found = Found::Nothing;
-        self.changes = ChangeSet::default();
-        self.changes_data = false;
-        self.data = None;
-        self.asks_for_an_end()
-    }
-
-    fn asks_for_an_end(&self) -> bool {
-        matches!(self.ended, Some(Ended::Explicitly(_) | Ended::AllOf(_)))
-    }
-
-    /// Reports that nothing of this is written.
-    pub(crate) fn report_dropped(&self, id: Option<RecordId>, reason: DropReason) {
-        if self.drops_changes() || self.asks_for_an_end() {
-            report::dropped_write(id, self.changes.login().is_some(), reason);
-        }
-    }
-
-    fn drops_changes(&self) -> bool {
-        let base = self.found.base().map(|base| &base.record);
-        self.changes_data || (!self.changes.is_empty() && self.changes.changes_more_than_data(base))
-    }
-}
-
-/// How a request left the session that it came with.
-#[derive(Clone, Debug)]
-pub(crate) enum Ended {
-    /// It asked for the end.
-    Explicitly(RecordId),
-    /// It asked for the end, with the tokens of all of these.
-    AllOf(Arc<[RecordId]>),
-    /// It logged in another user, who gets a session of their own.
-    BySwitch(RecordId),
-    /// It asked for the end with a token that was replaced just before, and so ends nothing.
-    InVain,
-    /// It asked for the end with a token that leads to no session. The client is to forget the token.
-    DeadToken,
-}
-
-/// Whether a request counts as use of the session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Activity {
-    #[default]
-    Active,
-    Passive,
-}
-
-/// What a commit came to.
-pub(crate) enum Committed {
-    /// The client keeps its token, and this session with it, if it has one.
-    Kept(Option<Base>),
-    /// The client gets this session's token.
+/// What the client has after a commit.
+pub(crate) enum CommitOutcome {
+    /// It keeps its token, and this session with it, if it has one.
+    Kept(Option<LoadedSession>),
+    /// It gets the token of this session.
     Issued {
-        base: Base,
-        token: Token,
+        session: LoadedSession,
+        token: EncodedToken,
         max_age: Option<u64>,
     },
-    /// The client's session is over, and its token is taken away.
-    Withdrawn,
+    /// Its session has ended, and it must forget its token.
+    Ended,
+}
+
+impl CommitOutcome {
+    /// The session that the client has from now on.
+    pub(crate) fn into_session(self) -> Option<LoadedSession> {
+        match self {
+            Self::Kept(session) => session,
+            Self::Issued { session, .. } => Some(session),
+            Self::Ended => None,
+        }
+    }
 }
 
 /// What became of the session that a request came with.
-pub(crate) enum Fate {
+enum BaseOutcome {
     Kept,
     /// It has a new token.
-    Renewed(Token),
-    /// It goes on with another token, which a parallel request has made.
+    Rotated(EncodedToken),
+    /// A parallel request has rotated the token, and the session goes on with that one.
     Elsewhere,
-    Over,
-    /// It ends now: what the request made of it would be over already.
+    /// It has ended.
+    Gone,
+    /// It ends now: with the timeouts that the changes gave it, it is too old.
     Expired,
 }
 
 /// Writes what a request did.
 ///
-/// When the future is dropped, the store call that is under way may or may not take effect, and nothing after it does.
+/// The request keeps its changes, so that a caller can try again or report them. But a commit takes
+/// the base and the data out of the request. That keeps the future small.
+///
+/// When the future is dropped, the store call that is under way may or may not take effect. No call
+/// after it is made.
 pub(crate) async fn commit(
-    engine: &Engine,
-    pending: &mut Pending,
-) -> Result<Committed, SessionError> {
-    let changes = &pending.changes;
-    // A session of its own would take the place of the other's in the browser.
-    if let Found::Overtaken(_) = pending.found
+    context: &LayerContext,
+    request: &mut CommitRequest,
+) -> Result<CommitOutcome, SessionError> {
+    let changes = &request.changes;
+    // A new session here would overwrite the cookie that the parallel request has just set.
+    if let InitialState::Rotated(_) = request.base
         && changes.login().is_none()
     {
-        return Err(ErrorKind::Superseded.into());
+        return Err(SessionErrorKind::TokenRotated.into());
     }
-    // Only a request that asked for the end takes the cookie away: the client may have got a newer one
-    // since another request came.
-    let withdraws = match &pending.ended {
-        Some(Ended::Explicitly(id)) => {
-            Box::pin(engine.remove(*id)).await?;
+    // Only a request that asks for the end removes the cookie. The client may have got a newer
+    // cookie since another kind of request came.
+    let removes_token = match &request.end {
+        Some(EndRequest::Destroy(id)) => {
+            Box::pin(context.remove(*id)).await?;
             true
         }
-        Some(Ended::AllOf(ids)) => {
+        Some(EndRequest::DestroyAll(ids)) => {
             for id in ids.iter() {
-                Box::pin(engine.remove(*id)).await?;
+                Box::pin(context.remove(*id)).await?;
             }
             true
         }
-        Some(Ended::DeadToken) => true,
-        Some(Ended::BySwitch(_) | Ended::InVain) | None => false,
+        Some(EndRequest::DeadToken) => true,
+        Some(EndRequest::SwitchUser(_) | EndRequest::StaleToken) | None => false,
     };
-    let committed = match mem::take(&mut pending.found) {
-        Found::Nothing | Found::Overtaken(_) => {
-            start(engine, changes, None, pending.data.take()).await?
+    let outcome = match mem::take(&mut request.base) {
+        InitialState::Visitor | InitialState::Rotated(_) => {
+            create(context, changes, None, request.data.take()).await?
         }
-        Found::Ambiguous(ids) => {
-            let committed = start(engine, changes, None, pending.data.take()).await?;
-            // The new session would be one of several again, and its user a visitor.
+        InitialState::Ambiguous(ids) => {
+            let outcome = create(context, changes, None, request.data.take()).await?;
+            // If the old sessions stayed, the browser would have the tokens of several sessions
+            // again, and its next request would be a visitor's.
             match changes.login() {
-                Some(_) => Box::pin(leave(engine, &ids, committed)).await?,
-                None => committed,
+                Some(_) => Box::pin(end_previous(context, &ids, outcome)).await?,
+                None => outcome,
             }
         }
-        Found::Session(mut base) => {
+        InitialState::Session(mut base) => {
             let loaded = changes.login().map(|_| base.record.clone());
-            let fate = if changes.is_empty() {
-                touch(engine, &mut base, pending.activity).await
+            let became = if changes.is_empty() {
+                touch(context, &mut base, request.activity).await
             } else {
-                change(engine, &mut base, pending).await?
+                change(context, &mut base, request).await?
             };
-            let changes = &pending.changes;
-            match (fate, changes.login()) {
-                (Fate::Kept, _) => Committed::Kept(Some(base)),
-                (Fate::Renewed(token), _) => issued(engine, base, token),
-                // A login proves the user by itself. What the request had loaded was a visitor's or the
-                // same user's, and goes with them: of two logins at once, the second one keeps the cart.
-                (Fate::Elsewhere, Some(_)) => {
-                    let loaded = loaded.as_ref().map(Record::content);
-                    Box::pin(start(engine, changes, loaded, None)).await?
+            let changes = &request.changes;
+            match (became, changes.login()) {
+                (BaseOutcome::Kept, _) => CommitOutcome::Kept(Some(base)),
+                (BaseOutcome::Rotated(token), _) => issued(context, base, token),
+                // A login proves the user by itself. The session that the request had loaded was a
+                // visitor's or the same user's, so the new session keeps its data. If two logins
+                // come at once, the second one keeps the cart too.
+                (BaseOutcome::Elsewhere, Some(_)) => {
+                    let loaded = loaded.as_ref().map(Record::fields);
+                    Box::pin(create(context, changes, loaded, None)).await?
                 }
-                (Fate::Over, Some(_)) => Box::pin(start(engine, changes, None, None)).await?,
-                (Fate::Elsewhere | Fate::Over, None) => Committed::Kept(None),
-                (Fate::Expired, _) => {
-                    // It is over, whether the store removes it now or later, and it was reported if not.
-                    let _ = Box::pin(engine.remove(base.token.id)).await;
-                    Committed::Withdrawn
+                (BaseOutcome::Gone, Some(_)) => {
+                    Box::pin(create(context, changes, None, None)).await?
+                }
+                (BaseOutcome::Elsewhere | BaseOutcome::Gone, None) => CommitOutcome::Kept(None),
+                (BaseOutcome::Expired, _) => {
+                    // The session is over even if the store cannot remove it now, and a failure has
+                    // an event.
+                    let _ = Box::pin(context.remove(base.id())).await;
+                    CommitOutcome::Ended
                 }
             }
         }
     };
-    match (&pending.ended, committed) {
-        (Some(Ended::BySwitch(id)), committed) => Box::pin(leave(engine, &[*id], committed)).await,
-        (_, Committed::Kept(None)) if withdraws => Ok(Committed::Withdrawn),
-        (_, committed) => Ok(committed),
+    match (&request.end, outcome) {
+        (Some(EndRequest::SwitchUser(id)), outcome) => {
+            Box::pin(end_previous(context, &[*id], outcome)).await
+        }
+        (_, CommitOutcome::Kept(None)) if removes_token => Ok(CommitOutcome::Ended),
+        (_, outcome) => Ok(outcome),
     }
 }
 
-/// Ends the sessions that a login leaves behind. They are there until its own is, so that a login that fails takes nothing
-/// away.
-async fn leave(
-    engine: &Engine,
+/// Ends the sessions that a login leaves behind. They stay until the login's own session is stored,
+/// so that a login that fails takes nothing away.
+async fn end_previous(
+    context: &LayerContext,
     ids: &[RecordId],
-    committed: Committed,
-) -> Result<Committed, SessionError> {
+    outcome: CommitOutcome,
+) -> Result<CommitOutcome, SessionError> {
     for id in ids {
-        // Where it is gone and is not known to be, neither session is left. That takes two lost answers.
-        if let Err(error) = remove_with_retry(engine, *id).await {
-            if let Some(new) = committed.into_base() {
-                let _ = engine.remove(new.token.id).await;
+        // If both remove calls took effect but both answers were lost, the user ends up with no
+        // session.
+        if let Err(error) = context.remove_with_retry(*id).await {
+            if let Some(new) = outcome.into_session() {
+                let _ = context.remove(new.id()).await;
             }
             return Err(error);
         }
     }
-    Ok(committed)
+    Ok(outcome)
 }
 
-/// Removes a session, and tries once more where only the answer may have been lost.
-async fn remove_with_retry(engine: &Engine, id: RecordId) -> Result<bool, SessionError> {
-    match engine.remove(id).await {
-        Err(_) => engine.remove(id).await,
-        removed => removed,
-    }
-}
-
-impl Committed {
-    /// The session that the client has from now on.
-    pub(crate) fn into_base(self) -> Option<Base> {
-        match self {
-            Self::Kept(base) => base,
-            Self::Issued { base, .. } => Some(base),
-            Self::Withdrawn => None,
-        }
-    }
-}
-
-/// Makes a new session, if there is anything in it. It starts from what is in `from`.
-async fn start(
-    engine: &Engine,
+/// Creates a session, unless it would be empty. It starts from what is in `from`.
+async fn create(
+    context: &LayerContext,
     changes: &ChangeSet,
-    from: Option<&Content>,
+    from: Option<&RecordFields>,
     data: Option<Data>,
-) -> Result<Committed, SessionError> {
+) -> Result<CommitOutcome, SessionError> {
     let data = match data {
         Some(data) => data,
         None => {
-            let old = from.map(|from| from.data.clone()).unwrap_or_default();
-            changes.apply(&old, engine.data_limit)?
+            let old = from.map(|from| from.data().clone()).unwrap_or_default();
+            changes.apply(&old, context.data_limit())?
         }
     };
-    // A session with nothing in it is not stored, or bots would fill the store.
+    // An empty session is not stored, or bots would fill the store.
     if data.is_empty() && changes.login().is_none() {
-        return Ok(Committed::Kept(None));
+        return Ok(CommitOutcome::Kept(None));
     }
     if let Some(login) = changes.login() {
-        Box::pin(admit(engine, login, None)).await?;
+        Box::pin(admit(context, login.user(), None)).await?;
     }
-    let now = engine.now();
-    let id = engine.random.record_id()?;
-    let (token, encoded) = engine.signer.token(id, &engine.random)?;
-    let mut record = Content {
-        version: Version::FIRST,
-        secret_hash: token.secret_hash,
-        login: None,
-        created_at: now,
-        expires_at: now,
-        idle_timeout: 0,
-        token_replaced_at: None,
-        remember: from.is_some_and(|from| from.remember),
-        client: from.and_then(|from| from.client.clone()),
-        data,
-        keeps_later_expiry: false,
-        #[cfg(feature = "memcached")]
-        loaded_cas: None,
-    };
-    changes.stamp(&mut record);
-    record.expires_at = engine.lifetimes.expiry(record.remember, now);
-    record.idle_timeout = engine.lifetimes.idle_millis(record.remember);
-    let record = Record::new(record);
-    if !engine.insert(id, &record).await? {
+    let now = context.now();
+    let id = context.new_record_id()?;
+    let (token, encoded) = context.issue_token(id)?;
+    let mut fields = RecordFields::new(token.secret_hash(), now, data);
+    if let Some(from) = from {
+        fields.set_remembered(from.is_remembered());
+        fields.set_client(from.client().cloned());
+    }
+    changes.apply_to_fields(&mut fields);
+    use_until_idle(context, &mut fields, now);
+    let record = Record::new(fields);
+    if !context.insert(id, &record).await? {
         // Two equal ids of 128 random bits: the generator does not work.
-        return Err(ErrorKind::Random.into());
+        return Err(SessionErrorKind::Random.into());
     }
-    report::created(id);
+    events::created(id);
     if let Some(login) = changes.login() {
-        Box::pin(settle(engine, login, id, true)).await?;
+        Box::pin(enforce_limit(context, login.user(), id, true)).await?;
     }
-    let base = Base {
+    let session = LoadedSession {
         token,
         record,
         was_nearly_over: false,
     };
-    Ok(issued(engine, base, encoded))
+    Ok(issued(context, session, encoded))
 }
 
 /// Writes the changes to the session that the request came with.
+///
+/// This is a compare-and-set. If a parallel request has written in between, this loads the newer
+/// record, applies the changes to it and tries again.
 async fn change(
-    engine: &Engine,
-    base: &mut Base,
-    pending: &mut Pending,
-) -> Result<Fate, SessionError> {
-    // Whether it differs from the base's was found out when the session was sealed.
-    let mut data = pending.data.take().filter(|_| pending.changes_data);
-    let pending = &*pending;
-    let changes = &pending.changes;
-    let id = base.token.id;
+    context: &LayerContext,
+    base: &mut LoadedSession,
+    request: &mut CommitRequest,
+) -> Result<BaseOutcome, SessionError> {
+    // The session knew when it was sealed whether this data differs from the base's.
+    let mut data = request.data.take().filter(|_| request.changes_data);
+    let request = &*request;
+    let changes = &request.changes;
+    let id = base.id();
     if let Some(login) = changes.login() {
-        Box::pin(admit(engine, login, Some(id))).await?;
+        Box::pin(admit(context, login.user(), Some(id))).await?;
     }
-    let mut now = engine.now();
-    // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
-    let mut is_stale = is_over(engine, base, now);
+    let mut now = context.now();
+    // A slow handler may have outlived what it loaded, but a parallel request may have kept that
+    // alive.
+    let mut is_stale = is_over(context, base, now);
     let mut contention: Option<Contention<'_>> = None;
     loop {
         if is_stale {
             data = None;
-            match Box::pin(engine.load(&base.token, base.was_nearly_over)).await? {
-                Loaded::Live(record, loaded_at) => {
+            match Box::pin(load(context, &base.token, base.was_nearly_over)).await? {
+                TokenLookup::Live(record, loaded_at) => {
                     base.record = record;
                     now = loaded_at;
                 }
-                Loaded::Overtaken | Loaded::Superseded => return elsewhere(base, pending),
-                Loaded::Gone => return Ok(gone(id, changes)),
+                TokenLookup::Rotated { .. } => return elsewhere(base, request),
+                TokenLookup::Gone => return Ok(gone(id, changes)),
             }
         }
-        let new_token = match changes.replaces_token(&base.record) {
-            true => Some(engine.signer.token(id, &engine.random)?),
+        let new_token = match changes.rotates_token(&base.record) {
+            true => Some(context.issue_token(id)?),
             false => None,
         };
-        let old = &base.record.content().data;
         let data = match data.take() {
             Some(data) => data,
-            None => {
-                let data = changes.apply(old, engine.data_limit)?;
-                // Equal data is the very same from here on.
-                if data == *old { old.clone() } else { data }
-            }
+            None => data_after(context, changes, base.record.fields().data())?,
         };
-        let Some(record) = next_record(
-            engine,
-            base.record.content(),
-            changes,
-            data,
-            new_token.as_ref().map(|(token, _)| token),
-            pending.activity,
-            now,
-        ) else {
-            return Ok(Box::pin(touch(engine, base, pending.activity)).await);
+        let token = new_token.as_ref().map(|(token, _)| token);
+        let old = base.record.fields();
+        let Some(record) = next_record(context, old, request, data, token, now) else {
+            return Ok(Box::pin(touch(context, base, request.activity)).await);
         };
-        match engine.replace(id, base.record.version(), &record).await? {
+        match context.replace(id, base.record.version(), &record).await? {
             Replaced::Done => {
-                let had_login = base.record.content().login.is_some();
+                let is_one_more = base.record.fields().login().is_none();
                 base.record = record;
                 base.was_nearly_over = false;
-                // A session that is remembered no more may be older than any other may become.
-                if new_token.is_some() && engine.lifetimes.is_over(&base.record, now) {
-                    report::expired(id);
-                    if pending.changes_data || changes.login().is_some() {
-                        let login = changes.login().is_some();
-                        report::dropped_write(Some(id), login, DropReason::SessionEnded);
-                    }
-                    return Ok(Fate::Expired);
+                if new_token.is_some() && is_over_at_once(context, base, request, now) {
+                    return Ok(BaseOutcome::Expired);
                 }
                 if let Some(login) = changes.login() {
-                    Box::pin(settle(engine, login, id, !had_login)).await?;
+                    Box::pin(enforce_limit(context, login.user(), id, is_one_more)).await?;
                 }
-                // A token that the client has already is never sent again: it could overwrite the newer one of a parallel
-                // request.
-                let Some((token, encoded)) = new_token else {
-                    return Ok(Fate::Kept);
-                };
-                base.token = token;
-                report::regenerated(id);
-                return Ok(Fate::Renewed(encoded));
+                // The layer never sends again a token that the client has already. Such a token
+                // could overwrite the newer one of a parallel request.
+                return Ok(match new_token {
+                    Some((token, encoded)) => {
+                        base.token = token;
+                        events::rotated(id);
+                        BaseOutcome::Rotated(encoded)
+                    }
+                    None => BaseOutcome::Kept,
+                });
             }
             Replaced::Missing => return Ok(gone(id, changes)),
-            Replaced::Conflict => report::conflict(id),
+            Replaced::Conflict => events::conflict(id),
         }
         is_stale = true;
         match &contention {
-            None => contention = Some(Box::pin(Contention::begin(engine, id)).await?),
-            Some(contention) if Instant::now() >= contention.deadline => {
-                return Err(ErrorKind::Contended.into());
-            }
-            Some(_) => {}
+            None => contention = Some(Box::pin(Contention::begin(context, id)).await?),
+            Some(contention) => contention.check_deadline()?,
         }
     }
 }
 
-/// Conflicting commits of this process wait for each other, instead of spoiling each other's next try.
-struct Contention<'a> {
-    deadline: Instant,
-    _turn: MutexGuard<'a, ()>,
-}
-
-impl<'a> Contention<'a> {
-    async fn begin(engine: &'a Engine, id: RecordId) -> Result<Self, SessionError> {
-        let deadline = Instant::now() + engine.commit_timeout;
-        match timeout_at(deadline, engine.queues.of(id).lock()).await {
-            Ok(turn) => Ok(Self {
-                deadline,
-                _turn: turn,
-            }),
-            Err(_) => Err(ErrorKind::Contended.into()),
-        }
-    }
-}
-
-/// The record after the changes, or `None` where they change nothing.
-fn next_record(
-    engine: &Engine,
-    old: &Content,
+/// The data after the changes. If nothing changes, this returns the old data itself, so that nobody
+/// has to compare the two later.
+fn data_after(
+    context: &LayerContext,
     changes: &ChangeSet,
+    old: &Data,
+) -> Result<Data, SessionError> {
+    let data = changes.apply(old, context.data_limit())?;
+    Ok(if data == *old { old.clone() } else { data })
+}
+
+/// The record after the changes, or `None` if they change nothing.
+fn next_record(
+    context: &LayerContext,
+    old: &RecordFields,
+    request: &CommitRequest,
     data: Data,
-    new_token: Option<&Verified>,
-    activity: Activity,
+    new_token: Option<&SessionToken>,
     now: Timestamp,
 ) -> Option<Record> {
-    let mut record = Content {
-        version: old.version.next(),
-        data,
-        ..old.clone()
-    };
-    changes.stamp(&mut record);
+    let mut fields = old.next(data);
+    request.changes.apply_to_fields(&mut fields);
+    let changes_remembered = fields.is_remembered() != old.is_remembered();
     let is_changed = new_token.is_some()
-        || record.remember != old.remember
-        || record.client != old.client
-        || !record.data.is_same(&old.data);
+        || changes_remembered
+        || fields.client() != old.client()
+        || !fields.data().is_same(old.data());
     if !is_changed {
         return None;
     }
     if let Some(token) = new_token {
-        record.secret_hash = token.secret_hash;
-        record.token_replaced_at = Some(now);
+        fields.rotate_token(token.secret_hash(), now);
     }
-    // Other timeouts hold for a session that is remembered from now on, and a login is activity in any case.
-    let expiry = if record.remember != old.remember || changes.login().is_some() {
-        Some(engine.lifetimes.expiry(record.remember, now))
-    } else if activity == Activity::Active {
-        engine.lifetimes.renewal(&record, now)
-    } else {
-        None
+    // If the changes make the browser remember the session, or stop that, the session has other
+    // timeouts. A login always is a use of the session.
+    if changes_remembered || request.changes.login().is_some() {
+        use_until_idle(context, &mut fields, now);
+        return Some(Record::new(fields));
+    }
+    let renewal = match request.activity {
+        Activity::Active => context.lifetimes().renewal(&fields, now),
+        Activity::Passive => None,
     };
-    // A touch moves the stored expiry and no version. A write that sets none must not move it back.
-    record.keeps_later_expiry = expiry.is_none();
-    if let Some(expires_at) = expiry {
-        record.expires_at = expires_at;
-        record.idle_timeout = engine.lifetimes.idle_millis(record.remember);
+    match renewal {
+        Some(_) => use_until_idle(context, &mut fields, now),
+        // A touch moves the stored expiry and not the version. This write must not move the expiry
+        // back.
+        None => fields.keep_later_expiry(),
     }
-    Some(Record::new(record))
+    Some(Record::new(fields))
+}
+
+/// The session is used now, and so it lasts for another idle timeout.
+fn use_until_idle(context: &LayerContext, fields: &mut RecordFields, now: Timestamp) {
+    let lifetimes = context.lifetimes();
+    let expires_at = lifetimes.expiry(fields.is_remembered(), now);
+    fields.use_until(expires_at, lifetimes.idle_millis(fields.is_remembered()));
+}
+
+/// Whether the session is over because of the changes. That happens if the browser shall not
+/// remember the session any more: the session may be older than the absolute timeout of such
+/// sessions.
+fn is_over_at_once(
+    context: &LayerContext,
+    base: &LoadedSession,
+    request: &CommitRequest,
+    now: Timestamp,
+) -> bool {
+    let is_over = context.lifetimes().is_over(&base.record, now);
+    if is_over {
+        events::expired(base.id());
+        let has_login = request.changes.login().is_some();
+        if request.changes_data || has_login {
+            events::dropped_write(Some(base.id()), has_login, DropReason::SessionEnded);
+        }
+    }
+    is_over
 }
 
 /// Whether the session that a request came with is over, as far as the request knows.
-fn is_over(engine: &Engine, base: &Base, now: Timestamp) -> bool {
-    let lifetimes = &engine.lifetimes;
-    let as_of = lifetimes.as_of(base.record.content().remember, base.was_nearly_over, now);
-    lifetimes.is_over(&base.record, as_of)
+fn is_over(context: &LayerContext, base: &LoadedSession, now: Timestamp) -> bool {
+    let lifetimes = context.lifetimes();
+    lifetimes.is_over_for_request(&base.record, base.was_nearly_over, now)
 }
 
 /// How often a touch looks again at a record that parallel requests keep changing.
-const TOUCHES: usize = 4;
+const MAX_TOUCHES: usize = 4;
 
-/// Records that the session was used, where that is due.
+/// Moves the expiry of a session that was used, if that is due.
 ///
-/// No answer is spoilt by a failed touch: it loses nothing but some minutes of idle time, and it was
-/// reported.
-pub(crate) async fn touch(engine: &Engine, base: &mut Base, activity: Activity) -> Fate {
-    for _ in 0..TOUCHES {
-        let now = engine.now();
-        if !is_over(engine, base, now) {
+/// A touch that fails spoils no answer. It loses some minutes of idle time, and the failure has an
+/// event.
+async fn touch(
+    context: &LayerContext,
+    base: &mut LoadedSession,
+    activity: Activity,
+) -> BaseOutcome {
+    for _ in 0..MAX_TOUCHES {
+        let now = context.now();
+        if !is_over(context, base, now) {
             let renewal = match activity {
-                Activity::Active => engine.lifetimes.renewal(base.record.content(), now),
+                Activity::Active => context.lifetimes().renewal(base.record.fields(), now),
                 Activity::Passive => None,
             };
             let Some(expires_at) = renewal else {
-                return Fate::Kept;
+                return BaseOutcome::Kept;
             };
             let touched = base.record.clone().with_expires_at(expires_at);
-            match engine.touch(base.token.id, &touched).await {
+            match context.touch(base.id(), &touched).await {
                 Ok(true) => {
                     base.record = touched;
                     base.was_nearly_over = false;
-                    return Fate::Kept;
+                    return BaseOutcome::Kept;
                 }
-                // Another request has written, and may not have moved the expiry.
+                // Another request has written the record, and may not have moved the expiry.
                 Ok(false) => {}
-                Err(_) => return Fate::Kept,
+                Err(_) => return BaseOutcome::Kept,
             }
         }
-        // A slow handler may have outlived what it loaded, which a parallel request may have kept alive.
-        match Box::pin(engine.load(&base.token, base.was_nearly_over)).await {
-            Ok(Loaded::Live(record, _)) => base.record = record,
-            Ok(Loaded::Gone) => return Fate::Over,
-            Ok(Loaded::Overtaken | Loaded::Superseded) | Err(_) => return Fate::Kept,
+        // A slow handler may have outlived what it loaded, but a parallel request may have kept
+        // that alive.
+        match Box::pin(load(context, &base.token, base.was_nearly_over)).await {
+            Ok(TokenLookup::Live(record, _)) => base.record = record,
+            Ok(TokenLookup::Gone) => return BaseOutcome::Gone,
+            Ok(TokenLookup::Rotated { .. }) | Err(_) => return BaseOutcome::Kept,
         }
     }
-    Fate::Kept
+    BaseOutcome::Kept
+}
+
+/// Touches a session while its handler still runs. If that fails, the request's commit tries again.
+pub(crate) async fn touch_early(context: &LayerContext, session: &mut LoadedSession) {
+    touch(context, session, Activity::Active).await;
 }
 
 /// The session was ended while the request ran.
-fn gone(id: RecordId, changes: &ChangeSet) -> Fate {
+fn gone(id: RecordId, changes: &ChangeSet) -> BaseOutcome {
     if changes.login().is_none() {
-        report::dropped_write(Some(id), false, DropReason::SessionEnded);
+        events::dropped_write(Some(id), false, DropReason::SessionEnded);
     }
-    Fate::Over
+    BaseOutcome::Gone
 }
 
-/// The session has another token now: of a parallel login, say, whose session this request has no business in.
-fn elsewhere(base: &Base, pending: &Pending) -> Result<Fate, SessionError> {
-    let changes = &pending.changes;
-    let loses_nothing = !pending.changes_data && !changes.changes_description(Some(&base.record));
+/// The session has another token now, for example after a parallel login. This request must not
+/// change it.
+fn elsewhere(base: &LoadedSession, request: &CommitRequest) -> Result<BaseOutcome, SessionError> {
+    let changes = &request.changes;
+    let loses_nothing = !request.changes_data && !changes.changes_description(Some(&base.record));
     if changes.login().is_some() || loses_nothing {
-        return Ok(Fate::Elsewhere);
+        return Ok(BaseOutcome::Elsewhere);
     }
-    Err(ErrorKind::Superseded.into())
+    Err(SessionErrorKind::TokenRotated.into())
 }
 
-/// Whether the user may have one more session, before it is written.
-async fn admit(engine: &Engine, login: &Login, own: Option<RecordId>) -> Result<(), SessionError> {
-    let Some(
-        limit @ UserLimit {
-            when_full: WhenFull::Refuse,
-            ..
-        },
-    ) = &engine.user_limit
-    else {
-        return Ok(());
-    };
-    let sessions = engine.sessions_of(&*limit.index, &login.user).await?;
-    let others = sessions.iter().filter(|(id, _)| Some(*id) != own).count();
-    if others >= limit.max {
-        return Err(ErrorKind::TooManySessions.into());
-    }
-    Ok(())
-}
-
-/// Ends what a login has brought beyond the limit. Each looks after its own write, so that the last of parallel ones sees
-/// all.
-///
-/// The login is written by now and its token is the only good one, so that a store that fails here must not spoil the
-/// response that carries it: the failure is reported, and the user's next login ends the surplus.
-async fn settle(
-    engine: &Engine,
-    login: &Login,
-    own: RecordId,
-    is_one_more: bool,
-) -> Result<(), SessionError> {
-    let Some(limit) = &engine.user_limit else {
-        return Ok(());
-    };
-    let Ok(mut sessions) = engine.sessions_of(&*limit.index, &login.user).await else {
-        return Ok(());
-    };
-    let surplus = sessions.len().saturating_sub(limit.max);
-    match limit.when_full {
-        WhenFull::EndOldest => {
-            // Its own is the newest, whatever other nodes' clocks say: what is sent to the client must not be dead already.
-            sessions.retain(|(id, _)| *id != own);
-            sessions.sort_by_key(|(id, record)| (record.content().created_at, *id));
-            for (id, _) in sessions.into_iter().take(surplus) {
-                let _ = engine.remove(id).await;
-            }
-        }
-        WhenFull::Refuse => {
-            if is_one_more && surplus > 0 && remove_with_retry(engine, own).await.is_ok() {
-                return Err(ErrorKind::TooManySessions.into());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn issued(engine: &Engine, base: Base, token: Token) -> Committed {
-    Committed::Issued {
-        max_age: engine.lifetimes.max_age(&base.record, || engine.now()),
-        base,
+fn issued(context: &LayerContext, session: LoadedSession, token: EncodedToken) -> CommitOutcome {
+    let lifetimes = context.lifetimes();
+    CommitOutcome::Issued {
+        max_age: lifetimes.max_age(&session.record, || context.now()),
+        session,
         token,
     }
 }

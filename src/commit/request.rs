@@ -1,0 +1,82 @@
+//! [`CommitRequest`]: what a request leaves behind for the commit.
+
+use std::sync::Arc;
+
+use super::changes::ChangeSet;
+use super::lookup::InitialState;
+use crate::events::{self, DropReason};
+use crate::id::RecordId;
+use crate::record::data::Data;
+
+/// What a request leaves behind for the commit.
+#[derive(Debug)]
+pub(crate) struct CommitRequest {
+    pub(crate) end: Option<EndRequest>,
+    /// What the changes are about.
+    pub(crate) base: InitialState,
+    pub(crate) changes: ChangeSet,
+    /// Whether the changes make other data of the base's data.
+    pub(crate) changes_data: bool,
+    /// The data after the changes, as the handler saw it.
+    pub(crate) data: Option<Data>,
+    pub(crate) activity: Activity,
+}
+
+/// Which session a request ended, and how.
+#[derive(Clone, Debug)]
+pub(crate) enum EndRequest {
+    /// It asked for the end of this session.
+    Destroy(RecordId),
+    /// It asked for the end, and came with the tokens of all these sessions.
+    DestroyAll(Arc<[RecordId]>),
+    /// It logged in another user, who gets a session of their own. This session is the previous
+    /// user's.
+    SwitchUser(RecordId),
+    /// It asked for the end with a token that was rotated just before. So it ends nothing.
+    StaleToken,
+    /// It asked for the end with a token that leads to no session. The client must forget the
+    /// token.
+    DeadToken,
+}
+
+/// Whether a request counts as a use of the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Activity {
+    #[default]
+    Active,
+    Passive,
+}
+
+impl CommitRequest {
+    /// Drops the changes of a handler that failed, and reports that. If the handler asked for the
+    /// end of the session, the end stays. Returns whether it did.
+    pub(crate) fn keep_only_the_end(&mut self, id: Option<RecordId>, reason: DropReason) -> bool {
+        if self.has_changes() {
+            events::dropped_write(id, self.changes.login().is_some(), reason);
+        }
+        self.base = InitialState::Visitor;
+        self.changes = ChangeSet::default();
+        self.changes_data = false;
+        self.data = None;
+        self.asks_for_an_end()
+    }
+
+    /// Reports that the layer writes nothing of this.
+    pub(crate) fn report_dropped(&self, id: Option<RecordId>, reason: DropReason) {
+        if self.has_changes() || self.asks_for_an_end() {
+            events::dropped_write(id, self.changes.login().is_some(), reason);
+        }
+    }
+
+    fn asks_for_an_end(&self) -> bool {
+        matches!(
+            self.end,
+            Some(EndRequest::Destroy(_) | EndRequest::DestroyAll(_))
+        )
+    }
+
+    fn has_changes(&self) -> bool {
+        let base = self.base.session().map(|session| &session.record);
+        self.changes_data || (!self.changes.is_empty() && self.changes.changes_more_than_data(base))
+    }
+}

@@ -1,0 +1,300 @@
+//! [`LayerContext`]: what the requests of one layer share. It has the layer's settings, and makes
+//! every call of the store: with a time limit, measured, and with an event if it fails.
+
+pub(crate) mod commit_locks;
+pub(crate) mod commit_rule;
+pub(crate) mod session_limit;
+pub(crate) mod warnings;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use self::commit_locks::CommitLocks;
+use self::commit_rule::CommitRule;
+use self::session_limit::SessionLimit;
+use self::warnings::Warnings;
+use crate::clock::{Clock, Timestamp};
+use crate::error::{SessionError, StoreError};
+use crate::events;
+use crate::id::RecordId;
+use crate::record::lifetime::Lifetimes;
+use crate::record::realm::Realm;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
+use crate::store::{Replaced, SessionStore, UserIndex};
+use crate::token::presented::{EncodedToken, PresentedTokens};
+use crate::token::random::RandomSource;
+use crate::token::signer::Signer;
+use crate::token::transport::TokenTransport;
+use crate::token::{SessionToken, VerifiedTokens};
+
+/// How much longer than its expiry a record stays in the store. The clocks of nodes differ, and a
+/// node whose clock is ahead must not remove sessions that are live to the others.
+const PURGE_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// When the layer loads a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Loading {
+    /// Before the handler.
+    #[default]
+    Eager,
+    /// When somebody first asks for the session.
+    Lazy,
+}
+
+/// The settings of a layer, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) transport: TokenTransport,
+    pub(crate) signer: Signer,
+    pub(crate) random: RandomSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) store_timeout: Duration,
+    pub(crate) commit_timeout: Duration,
+    pub(crate) data_limit: usize,
+    pub(crate) loading: Loading,
+    pub(crate) clear_site_data: bool,
+    pub(crate) session_limit: Option<SessionLimit>,
+    pub(crate) realm: Realm,
+    pub(crate) commit_rule: CommitRule,
+}
+
+/// What the requests of one layer share.
+#[derive(Debug)]
+pub(crate) struct LayerContext {
+    store: Arc<dyn SessionStore>,
+    settings: Settings,
+    commit_locks: CommitLocks,
+    warnings: Warnings,
+}
+
+/// The settings.
+impl LayerContext {
+    pub(crate) fn new(store: Arc<dyn SessionStore>, settings: Settings) -> Self {
+        Self {
+            store,
+            settings,
+            commit_locks: CommitLocks::new(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    pub(crate) fn transport(&self) -> &TokenTransport {
+        &self.settings.transport
+    }
+
+    pub(crate) fn lifetimes(&self) -> &Lifetimes {
+        &self.settings.lifetimes
+    }
+
+    pub(crate) fn commit_timeout(&self) -> Duration {
+        self.settings.commit_timeout
+    }
+
+    pub(crate) fn data_limit(&self) -> usize {
+        self.settings.data_limit
+    }
+
+    pub(crate) fn is_lazy(&self) -> bool {
+        self.settings.loading == Loading::Lazy
+    }
+
+    /// Whether a logout tells the browser to forget what it keeps of the site.
+    pub(crate) fn clears_site_data(&self) -> bool {
+        self.settings.clear_site_data
+    }
+
+    pub(crate) fn session_limit(&self) -> Option<&SessionLimit> {
+        self.settings.session_limit.as_ref()
+    }
+
+    pub(crate) fn realm(&self) -> &Realm {
+        &self.settings.realm
+    }
+
+    pub(crate) fn commit_rule(&self) -> &CommitRule {
+        &self.settings.commit_rule
+    }
+
+    /// Where conflicting commits of this session wait for each other.
+    pub(crate) fn commit_lock(&self, id: RecordId) -> &Mutex<()> {
+        self.commit_locks.of(id)
+    }
+
+    pub(crate) fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.settings.clock.now()
+    }
+}
+
+/// Tokens.
+impl LayerContext {
+    /// The good tokens among those presented, if there are any.
+    pub(crate) fn verify(&self, presented: &PresentedTokens) -> Option<VerifiedTokens> {
+        let verified = self.settings.signer.verify(presented);
+        verified
+            .map_err(|reason| events::rejected(reason.as_str()))
+            .ok()
+    }
+
+    pub(crate) fn new_record_id(&self) -> Result<RecordId, SessionError> {
+        self.settings.random.bytes().map(RecordId::from_bytes)
+    }
+
+    /// A token of this id with a new secret, and the text of it that the client gets.
+    pub(crate) fn issue_token(
+        &self,
+        id: RecordId,
+    ) -> Result<(SessionToken, EncodedToken), SessionError> {
+        self.settings.signer.issue(id, &self.settings.random)
+    }
+}
+
+/// What a store call gives. The functions below are not async themselves, because an async function
+/// keeps its arguments in its future.
+pub(crate) trait StoreAnswer<T>: Future<Output = Result<T, SessionError>> + Send {}
+
+impl<T, F: Future<Output = Result<T, SessionError>> + Send> StoreAnswer<T> for F {}
+
+/// Store calls.
+///
+/// When one of these futures is dropped, the call may or may not take effect.
+impl LayerContext {
+    /// The store itself. An `Arc` of it is a store as well, but one that boxes each call once more.
+    fn store(&self) -> &dyn SessionStore {
+        &*self.store
+    }
+
+    pub(crate) fn load(&self, id: RecordId) -> impl StoreAnswer<Option<Record>> {
+        self.bounded("load", self.store().load(id))
+    }
+
+    pub(crate) fn insert<'a>(
+        &'a self,
+        id: RecordId,
+        record: &'a Record,
+    ) -> impl StoreAnswer<bool> + 'a {
+        self.bounded("insert", self.store().insert(id, record))
+    }
+
+    pub(crate) fn replace<'a>(
+        &'a self,
+        id: RecordId,
+        expected: Version,
+        record: &'a Record,
+    ) -> impl StoreAnswer<Replaced> + 'a {
+        self.bounded("replace", self.store().replace(id, expected, record))
+    }
+
+    pub(crate) fn touch<'a>(
+        &'a self,
+        id: RecordId,
+        record: &'a Record,
+    ) -> impl StoreAnswer<bool> + 'a {
+        self.bounded("touch", self.store().touch(id, record))
+    }
+
+    pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {
+        let removed = self.bounded("remove", self.store().remove(id)).await?;
+        if removed {
+            events::ended(id);
+        }
+        Ok(removed)
+    }
+
+    /// Removes a session, and tries once more if the call fails, because only the answer may be
+    /// lost.
+    pub(crate) async fn remove_with_retry(&self, id: RecordId) -> Result<bool, SessionError> {
+        match self.remove(id).await {
+            Err(_) => self.remove(id).await,
+            removed => removed,
+        }
+    }
+
+    /// Removes expired records. It has no time limit: no request waits for it, and it may take
+    /// longer than other calls.
+    pub(crate) async fn purge_expired(&self) -> Result<u64, SessionError> {
+        let stopwatch = events::Stopwatch::start();
+        let expired = self.now().before(PURGE_MARGIN);
+        let answer = self.store().purge_expired(expired).await;
+        observe("purge_expired", stopwatch, answer)
+    }
+
+    /// The user's live sessions.
+    pub(crate) async fn find_by_user(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
+        let mut sessions = self.find_all_by_user(index, user).await?;
+        let now = self.now();
+        sessions.retain(|(_, record)| !self.lifetimes().is_over(record, now));
+        Ok(sessions)
+    }
+
+    /// The user's sessions, even those that are over by this layer's timeouts. They may be live to
+    /// another layer of the realm, or to a node with another clock.
+    pub(crate) async fn find_all_by_user(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
+        self.bounded("find_by_user", index.find_by_user(user)).await
+    }
+
+    pub(crate) async fn remove_by_user(
+        &self,
+        index: &dyn UserIndex,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, SessionError> {
+        let removed = self
+            .bounded("remove_by_user", index.remove_by_user(user, except))
+            .await?;
+        if removed > 0 {
+            events::ended_all(removed);
+        }
+        Ok(removed)
+    }
+
+    /// The store's answer, or an error after the store timeout.
+    async fn bounded<T>(
+        &self,
+        operation: &'static str,
+        mut call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + '_>>,
+    ) -> Result<T, SessionError> {
+        let stopwatch = events::Stopwatch::start();
+        // A store in this process has answered by now, and needs no timer. Another store takes much
+        // longer than the box costs, and the box keeps the future of a request small.
+        let answer = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => Box::pin(timeout(self.settings.store_timeout, call))
+                .await
+                .unwrap_or_else(|_| Err(StoreError::timeout(self.settings.store_timeout))),
+        };
+        observe(operation, stopwatch, answer)
+    }
+}
+
+/// Records how long the store took, and logs its error.
+fn observe<T>(
+    operation: &'static str,
+    stopwatch: events::Stopwatch,
+    answer: Result<T, StoreError>,
+) -> Result<T, SessionError> {
+    stopwatch.stop(operation);
+    answer.map_err(|error| {
+        events::store_error(operation, &error);
+        error.into()
+    })
+}

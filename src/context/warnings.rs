@@ -1,0 +1,27 @@
+//! [`Warnings`]: what a layer warns of once, and not at each request.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Which warnings a layer has given.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings {
+    pub(crate) insecure_origin: Once,
+    pub(crate) rival_layer: Once,
+}
+
+/// Something that happens once.
+#[derive(Debug, Default)]
+pub(crate) struct Once(AtomicBool);
+
+impl Once {
+    /// Does it, unless it was done before.
+    pub(crate) fn call(&self, action: impl FnOnce()) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            action();
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
