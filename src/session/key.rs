@@ -1,9 +1,10 @@
-//! Typed keys.
+//! [`Key`]: the name of a value, which knows the value's type.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A key that knows the type of its value, so that a misspelt key or a wrong type does not compile.
+/// The name of a value in a session. It knows the type of the value, so that a wrong name or a
+/// wrong type does not compile.
 ///
 /// ```
 /// use cloakroom::{Key, Session, SessionError};
@@ -54,10 +55,27 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// What names a value of type `T` in a session: a [`Key<T>`](Key), or plain text, which may name a value of any type.
-pub trait SessionKey<T> {
+/// What names a value of type `T` in a session: a [`Key<T>`](Key), or plain text. A text may name a
+/// value of any type.
+///
+/// The trait is sealed, so that a later version can add a method.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name a value of type `{T}` in a session",
+    label = "not a key of `{T}`",
+    note = "use a text, or a constant `const NAME: Key<{T}> = Key::new(\"name\")`"
+)]
+pub trait SessionKey<T>: sealed::Sealed {
     /// The name that the value is kept under.
     fn name(&self) -> &str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<T> Sealed for super::Key<T> {}
+    impl Sealed for &str {}
+    impl Sealed for &String {}
+    impl Sealed for String {}
 }
 
 impl<T> SessionKey<T> for Key<T> {

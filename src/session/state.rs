@@ -1,0 +1,380 @@
+//! [`State`]: what one request knows of its session and has done to it. It is pure: it calls no
+//! store, no clock and no code of the application.
+
+use std::mem;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::commit::changes::{ChangeSet, DataChange, check_size};
+use crate::commit::lookup::{InitialState, LoadedSession};
+use crate::commit::request::{Activity, CommitRequest, EndRequest};
+use crate::error::SessionError;
+use crate::events::{self, DropReason};
+use crate::id::RecordId;
+use crate::record::Record;
+use crate::record::client::Client;
+use crate::record::data::{Data, Entry};
+use crate::record::user::Login;
+
+/// What one request knows of its session and has done to it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// What the request came with, or what a commit has written since.
+    base: InitialState,
+    end: Option<EndRequest>,
+    changes: ChangeSet,
+    /// The base's data after the changes, once there are any.
+    data: Option<Data>,
+    /// Counts changes of the data, so that `update` sees a change that came between.
+    revision: u64,
+    activity: Activity,
+    /// Whether the response is on its way, or will never be made.
+    is_sealed: bool,
+    /// Whether the response depends on the session.
+    is_looked_at: bool,
+    clears_site_data: bool,
+    /// Whether the layer has finished: what the request did is stored, or never will be.
+    is_settled: bool,
+    /// Wakes whoever waits until the layer has finished.
+    waiting: Option<Arc<Notify>>,
+}
+
+/// What a request shows of its client, besides a good token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClientFacts {
+    /// The client presented something as its token, good or not.
+    pub(crate) presents_token: bool,
+    /// The client is a browser that came over plain HTTP, from another host than its own.
+    pub(crate) is_on_plain_http: bool,
+}
+
+/// What the response says of its session, besides the token.
+#[derive(Clone, Copy)]
+pub(crate) struct ResponseFlags {
+    /// The response depends on the session.
+    pub(crate) varies: bool,
+    /// The browser must forget what it keeps of the site.
+    pub(crate) clears_site_data: bool,
+}
+
+/// Changes that a request has made and dropped. The session reports them once it holds no lock,
+/// since code of the application may listen to events.
+#[must_use]
+pub(super) struct DroppedChanges {
+    id: Option<RecordId>,
+    has_login: bool,
+    reason: DropReason,
+}
+
+impl DroppedChanges {
+    pub(super) fn report(dropped: Option<Self>) {
+        if let Some(dropped) = dropped {
+            events::dropped_write(dropped.id, dropped.has_login, dropped.reason);
+        }
+    }
+}
+
+/// Reads.
+impl State {
+    pub(super) fn starting_from(base: InitialState) -> Self {
+        Self {
+            base,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn base(&self) -> &InitialState {
+        &self.base
+    }
+
+    pub(super) fn session(&self) -> Option<&LoadedSession> {
+        self.base.session()
+    }
+
+    fn record(&self) -> Option<&Record> {
+        self.session().map(|session| &session.record)
+    }
+
+    pub(super) fn data(&self) -> Option<&Data> {
+        let of_base = || self.record().map(|record| record.fields().data());
+        self.data.as_ref().or_else(of_base)
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Option<Entry> {
+        self.data()?.get(key).cloned()
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(super) fn login(&self) -> Option<&Login> {
+        let of_base = self.record().and_then(|record| record.fields().login());
+        self.changes.login().or(of_base)
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        self.activity
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
+    pub(super) fn changes(&self) -> &ChangeSet {
+        &self.changes
+    }
+
+    /// The session that the request came with, even if the request has ended it.
+    pub(super) fn record_id(&self) -> Option<RecordId> {
+        match (&self.base, &self.end) {
+            (InitialState::Session(session), _) => Some(session.id()),
+            (InitialState::Rotated(id), _) => Some(*id),
+            (_, Some(EndRequest::Destroy(id) | EndRequest::SwitchUser(id))) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Whether the data differs from what the request came with. Changes that cancel each other out
+    /// stay in the list, because on newer data they may not cancel each other out.
+    fn changes_data(&self) -> bool {
+        match (&self.data, self.record()) {
+            (None, _) => false,
+            (Some(data), None) => !data.is_empty(),
+            (Some(data), Some(record)) => data != record.fields().data(),
+        }
+    }
+
+    fn changes_more_than_data(&self) -> bool {
+        self.end.is_some() || self.changes.changes_more_than_data(self.record())
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.changes_data() || self.changes_more_than_data()
+    }
+}
+
+/// Changes. After each of them, the data is what the list of changes makes of the base's data.
+impl State {
+    /// The response depends on the session from now on.
+    pub(super) fn mark_looked_at(&mut self) {
+        self.is_looked_at = true;
+    }
+
+    /// Changes the data, and adds the change to the list. Only this function adds to the list. The
+    /// data must not become larger than `limit`.
+    pub(super) fn change_data(
+        &mut self,
+        change: DataChange,
+        limit: usize,
+    ) -> Result<(), SessionError> {
+        match &change {
+            DataChange::Insert(entry) => self.put(entry, limit)?,
+            DataChange::Update(update) => self.put(update.first(), limit)?,
+            DataChange::Remove(key) => {
+                if let Some(old) = self.data().filter(|data| data.get(key).is_some()) {
+                    let mut data = old.clone();
+                    data.remove(key);
+                    self.set_data(Some(data));
+                }
+            }
+            DataChange::Clear => {
+                if self.data().is_some_and(|data| !data.is_empty()) {
+                    self.set_data(Some(Data::default()));
+                }
+            }
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    fn put(&mut self, entry: &Entry, limit: usize) -> Result<(), SessionError> {
+        let mut data = self.data().cloned().unwrap_or_default();
+        if data.insert(entry.clone()) {
+            check_size(data.size(), limit)?;
+            self.set_data(Some(data));
+        }
+        Ok(())
+    }
+
+    fn set_data(&mut self, data: Option<Data>) {
+        self.data = data;
+        self.revision += 1;
+    }
+
+    /// Asks for a new token, if there is a session whose token can be rotated.
+    pub(super) fn regenerate(&mut self) {
+        if self.session().is_some() {
+            self.changes.regenerate();
+        }
+    }
+
+    /// Logs a user in. The user's id has its realm.
+    pub(super) fn log_in(&mut self, login: Login) -> Option<DroppedChanges> {
+        let is_other = self.login().is_some_and(|own| own.user() != login.user());
+        let dropped = is_other.then(|| self.switch_user()).flatten();
+        self.changes.log_in(login);
+        dropped
+    }
+
+    /// Leaves the previous user's session. What the request knows of the browser holds for both
+    /// users.
+    fn switch_user(&mut self) -> Option<DroppedChanges> {
+        let of_browser = self.changes.of_browser();
+        let (dropped, left) = self.start_over(DropReason::OtherUser);
+        if let Some(id) = left {
+            self.end = Some(EndRequest::SwitchUser(id));
+        }
+        self.changes = of_browser;
+        dropped
+    }
+
+    /// Ends the session.
+    pub(super) fn end(&mut self, client: ClientFacts) -> Option<DroppedChanges> {
+        let (dropped, left) = self.start_over(DropReason::EndedByRequest);
+        let request = match (left, self.end.take(), &self.base) {
+            (Some(id), _, _) | (None, Some(EndRequest::SwitchUser(id)), _) => {
+                Some(EndRequest::Destroy(id))
+            }
+            (None, None, InitialState::Rotated(_)) => Some(EndRequest::StaleToken),
+            (None, None, InitialState::Ambiguous(ids)) => Some(EndRequest::DestroyAll(ids.clone())),
+            (None, None, _) if client.presents_token => Some(EndRequest::DeadToken),
+            (None, earlier, _) => earlier,
+        };
+        if let Some(EndRequest::DestroyAll(_)) = request {
+            self.base = InitialState::Visitor;
+        }
+        self.end = request;
+        dropped
+    }
+
+    /// Goes on as a visitor, and drops what the request has changed so far. Returns the id of the
+    /// session that it leaves.
+    fn start_over(&mut self, reason: DropReason) -> (Option<DroppedChanges>, Option<RecordId>) {
+        let left = self.session().map(LoadedSession::id);
+        let has_login = self.changes.login().is_some();
+        let dropped = (has_login || self.changes_data()).then_some(DroppedChanges {
+            id: left,
+            has_login,
+            reason,
+        });
+        if left.is_some() {
+            self.base = InitialState::Visitor;
+        }
+        self.changes = ChangeSet::default();
+        self.set_data(None);
+        (dropped, left)
+    }
+
+    pub(super) fn clear_site_data(&mut self) {
+        self.clears_site_data = true;
+    }
+
+    pub(super) fn set_remembered(&mut self, remembered: bool) {
+        self.changes.set_remembered(remembered);
+    }
+
+    pub(super) fn set_client(&mut self, client: Client) {
+        self.changes.set_client(client);
+    }
+
+    pub(super) fn skip_touch(&mut self) {
+        self.activity = Activity::Passive;
+    }
+}
+
+/// The way to the store.
+impl State {
+    /// Closes the session to changes. Returns whether it was open.
+    pub(super) fn seal(&mut self) -> bool {
+        !mem::replace(&mut self.is_sealed, true)
+    }
+
+    /// What the response says of its session. `may_clear` tells whether the layer is set to clear
+    /// site data.
+    pub(super) fn response_flags(&self, may_clear: bool) -> ResponseFlags {
+        ResponseFlags {
+            varies: self.is_looked_at,
+            clears_site_data: self.clears_site_data && may_clear,
+        }
+    }
+
+    /// What there is to write, if anything. The list of data changes leaves the session with it.
+    pub(super) fn take_request(&mut self) -> Option<CommitRequest> {
+        // Most requests change nothing, and this is the quickest way to see it.
+        if self.end.is_none() && self.changes.is_empty() {
+            return None;
+        }
+        let changes_data = self.changes_data();
+        if !changes_data && !self.changes_more_than_data() {
+            return None;
+        }
+        let changes = self.changes.hand_over();
+        Some(self.request(changes, changes_data))
+    }
+
+    /// What there is to write now. All changes stay in the session, until a commit has written
+    /// them.
+    pub(super) fn copy_request(&self) -> CommitRequest {
+        self.request(self.changes.clone(), self.changes_data())
+    }
+
+    /// A commit that does nothing but touch the session.
+    pub(super) fn touch_request(&self) -> CommitRequest {
+        self.request(ChangeSet::default(), false)
+    }
+
+    fn request(&self, changes: ChangeSet, changes_data: bool) -> CommitRequest {
+        CommitRequest {
+            end: self.end.clone(),
+            base: self.base.clone(),
+            changes,
+            changes_data,
+            data: self.data.clone(),
+            activity: self.activity,
+        }
+    }
+
+    /// Goes on from what a commit has written.
+    pub(super) fn adopt_committed(&mut self, session: Option<LoadedSession>) {
+        self.base = session.into();
+        self.end = None;
+        self.changes = ChangeSet::default();
+        self.set_data(None);
+        self.settle();
+    }
+
+    /// Goes on from a newer record. `data` is that record's data after the changes.
+    pub(super) fn rebase(&mut self, session: LoadedSession, data: Data) {
+        self.base = InitialState::Session(session);
+        self.set_data(Some(data));
+    }
+
+    /// Goes on from a record of which only the expiry is newer.
+    pub(super) fn adopt_touched(&mut self, touched: LoadedSession) {
+        if let InitialState::Session(own) = &mut self.base
+            && own.record.version() == touched.record.version()
+        {
+            *own = touched;
+        }
+    }
+
+    /// The layer has finished. Whoever waits for that goes on.
+    pub(super) fn settle(&mut self) {
+        self.is_settled = true;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// What wakes those who wait until the layer has finished.
+    pub(super) fn waiting(&mut self) -> Arc<Notify> {
+        self.waiting.get_or_insert_default().clone()
+    }
+}
