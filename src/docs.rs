@@ -1,10 +1,16 @@
-//! Pages about the crate as a whole. They are documentation alone: the module is there in no build.
+//! Pages about the crate as a whole. They are documentation only: no build contains this module.
 
 #[doc = include_str!("../docs/how_it_works.md")]
 pub mod how_it_works {}
 
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+
+#[doc = include_str!("../docs/layer_order.md")]
+pub mod layer_order {}
+
+#[doc = include_str!("../docs/design.md")]
+pub mod design {}
 
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
@@ -17,6 +23,9 @@ pub mod writing_a_store {}
 
 #[doc = include_str!("../docs/faq.md")]
 pub mod faq {}
+
+#[doc = include_str!("../docs/integrations.md")]
+pub mod integrations {}
 
 #[doc = include_str!("../docs/moving_over.md")]
 pub mod moving_over {

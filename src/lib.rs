@@ -1,5 +1,5 @@
-//! Server-side sessions for Axum and any other Tower service: no write is lost, no session comes back, and a leaked store
-//! logs nobody in.
+//! Server-side sessions for Axum and any other Tower service: no write is lost, no ended session
+//! comes back, and a leaked store logs nobody in.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -11,49 +11,50 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // This key ends all sessions at a restart; see `Keys::from_env`.
+//! // A restart loses this key, and with it all sessions: see `SigningKeys::from_env`.
 //! let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
 //! let app: Router = Router::new().route("/", get(home)).layer(layer);
 //! # Ok(()) }
 //! ```
 //!
-//! # The way of a request
+//! # The life of a request
 //!
 //! ```text
 //! Cookie: __Host-session=…
 //!   │ parse every cookie of that name, verify the signature
-//!   │ none, or a bad one: a visitor, and the store is not asked
+//!   │ none, or a bad one: a visitor, without a store call
 //!   ▼
 //! store.load(record id)    missing, expired, or another secret: a visitor
 //!   │                      down or too slow: 503, and never "logged out"
 //!   ▼
 //! Session ──► extractor ──► handler: get, insert, update, log_in, log_out … none of them waits
 //!   ▼
-//! nothing changed? no store call, or a touch once in a while
+//! nothing changed? no store call, or a touch now and then, which moves the expiry
 //!   ▼
 //! commit: insert, or replace of the expected version, or remove
 //!   │     conflict: load again, apply the changes to the newer record, try again
-//!   │     missing:  somebody ended the session, and it stays so
+//!   │     missing:  somebody has ended the session, and it stays ended
 //!   ▼
-//! Set-Cookie, only where the token is new or ended
+//! Set-Cookie, only if the token is new or the session has ended
 //! ```
 //!
-//! A token is a *record id* and a *secret*, signed. The record id is the store's key: the same for the session's life, and
-//! no credential. The store keeps a hash of the secret. A new token is one compare-and-set of the record, so it is atomic
-//! on every store.
+//! A token is a *record id* and a *secret*, signed. The record id is the store's key. It stays the
+//! same for the session's life, and is not a credential. The store keeps a hash of the secret. A
+//! rotation of the token is one compare-and-set of the record, and therefore atomic on every store.
 //!
 //! # Map
 //!
 //! | to | see |
 //! | --- | --- |
-//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`Keys`], [`SigningKey`], [`Transport`] |
-//! | use it in a handler | [`Session`], [`CurrentUser`], [`Key`], [`SessionError`] |
+//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`Transport`], [`SameSite`] |
+//! | use it in a handler | [`Session`], [`CurrentUser`], [`UserId`], [`Key`], [`SessionError`] |
 //! | go on after the response | [`DetachedSession`] |
-//! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`] |
+//! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
-//! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [operations](docs::operations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
+//! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [design](docs::design) |
+//! | run it | [order of layers](docs::layer_order), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
 //! # Features
@@ -68,66 +69,67 @@
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
-//! | `metrics` | | the events below as counters, and store latencies |
+//! | `uuid` | | `Uuid` as a [`UserId`] |
+//! | `metrics` | | counts of the events below, and store latencies |
 //! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
 //! | `conformance` | | the store contract as tests: [`conformance`] |
 //!
-//! # What it says
+//! # Events and metrics
 //!
-//! Events through `tracing`, target `cloakroom`, each with a field `event`: `created`, `loaded`, `regenerated`, `destroyed`,
-//! `expired`, `rejected` (and why), `conflict`, `dropped_write` (and why), `corrupt_record`, `store_error`, `refused`, `evicted`,
-//! `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`. With the feature `metrics`, the counter `cloakroom_events_total` has them by the label
-//! `event`, and the histogram `cloakroom_store_seconds` has the store's calls by `operation`. A record id may stand in them; a
-//! token, its secret or session data never does.
+//! The crate reports events through `tracing`, with the target `cloakroom`. Each has a field
+//! `event`: `created`, `loaded`, `rotated`, `ended`, `expired`, `rejected` (and why), `conflict`,
+//! `dropped_write` (and why), `corrupt_record`, `store_error`, `refused`, `evicted`,
+//! `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`.
+//!
+//! With the feature `metrics`, the counter `cloakroom_events_total` counts the events by the label
+//! `event`, and the histogram `cloakroom_store_seconds` has the store calls by the label
+//! `operation`. Events and metrics may show a record id. They never show a token, its secret or
+//! session data.
 //!
 //! # What it does not do
 //!
-//! It checks no passwords and protects from no CSRF: `SameSite` is a second line there, and an Origin check the first. It
-//! does not encrypt data in the store, and trusts who can write to it. It needs a Tokio runtime, for the timeouts of store
-//! calls.
+//! It checks no passwords. It does not protect from CSRF: check the `Origin` header, and let
+//! `SameSite` be the second line of defence. It does not encrypt data in the store, and trusts
+//! whoever can write to the store. It needs a Tokio runtime, for the timeouts of store calls.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod change;
 mod clock;
 mod commit;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod cookie;
-mod data;
+mod context;
 #[cfg(any(doc, doctest))]
 pub mod docs;
-mod engine;
 mod error;
-#[cfg(feature = "axum")]
-mod extract;
-mod key;
+mod events;
+mod id;
 mod layer;
-mod lifetime;
-mod outcome;
 mod record;
-mod report;
-mod service;
+mod registry;
 mod session;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
-mod transport;
-mod users;
-
-pub use ::cookie::SameSite;
 
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
-pub use engine::WhenFull;
-pub use error::{ConfigError, ErrorKind, SessionError, StoreError};
+pub use context::session_limit::AtLimit;
+pub use error::{ConfigError, SessionError, SessionErrorKind, StoreError};
+pub use id::{InvalidRecordId, RecordId};
+pub use layer::SessionLayer;
+pub use layer::builder::SessionLayerBuilder;
 #[cfg(feature = "axum")]
-pub use extract::CurrentUser;
-pub use key::{Key, SessionKey};
-pub use layer::{SessionLayer, SessionLayerBuilder};
-pub use record::{Client, Record, UserId, Version};
-pub use service::{ResponseFuture, SessionService};
-pub use session::{DetachedSession, Session};
+pub use layer::extract::CurrentUser;
+pub use layer::future::ResponseFuture;
+pub use layer::service::SessionService;
+pub use record::client::Client;
+pub use record::user::{IntoUserId, InvalidUserId, UserId};
+pub use record::{Record, Version};
+pub use registry::{PurgeTask, SessionInfo, Sessions};
+pub use session::Session;
+pub use session::detached::DetachedSession;
+pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;
@@ -142,9 +144,9 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use store::sql::sqlite::SqliteStore;
 pub use store::{Replaced, SessionStore, UserIndex};
-pub use token::{InvalidRecordId, Keys, RecordId, SigningKey};
-pub use transport::Transport;
-pub use users::{PurgeTask, SessionInfo, Sessions};
+pub use token::cookie::SameSite;
+pub use token::keys::{SigningKey, SigningKeys};
+pub use token::transport::Transport;
 
 /// The README's example is compiled like the others.
 #[cfg(all(doctest, feature = "axum", feature = "memory"))]

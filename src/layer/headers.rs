@@ -1,0 +1,71 @@
+//! The headers of a response that are about its session.
+
+use http::{Response, StatusCode};
+
+use crate::commit::CommitOutcome;
+use crate::error::{SessionErrorKind, SessionHeaders};
+use crate::events;
+use crate::session::{ResponseFlags, Session};
+use crate::token::transport::TokenTransport;
+
+/// Tells the client and caches what they must know of the session.
+pub(super) fn write_session_headers<B>(
+    session: &Session,
+    flags: ResponseFlags,
+    response: &mut Response<B>,
+    outcome: &CommitOutcome,
+) {
+    let context = session.context();
+    let transport = context.transport();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        write_challenge(transport, session.has_dead_token(), response);
+    }
+    let headers = response.headers_mut();
+    match outcome {
+        CommitOutcome::Kept(_) if flags.varies => transport.vary(headers),
+        CommitOutcome::Kept(_) => {}
+        CommitOutcome::Issued { token, max_age, .. } => {
+            if session.client().is_on_plain_http {
+                let warning = &context.warnings().insecure_origin;
+                warning.call(|| events::insecure_origin(transport.name()));
+            }
+            transport.set_token(headers, token, *max_age);
+        }
+        CommitOutcome::Ended => transport.remove_token(headers),
+    }
+    if flags.clears_site_data {
+        TokenTransport::clear_site_data(headers);
+    }
+    let has_headers = flags.clears_site_data || !matches!(outcome, CommitOutcome::Kept(_));
+    if has_headers && session.is_inside_another_layer() {
+        keep_for_outer_layers(transport, flags.clears_site_data, response);
+    }
+}
+
+/// Says in a 401 of this crate what the client must present.
+pub(super) fn write_challenge<B>(
+    transport: &TokenTransport,
+    is_token_dead: bool,
+    response: &mut Response<B>,
+) {
+    if response.status() == StatusCode::UNAUTHORIZED
+        && let Some(kind) = response.extensions().get::<SessionErrorKind>().copied()
+    {
+        transport.challenge(kind, is_token_dead, response.headers_mut());
+    }
+}
+
+/// Puts this layer's headers into the extensions as well. A layer further out may have to put an
+/// error in the place of this response, and the client still needs the headers.
+fn keep_for_outer_layers<B>(
+    transport: &TokenTransport,
+    clears_site_data: bool,
+    response: &mut Response<B>,
+) {
+    let mut own = transport.session_headers(response.headers(), clears_site_data);
+    let extensions = response.extensions_mut();
+    if let Some(inner) = extensions.remove::<SessionHeaders>() {
+        own.0.extend(inner.0);
+    }
+    extensions.insert(own);
+}

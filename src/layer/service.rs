@@ -1,0 +1,160 @@
+//! [`SessionService`]: where a request comes in.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_service::Service;
+use tracing::{Instrument as _, Span};
+
+use super::future::{ResponseFuture, SealOnDrop};
+use crate::commit::lookup::{InitialState, find};
+use crate::context::LayerContext;
+use crate::events;
+use crate::session::lazy::SessionSlot;
+use crate::session::{ClientFacts, Session};
+use crate::token::VerifiedTokens;
+use crate::token::presented::PresentedTokens;
+
+/// The service that [`SessionLayer`](crate::SessionLayer) puts around another.
+///
+/// The inner service and the body of the request must be `Send + 'static`, as in Axum: they wait in a box
+/// while the store loads the session.
+#[derive(Clone)]
+pub struct SessionService<S> {
+    inner: S,
+    context: Arc<LayerContext>,
+}
+
+impl<S> SessionService<S> {
+    pub(super) fn new(inner: S, context: Arc<LayerContext>) -> Self {
+        Self { inner, context }
+    }
+
+    /// The inner service.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without this one around it.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionService")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone + Send + 'static,
+    RequestBody: Send + 'static,
+    ResponseBody: Default,
+{
+    type Response = Response<ResponseBody>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let outer = request.extensions().get::<SessionSlot>().cloned();
+        if let Some(outer) = &outer {
+            // A clone of this layer further out has loaded the session, and will write it.
+            if let Some(own) = outer.chain().find(|slot| self.is_layer_of(slot)) {
+                let own = own.clone();
+                request.extensions_mut().insert(own);
+                return ResponseFuture::passing(self.inner.call(request));
+            }
+            self.warn_of_rival(outer);
+        }
+        let context = self.context.clone();
+        let presented = context.transport().presented(request.headers());
+        let client = self.client_facts(&request, &presented);
+        let slot = if context.is_lazy() && presented.has_candidates() {
+            SessionSlot::unloaded(context, outer, client, presented)
+        } else if let Some((tokens, span)) = self.verify(&presented) {
+            // The service that is ready takes the request once the session is there. Its clone
+            // takes the next.
+            let not_ready = self.inner.clone();
+            let mut ready = mem::replace(&mut self.inner, not_ready);
+            let work = async move {
+                let find = find(&context, &tokens);
+                let base = match span {
+                    None => find.await?,
+                    // The span ends before the handler begins.
+                    Some(span) => Box::pin(find.instrument(span)).await?,
+                };
+                let session = Session::new(context, outer, client, base);
+                let slot = SessionSlot::Loaded(session);
+                request.extensions_mut().insert(slot.clone());
+                // The inner service may panic already when it is called.
+                let session = SealOnDrop::new(slot);
+                Ok((session, ready.call(request)))
+            };
+            return ResponseFuture::loading(Box::pin(work));
+        } else {
+            let session = Session::new(context, outer, client, InitialState::Visitor);
+            SessionSlot::Loaded(session)
+        };
+        request.extensions_mut().insert(slot.clone());
+        let session = SealOnDrop::new(slot);
+        ResponseFuture::handling(session, self.inner.call(request))
+    }
+}
+
+impl<S> SessionService<S> {
+    fn client_facts<B>(&self, request: &Request<B>, presented: &PresentedTokens) -> ClientFacts {
+        let presents_token = presented.is_anything();
+        ClientFacts {
+            presents_token,
+            // A browser that drops the cookie presents none.
+            is_on_plain_http: !presents_token
+                && !self.context.warnings().insecure_origin.is_done()
+                && self.context.transport().is_dropped_at(request.headers()),
+        }
+    }
+
+    /// The good tokens that a request presents, and the span in which the layer loads its session.
+    fn verify(&self, presented: &PresentedTokens) -> Option<(VerifiedTokens, Option<Span>)> {
+        if !presented.has_candidates() {
+            return None;
+        }
+        let span = events::load_span();
+        let verify = || self.context.verify(presented);
+        let tokens = match &span {
+            None => verify()?,
+            Some(span) => span.in_scope(verify)?,
+        };
+        Some((tokens, span))
+    }
+
+    fn is_layer_of(&self, slot: &SessionSlot) -> bool {
+        Arc::ptr_eq(slot.context(), &self.context)
+    }
+
+    fn warn_of_rival(&self, outer: &SessionSlot) {
+        let transport = self.context.transport();
+        let mut outers = outer.chain();
+        if outers.any(|outer| outer.context().transport().rivals(transport)) {
+            let warning = &self.context.warnings().rival_layer;
+            warning.call(|| events::rival_layer(transport.name()));
+        }
+    }
+}
