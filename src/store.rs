@@ -1,20 +1,28 @@
 //! The contract that every store keeps, and the stores.
 
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
-use crate::token::RecordId;
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
 
 pub(crate) mod any;
+mod forward;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(any(
+    feature = "memcached",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+mod pool;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
@@ -27,34 +35,82 @@ mod tls;
 pub enum Replaced {
     /// The record is replaced.
     Done,
-    /// The record has another version than expected, and was left as it is.
+    /// The record has another version than expected. The store left it as it was.
     Conflict,
-    /// There is no record of this id, and none was made.
+    /// There is no record of this id. The store made none.
     Missing,
 }
 
-/// Where sessions are kept.
+/// Where sessions are kept: six calls, each about records under their ids.
 ///
-/// Every method is atomic: parallel calls, also of other processes, take effect one after the other. An error means that
-/// the system failed, and then a write may or may not have happened; everything else is an answer. A future that is dropped
-/// leaves the record as it was or as the call makes it, never something between.
+/// To write a store, implement this trait with [`async_trait`](https://docs.rs/async-trait). The
+/// page
+#[cfg_attr(
+    any(doc, doctest),
+    doc = "[writing a store](crate::docs::writing_a_store) explains each call."
+)]
+/// The file `examples/custom_store.rs` is a whole store with its tests.
 ///
-/// Bytes that cannot be decoded are "no record" to [`load`](Self::load), and stay as they are. Whether a record is expired is
-/// the layer's affair: a store may answer with it, or not.
+/// # Contract
 ///
-/// The feature `conformance` has the contract as tests: see [`conformance_tests!`](crate::conformance_tests).
+/// - Every call is atomic. Parallel calls, also those of other processes, take effect one after the
+///   other.
+/// - An error means that the system failed. A write that failed may or may not have happened. A
+///   record that is missing or has another version is an answer, and not an error.
+/// - [`load`](Self::load) sees the newest write.
+/// - [`replace`](Self::replace) and [`touch`](Self::touch) never create a record, and
+///   [`insert`](Self::insert) never overwrites one. So a session that has ended does not come back.
+/// - Bytes that cannot be decoded are "no record" to [`load`](Self::load). The store leaves them as
+///   they are.
+/// - The layer checks at each load whether a record has expired. A store may answer with an expired
+///   record, or with none.
+///
+/// The feature `conformance` has the contract as tests: see
+/// [`conformance_tests!`](crate::conformance_tests).
+///
+/// # Cancellation
+///
+/// The layer drops the future of a call when the client goes away, or when the store timeout has
+/// passed. A write that is under way then takes effect as a whole or not at all.
+///
+/// # Clones and wrappers
+///
+/// A clone of one of this crate's stores is the same store. An `Arc` or a `Box` around a store is a
+/// store too, and several layers can share an `Arc`.
+///
+/// A store that wraps another store must pass every call on, even the calls that have a default.
+/// Put `#[deny(clippy::missing_trait_methods)]` on its `impl`: then Clippy names each call that is
+/// missing there.
+///
+/// # How the trait may grow
+///
+/// A minor release may add a method. Such a method has a default that works with every store, so
+/// that older stores still compile. If only some stores can do something, it becomes a trait of its
+/// own, as [`UserIndex`] is.
+#[doc(alias("Store", "Backend", "StorageBackend"))]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a session store",
+    label = "this type does not implement `SessionStore`",
+    note = "give the store itself, or an `Arc` of it, and not a reference",
+    note = "a store of your own implements `SessionStore`: see `cloakroom::docs::writing_a_store`"
+)]
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
-    /// The record of this id, or `None` where it is missing, collected or cannot be decoded.
+    /// The record of this id, or `None` if it is missing, was purged, or cannot be decoded.
+    #[doc(alias("get", "read"))]
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError>;
 
-    /// Writes a new record; `false` if the id is taken, and then nothing changed.
+    /// Writes a new record. The answer is `false` if the id is taken, and then nothing has changed.
+    #[doc(alias("create"))]
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError>;
 
-    /// Replaces the record, its expiry included, only if it still has `expected` as its version. Never creates one.
+    /// Replaces the record and its expiry, if the stored record has the version `expected`. It
+    /// never creates a record.
     ///
-    /// Where the record [`keeps_later_expiry`](Record::keeps_later_expiry), the stored expiry stays if it is
-    /// later: a touch may have moved it since the record was loaded.
+    /// If the new record [`keeps_later_expiry`](Record::keeps_later_expiry) and the stored expiry
+    /// is later than the new record's, the stored expiry stays. A touch may have moved it since the
+    /// request loaded the record.
+    #[doc(alias("save", "update", "compare_and_set"))]
     async fn replace(
         &self,
         id: RecordId,
@@ -62,80 +118,72 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
         record: &Record,
     ) -> Result<Replaced, StoreError>;
 
-    /// Moves the expiry to this record's, and nothing else, only if the stored record has the same version. `false` if it has
-    /// another, or is missing.
+    /// Moves the expiry to this record's expiry, and changes nothing else. It does so only if the
+    /// stored record has the same version. The answer is `false` if the stored record has another
+    /// version, or is missing.
+    #[doc(alias("update_ttl"))]
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError>;
 
-    /// Removes the record, which stays missing. `false` if it was missing already.
+    /// Removes the record. The answer is `false` if the record was missing already.
+    #[doc(alias("delete", "destroy"))]
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError>;
 
-    /// Removes the records that expired at `now` or before, and says how many. A store that does so by itself returns 0.
+    /// Removes the records that expired at `now` or before, and answers how many they were. A store
+    /// that removes expired records by itself answers 0.
+    #[doc(alias("delete_expired", "cleanup"))]
     async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A store that finds sessions by their user.
 ///
-/// A user is here as the record has them, with the realm of the layer: `realm:user`, in at most
-/// [`UserId::STORED_LEN`] bytes.
+/// Code that needs this trait, such as [`Sessions::list_for`](crate::Sessions::list_for) and
+/// [`session_limit`](crate::SessionLayerBuilder::session_limit), does not compile with a store that
+/// does not implement this trait. An [`AnyStore`](crate::AnyStore) may have it: see
+/// [`AnyStore::user_index`](crate::AnyStore::user_index).
 ///
-/// A store that cannot do so does not implement it, and then what needs it does not compile.
+/// # Contract
+///
+/// - A user is the text of the record's user: the layer's realm, a colon, and the application's id
+///   of the user, in at most [`UserId::STORED_LEN`] bytes. Users are the same if these bytes are
+///   the same.
+/// - A session that was written before a call, and has not ended, is found by the call.
+/// - The rest of [the contract of `SessionStore`](SessionStore#contract) applies to these calls
+///   too, except that a call about several sessions need not be atomic: each session by itself is
+///   found or removed as a whole.
+///
+/// # Cancellation
+///
+/// A dropped [`remove_by_user`](Self::remove_by_user) may have removed some of the sessions.
+///
+/// # How the trait may grow
+///
+/// As [`SessionStore`](SessionStore#how-the-trait-may-grow): by methods that have a default.
+///
+/// ```compile_fail,E0277
+/// use cloakroom::{AnyStore, UserIndex};
+///
+/// fn needs_an_index(store: impl UserIndex) {}
+/// # async fn example() -> Result<(), cloakroom::StoreError> {
+/// needs_an_index(AnyStore::connect("memory:").await?); // it may be a store without one
+/// # Ok(()) }
+/// ```
+#[doc(alias("SessionIndex", "sessions_by_user"))]
+#[diagnostic::on_unimplemented(
+    message = "the store `{Self}` cannot find the sessions of a user",
+    label = "this store has no index of users",
+    note = "use a store that implements `UserIndex`",
+    note = "for an `AnyStore`, use the store that `AnyStore::user_index` answers with"
+)]
 #[async_trait]
 pub trait UserIndex: SessionStore {
-    /// The user's records, in no particular order, expired ones perhaps among them.
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError>;
+    /// The user's records, in no particular order. Expired ones may be among them.
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError>;
 
-    /// Removes the user's records, but for `except`, and says how many.
-    async fn remove_all_of(
+    /// Removes the user's records, except the one of the id `except`, and answers how many it
+    /// removed.
+    async fn remove_by_user(
         &self,
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, StoreError>;
-}
-
-/// A shared store is a store: several layers can have one.
-#[async_trait]
-impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        (**self).load(id).await
-    }
-
-    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        (**self).insert(id, record).await
-    }
-
-    async fn replace(
-        &self,
-        id: RecordId,
-        expected: Version,
-        record: &Record,
-    ) -> Result<Replaced, StoreError> {
-        (**self).replace(id, expected, record).await
-    }
-
-    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        (**self).touch(id, record).await
-    }
-
-    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-        (**self).remove(id).await
-    }
-
-    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        (**self).purge_expired(now).await
-    }
-}
-
-#[async_trait]
-impl<S: UserIndex + ?Sized> UserIndex for Arc<S> {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        (**self).sessions_of(user).await
-    }
-
-    async fn remove_all_of(
-        &self,
-        user: &UserId,
-        except: Option<RecordId>,
-    ) -> Result<u64, StoreError> {
-        (**self).remove_all_of(user, except).await
-    }
 }

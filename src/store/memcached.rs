@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_memcached::{Client, Error, MetaProtocol, MetaValue, Status};
 use async_trait::async_trait;
@@ -15,72 +14,71 @@ use tokio::time::timeout;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{BoxError, StoreError};
+use crate::id::RecordId;
 use crate::record::{Record, Version};
+use crate::store::pool::{CONNECTION_TIMEOUT, CONNECTIONS, TRUSTED_IDLE};
 use crate::store::{Replaced, SessionStore};
-use crate::token::RecordId;
 
 const DEFAULT_PORT: u16 = 11211;
 
-/// Connections to one server. Each carries one call at a time.
-const CONNECTIONS: usize = 16;
-
-/// How long a server may take to answer the first question.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A connection that idled for longer is tried before it is used, which is a round trip.
-const TRUSTED_IDLE: Duration = Duration::from_secs(10);
-
-/// Memcached takes a longer relative expiry for an absolute one.
+/// In seconds. Memcached takes a larger number for a time since 1970.
 const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
 
-/// A key of Memcached has up to 250 bytes, of which a record's id takes some.
+/// A key of Memcached has up to 250 bytes, and the record's id takes some of them.
 const LONGEST_PREFIX: usize = 200;
 
-/// More than what Memcached adds to a value: a header, the key, flags.
+/// Memcached adds fewer bytes than this to a value: a header, the key, flags.
 const OVERHEAD: usize = 512;
 
 /// Sessions in one or several Memcached servers, version 1.6 and later, for any number of machines.
 ///
-/// It is a cache: a session ends early where a server restarts or runs out of memory, and no user is found by their id, so that
-/// there is no [`UserIndex`](crate::UserIndex). What has ended does not come back, and no write is lost while the session
-/// lives: each is a compare-and-swap. A session belongs to one server, chosen by its id: while that is down, its requests are
-/// answered with 503. When the list of servers changes, sessions that belong elsewhere from then on are gone; flush the
-/// servers when an old list comes back, or sessions of then come back with it. Clones share the connections, which know IPv4
-/// and no login.
+/// Memcached is a cache: a session ends early if its server restarts or runs out of memory. The
+/// store cannot find the sessions of a user, so it does not implement
+/// [`UserIndex`](crate::UserIndex). A session that has ended does not come back. No write is lost
+/// while the session lives: each is a compare-and-swap. Clones share the connections. They use
+/// IPv4, and no login.
+///
+/// # Several servers
+///
+/// The id of a session says which server keeps it. While that server is down, the session's
+/// requests are answered with 503. If the list of servers changes, some sessions belong to another
+/// server from then on, and are gone. Flush the servers before you go back to an older list of
+/// servers. Otherwise, sessions of that time come back.
 ///
 /// ```no_run
 /// use cloakroom::{MemcachedStore, SessionLayer, SigningKey};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MemcachedStore::open("memcache://cache-1.example:11211,cache-2.example:11211").await?;
+/// let url = "memcache://cache-1.example:11211,cache-2.example:11211";
+/// let store = MemcachedStore::connect(url).await?;
 /// let layer = SessionLayer::new(store, SigningKey::generate()?);
 /// # Ok(()) }
 /// ```
 ///
-/// What needs to find sessions by user does not compile:
+/// A call that finds the sessions of a user does not compile with it:
 ///
-/// ```compile_fail,E0599
+/// ```compile_fail,E0277
 /// # use cloakroom::{MemcachedStore as Store, SessionError, Sessions};
 /// async fn ban(sessions: Sessions<Store>, user: &str) -> Result<u64, SessionError> {
-///     sessions.revoke_all(user).await
+///     sessions.revoke_user(user).await
 /// }
 /// ```
 ///
-/// while with another store it does:
+/// With another store, the same call compiles:
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
 /// # use cloakroom::{MemoryStore as Store, SessionError, Sessions};
 /// # #[cfg(feature = "memory")]
 /// async fn ban(sessions: Sessions<Store>, user: &str) -> Result<u64, SessionError> {
-///     sessions.revoke_all(user).await
+///     sessions.revoke_user(user).await
 /// }
 /// ```
 #[derive(Clone)]
 pub struct MemcachedStore {
     servers: Arc<[Server]>,
     prefix: Arc<str>,
-    /// Of the server that takes least. One that refuses a value drops the value that it had.
+    /// The largest value that every server takes. A server that refuses a value drops the old one.
     largest_value: usize,
 }
 
@@ -95,16 +93,14 @@ impl MemcachedStore {
     /// # Errors
     ///
     /// The URL is wrong, or one of the servers cannot be reached.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
         let hosts = url
             .split_once("://")
             .filter(|(scheme, _)| matches!(*scheme, "memcache" | "memcached"))
             .map(|(_, hosts)| hosts.trim_end_matches('/'))
             .filter(|hosts| hosts.split(',').all(is_host))
             .ok_or_else(|| {
-                StoreError::message(
-                    "the Memcached URL must look like memcache://host:port,host:port",
-                )
+                StoreError::new("the Memcached URL must look like memcache://host:port,host:port")
             })?;
         let mut servers = Vec::new();
         let mut largest_value = usize::MAX;
@@ -114,10 +110,11 @@ impl MemcachedStore {
             let largest_item = timeout(CONNECTION_TIMEOUT, largest_item).await;
             let largest_item = largest_item.unwrap_or_else(|elapsed| Err(elapsed.into()));
             let largest_item = largest_item.map_err(|error| {
-                StoreError::new(
-                    format!("could not connect to Memcached at {}", server.address),
-                    error,
-                )
+                StoreError::new(format!(
+                    "could not connect to Memcached at {}",
+                    server.address
+                ))
+                .with_source(error)
             })?;
             largest_value = largest_value.min(largest_item.saturating_sub(OVERHEAD));
             servers.push(server);
@@ -129,18 +126,19 @@ impl MemcachedStore {
         })
     }
 
-    /// What all keys begin with, up to 200 bytes without white space and control characters;
-    /// `cloakroom:` if this is not called.
+    /// What all keys begin with: up to 200 bytes, and no white space or control characters among
+    /// them. If this is not called, it is `cloakroom:`.
     ///
     /// # Errors
     ///
     /// The prefix is too long, or has such a character in it.
-    pub fn with_prefix(self, prefix: &str) -> Result<Self, StoreError> {
+    pub fn with_prefix(self, prefix: impl Into<String>) -> Result<Self, StoreError> {
+        let prefix = prefix.into();
         let is_refused = |c: char| c.is_whitespace() || c.is_control();
         if prefix.len() > LONGEST_PREFIX || prefix.contains(is_refused) {
-            return Err(StoreError::message(format!(
-                "the prefix of the keys in Memcached must have up to {LONGEST_PREFIX} bytes, and no \
-                 white space or control characters in it; this one has {} bytes",
+            return Err(StoreError::new(format!(
+                "the prefix of the keys in Memcached must have up to {LONGEST_PREFIX} bytes, and \
+                 no white space or control characters in it; this one has {} bytes",
                 prefix.len()
             )));
         }
@@ -154,8 +152,8 @@ impl MemcachedStore {
         format!("{}{id}", self.prefix)
     }
 
-    /// The server that a session belongs to: the one with the highest hash, so that another server more or less moves no
-    /// session between the others.
+    /// The server that a session belongs to: the one with the highest hash. If a server is added or
+    /// taken away, no session moves between the others.
     fn server_of(&self, id: RecordId) -> Result<&Server, Failure> {
         let hash = |server: &&Server| -> [u8; 32] {
             Sha256::new_with_prefix(&server.address)
@@ -179,7 +177,7 @@ impl MemcachedStore {
         let flags = Some(&["v", "c"][..]);
         let mut connection = server.connection().await?;
         let value = match connection.meta_get(&key, false, None, flags).await {
-            // The server closed the connection while it was idle. A read can be asked again.
+            // The server closed the connection while it was idle. A read can be made again.
             Err(error) if server.is_broken(&error) => {
                 drop(connection);
                 let mut connection = server.connection().await?;
@@ -198,7 +196,7 @@ impl MemcachedStore {
         })
     }
 
-    /// Writes a value under a condition: that there is none, or that it has this CAS number.
+    /// Writes a value under a condition: that there is no value, or that it has this CAS number.
     async fn set(
         &self,
         id: RecordId,
@@ -208,8 +206,8 @@ impl MemcachedStore {
     ) -> Result<Status, Failure> {
         if bytes.len() > self.largest_value {
             return Err(Failure::from(format!(
-                "the session has {} bytes, and the servers keep values of up to {}; raise that with Memcached's option \
-                 `-I`, or lower the layer's data limit",
+                "the session has {} bytes, and the servers keep values of up to {}; raise that \
+                 with Memcached's option `-I`, or lower the layer's data limit",
                 bytes.len(),
                 self.largest_value,
             )));
@@ -233,9 +231,9 @@ impl MemcachedStore {
         }
     }
 
-    /// Replaces a record that has the expected version: with the CAS number that came with the
-    /// record when it was loaded, or else with the one that the record has now. An expiry that is
-    /// later than the new one stays, where that is asked for.
+    /// Replaces a record that has the expected version. The CAS number is the one that came with
+    /// the record when it was loaded; if that is not known, it is the one that the record has now.
+    /// With `keeps_later_expiry`, a stored expiry that is later than the new one stays.
     async fn swap(
         &self,
         id: RecordId,
@@ -246,10 +244,10 @@ impl MemcachedStore {
         let own = record;
         let (mut record, mut bytes) = (Cow::Borrowed(own), own.encode()?);
         let mut known = record
-            .content()
-            .loaded_cas
-            .filter(|(version, ..)| *version == expected)
-            .map(|(_, cas, expires_at)| (cas, expires_at));
+            .fields()
+            .loaded_cas()
+            .filter(|loaded| loaded.version == expected)
+            .map(|loaded| (loaded.cas, loaded.expires_at));
         loop {
             let (cas, stored_expiry) = match known.take() {
                 Some(known) => known,
@@ -277,7 +275,7 @@ impl MemcachedStore {
             match self.set(id, &record, &bytes, &format!("C{cas}")).await? {
                 Status::Stored => return Ok(Replaced::Done),
                 Status::NotFound => return Ok(Replaced::Missing),
-                // Another version, or a touch.
+                // Another write or a touch came first. Look again.
                 _ => {}
             }
         }
@@ -290,9 +288,7 @@ impl SessionStore for MemcachedStore {
         let value = self.get(id).await.map_err(failed("read a session"))?;
         Ok(value.and_then(|(bytes, cas)| {
             let record = Record::decode(id, &bytes)?;
-            Some(record.with(|content| {
-                content.loaded_cas = Some((content.version, cas, content.expires_at));
-            }))
+            Some(record.with(|fields| fields.set_loaded_cas(cas)))
         }))
     }
 
@@ -341,7 +337,7 @@ impl SessionStore for MemcachedStore {
         }
     }
 
-    /// Memcached does so by itself.
+    /// Memcached removes expired sessions by itself.
     async fn purge_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
@@ -359,7 +355,9 @@ impl Server {
         let pool = Pool::builder(connector)
             .max_size(CONNECTIONS)
             .build()
-            .map_err(|error| StoreError::new("could not make a pool of connections", error))?;
+            .map_err(|error| {
+                StoreError::new("could not make a pool of connections").with_source(error)
+            })?;
         Ok(Self { address, pool })
     }
 
@@ -370,7 +368,7 @@ impl Server {
         })
     }
 
-    /// The size of an item that the server takes at most, which the client library does not ask for.
+    /// The largest item that the server takes. The client library has no call for it.
     async fn largest_item(&self) -> Result<usize, std::io::Error> {
         let mut stream = BufReader::new(TcpStream::connect(&self.address).await?);
         stream.write_all(b"stats settings\r\n").await?;
@@ -384,11 +382,12 @@ impl Server {
             }
         }
         largest.ok_or_else(|| {
-            std::io::Error::other("the server does not tell its settings as Memcached does")
+            std::io::Error::other("the server does not list its settings as Memcached does")
         })
     }
 
-    /// Did the connection break? Then those that are idle did so, too, and are dropped.
+    /// Whether the error means that the connection broke. Then the idle connections are broken too,
+    /// and are dropped.
     fn is_broken(&self, error: &Error) -> bool {
         let is_broken = matches!(error, Error::Io(_) | Error::ConnectionClosed);
         if is_broken {
@@ -412,7 +411,7 @@ impl managed::Manager for Connector {
     }
 
     async fn recycle(&self, client: &mut Client, metrics: &Metrics) -> RecycleResult<Error> {
-        // One whose call was dropped midway has closed itself.
+        // A connection whose call was dropped midway has closed itself.
         if client.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
         }
@@ -451,14 +450,14 @@ impl From<Failure> for BoxError {
 }
 
 fn failed(what: &'static str) -> impl Fn(Failure) -> StoreError {
-    move |failure| StoreError::new(format!("could not {what} in Memcached"), failure)
+    move |failure| StoreError::new(format!("could not {what} in Memcached")).with_source(failure)
 }
 
 fn is_host(host: &str) -> bool {
     !host.is_empty() && !host.contains(['@', '/', '?', ' '])
 }
 
-/// Seconds from now, or since 1970 where that is far; -1 for what is over.
+/// Seconds from now; or since 1970, if the time is far away; or -1, if it is over.
 fn expiry(expires_at: Timestamp) -> i64 {
     let now = SystemClock.now().as_millis();
     let Some(left) = expires_at.as_millis().checked_sub(now + 1) else {
@@ -469,7 +468,7 @@ fn expiry(expires_at: Timestamp) -> i64 {
         ..=LONGEST_RELATIVE_EXPIRY => seconds,
         _ => expires_at.as_millis().div_ceil(1000),
     };
-    // The server reads 32 bits.
+    // The server reads a number of 32 bits.
     i64::from(i32::try_from(expiry).unwrap_or(i32::MAX))
 }
 

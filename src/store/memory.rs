@@ -1,208 +1,110 @@
 //! [`MemoryStore`]: sessions in this process.
 
-use std::cmp::Reverse;
-use std::collections::HashSet;
-use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::collections::hash_map::{Entry, HashMap};
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
+use self::shard::is_visitor;
+use self::shards::Shards;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
-use crate::report;
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
 
-/// More than the cores of a large machine, so that two requests seldom meet.
-const SHARDS: usize = 64;
+mod shard;
+mod shards;
 
-/// How many expired records of its shard a new one collects at most, so that none takes long.
-const COLLECTED_BY_AN_INSERT: usize = 4;
+/// How many sessions a store has room for, if the application does not say.
+const DEFAULT_MAX_SESSIONS: usize = 100_000;
 
-/// How many visitors' records of a shard one look for the oldest goes through, so that none holds
-/// its lock for long.
-const LOOKED_AT_ONCE: usize = 256;
+/// How many expired records of its shard a new record removes at most, so that no insert takes
+/// long.
+const REMOVED_BY_AN_INSERT: usize = 4;
 
-/// Sessions in this process: for one node, for development and for tests. They end with the process.
+/// Sessions in this process: for one node, for development and for tests. They end with the
+/// process.
 ///
-/// It is bounded. Once it is full, a new session takes the place of a visitor's, whether it is a
-/// visitor's itself or a login: of the one that was not used for longest, which is the one that
-/// would expire next. So a bot that puts something into very many sessions locks nobody out. A
-/// logged-in session is never evicted: where there are no others, new ones fail with a 503 while
-/// the present ones go on. [`evicted`](Self::evicted) counts, and each is an event.
+/// It is bounded. If the store is full, a new session evicts a visitor's session: the one that was
+/// not used for longest, and would expire next. So a bot that puts something into very many
+/// sessions locks nobody out. A logged-in session is never evicted. If only logged-in sessions are
+/// left, new sessions fail with a 503, and the present ones go on. [`evicted`](Self::evicted)
+/// counts the evicted sessions, and each of them is an event.
 ///
-/// Expired sessions go first. They are collected as new ones are made, so that nothing has to purge
-/// the store. A read copies no data. Clones share one store.
+/// Expired sessions go first. New sessions remove them, so that nothing has to purge the store. A
+/// read copies no data. Clones share one store.
 ///
 /// ```
 /// use cloakroom::MemoryStore;
 ///
 /// let store = MemoryStore::new();
-/// let large = MemoryStore::with_max_sessions(2_000_000);
+/// let large = MemoryStore::new().with_max_sessions(2_000_000);
 /// ```
 #[derive(Clone)]
-pub struct MemoryStore(Arc<Inner>);
-
-struct Inner {
-    shards: [RwLock<Shard>; SHARDS],
-    /// The record ids of each user. Its lock is taken under a shard's lock, never the other way round.
-    users: [Mutex<HashMap<UserId, HashSet<RecordId>>>; SHARDS],
-    /// The records, and the places that are taken for one which is about to be put.
-    count: AtomicUsize,
-    max: usize,
-    evicted: AtomicU64,
-    /// Whoever finds the store full waits here for a turn, and puts the record before the next one
-    /// looks. Without it, a place could be nobody's for a moment, between a visitor's record that
-    /// went and one that comes, and a login would be refused though visitors have places. It is
-    /// taken before a shard's lock, never under one.
-    turn: Mutex<()>,
-    clock: Arc<dyn Clock>,
-}
-
-#[derive(Default)]
-struct Shard {
-    records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
-    /// When to look at which record of a visitor, and at which of a user. Each record is in the one
-    /// that it belongs to.
-    visitors: Expiries,
-    logged_in: Expiries,
-}
-
-/// When to look at which record, the earliest first. Never later than the record expires: where its
-/// expiry has moved, or it has gone, that is found out when it is looked at.
-type Expiries = BinaryHeap<Reverse<(Timestamp, RecordId)>>;
-
-/// Whether nobody has logged in, so that the record may be evicted.
-fn is_visitor(record: &Record) -> bool {
-    record.user().is_none()
-}
-
-impl Shard {
-    fn expiries(&mut self, of_visitors: bool) -> &mut Expiries {
-        if of_visitors {
-            &mut self.visitors
-        } else {
-            &mut self.logged_in
-        }
-    }
-
-    /// Looks at the record when it expires.
-    fn watch(&mut self, id: RecordId, is_visitor: bool, expires_at: Timestamp) {
-        self.expiries(is_visitor).push(Reverse((expires_at, id)));
-        self.compact();
-    }
-
-    /// What is left of removed records and of former expiries must not outgrow the live records.
-    fn compact(&mut self) {
-        if self.visitors.len() + self.logged_in.len() > 2 * self.records.len() + 64 {
-            let expiries = |of_visitors| {
-                let records = self.records.iter();
-                records
-                    .filter(|(_, record)| is_visitor(record) == of_visitors)
-                    .map(|(id, record)| Reverse((record.expires_at(), *id)))
-                    .collect()
-            };
-            (self.visitors, self.logged_in) = (expiries(true), expiries(false));
-        }
-    }
-
-    /// No record of a visitor expires before this.
-    fn first_visitor(&self) -> Option<Timestamp> {
-        self.visitors.peek().map(|Reverse((time, _))| *time)
-    }
-
-    fn is_due(&self, now: Timestamp) -> bool {
-        let is_due = |expiries: &Expiries| {
-            expiries
-                .peek()
-                .is_some_and(|Reverse((time, _))| *time <= now)
-        };
-        is_due(&self.visitors) || is_due(&self.logged_in)
-    }
-
-    /// Takes out the visitor's record that expires first, if it does so at `latest` or before.
-    /// `None` may also mean that it takes another look.
-    fn take_visitor(&mut self, latest: Timestamp) -> Option<RecordId> {
-        for _ in 0..LOOKED_AT_ONCE {
-            let mut first = self.visitors.peek_mut()?;
-            let Reverse((time, id)) = *first;
-            let record = self.records.get(&id).filter(|record| is_visitor(record));
-            match record.map(Record::expires_at) {
-                Some(expires_at) if expires_at != time => *first = Reverse((expires_at, id)),
-                Some(_) if time > latest => return None,
-                Some(_) => {
-                    PeekMut::pop(first);
-                    self.records.remove(&id);
-                    return Some(id);
-                }
-                None => {
-                    PeekMut::pop(first);
-                }
-            }
-        }
-        None
-    }
-}
-
-/// A record id is random, so it is its own hash.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // The length comes first, and then the id, whose last bytes are the ones that the shards are not chosen by.
-        if let Some(tail) = bytes.last_chunk() {
-            self.0 = u64::from_ne_bytes(*tail);
-        }
-    }
-}
+#[doc(alias("InMemoryStore", "HashMapStore"))]
+pub struct MemoryStore(Arc<Shards>);
 
 impl MemoryStore {
     /// A store for 100,000 sessions.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_max_sessions(100_000)
+        Self::empty(DEFAULT_MAX_SESSIONS, Arc::new(SystemClock))
     }
 
-    /// A store for this many sessions.
+    /// An empty store with room for this many sessions. A store that was made by [`new`](Self::new)
+    /// has room for 100,000.
+    ///
+    /// Call this before you use the store. The sessions of the old store do not come along, and a
+    /// clone that was made before is still the old store.
     #[must_use]
-    pub fn with_max_sessions(max: usize) -> Self {
-        Self::with_clock(max, SystemClock)
+    #[doc(alias("with_capacity", "capacity"))]
+    pub fn with_max_sessions(self, max: usize) -> Self {
+        Self::empty(max, Arc::clone(&self.0.clock))
     }
 
-    /// A store that collects what has expired by this clock, which should be the layer's.
+    /// An empty store that removes expired sessions by this clock. Give it the layer's clock. A
+    /// store that was made by [`new`](Self::new) has the system's clock.
+    ///
+    /// Call this before you use the store. The sessions of the old store do not come along, and a
+    /// clone that was made before is still the old store.
+    ///
+    /// ```
+    /// use cloakroom::{MemoryStore, SessionLayer, SigningKey, TestClock};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let clock = TestClock::new();
+    /// let store = MemoryStore::new().with_clock(clock.clone());
+    /// let layer = SessionLayer::builder(store, SigningKey::generate()?).clock(clock).build()?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
-    pub fn with_clock(max_sessions: usize, clock: impl Clock) -> Self {
-        Self(Arc::new(Inner {
-            shards: std::array::from_fn(|_| RwLock::default()),
-            users: std::array::from_fn(|_| Mutex::default()),
-            count: AtomicUsize::new(0),
-            max: max_sessions,
-            evicted: AtomicU64::new(0),
-            turn: Mutex::default(),
-            clock: Arc::new(clock),
-        }))
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        Self::empty(self.0.max, Arc::new(clock))
     }
 
-    /// How many sessions there are, expired ones that are not collected yet among them.
+    fn empty(max: usize, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shards::new(max, clock)))
+    }
+
+    /// How many sessions there are, with expired ones that are not removed yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
     }
 
-    /// How many visitors' sessions were evicted, since the store was full and a new one needed the
-    /// place.
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many visitors' sessions were evicted because the store was full and a new session needed
+    /// room.
     ///
-    /// More and more of them tell of bots, or of a store that is too small.
+    /// If the number grows fast, bots are at work, or the store is too small.
     ///
     /// ```
     /// # use cloakroom::MemoryStore;
@@ -213,197 +115,6 @@ impl MemoryStore {
     pub fn evicted(&self) -> u64 {
         self.0.evicted.load(Ordering::Relaxed)
     }
-
-    /// Whether there is no session.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl Inner {
-    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
-    fn shard(&self, id: RecordId) -> &RwLock<Shard> {
-        &self.shards[usize::from(id.as_bytes()[0]) % SHARDS]
-    }
-
-    fn read(&self, id: RecordId) -> RwLockReadGuard<'_, Shard> {
-        read(self.shard(id))
-    }
-
-    fn write(&self, id: RecordId) -> RwLockWriteGuard<'_, Shard> {
-        write(self.shard(id))
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
-    fn users(&self, user: &UserId) -> MutexGuard<'_, HashMap<UserId, HashSet<RecordId>>> {
-        use std::hash::BuildHasher as _;
-        // Which user is in which shard need not be a secret; within it, `HashMap`'s own hashing keeps floods away.
-        let hash = BuildHasherDefault::<std::collections::hash_map::DefaultHasher>::default()
-            .hash_one(user);
-        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
-        self.users[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn file(&self, id: RecordId, user: &UserId) {
-        self.users(user).entry(user.clone()).or_default().insert(id);
-    }
-
-    /// Copied, since a user's lock is not held while a shard's is taken.
-    fn ids_of(&self, user: &UserId) -> Vec<RecordId> {
-        let users = self.users(user);
-        users.get(user).into_iter().flatten().copied().collect()
-    }
-
-    fn unfile(&self, id: RecordId, user: &UserId) {
-        if let Entry::Occupied(mut ids) = self.users(user).entry(user.clone()) {
-            ids.get_mut().remove(&id);
-            if ids.get().is_empty() {
-                ids.remove();
-            }
-        }
-    }
-
-    fn remove(&self, shard: &mut Shard, id: RecordId) -> bool {
-        let Some(record) = shard.records.remove(&id) else {
-            return false;
-        };
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(user) = record.user() {
-            self.unfile(id, user);
-        }
-        shard.compact();
-        true
-    }
-
-    /// Looks at up to `max` records of visitors, and as many others, that may have expired. Removes
-    /// those that have, and says how many.
-    fn collect(&self, shard: &mut Shard, now: Timestamp, max: usize) -> u64 {
-        let of = |of_visitors, shard: &mut Shard| {
-            let mut collected = 0;
-            for _ in 0..max {
-                match shard.expiries(of_visitors).peek() {
-                    Some(Reverse((time, _))) if *time <= now => {}
-                    _ => break,
-                }
-                let Some(Reverse((_, id))) = shard.expiries(of_visitors).pop() else {
-                    break;
-                };
-                let record = shard.records.get(&id);
-                let record = record.filter(|record| is_visitor(record) == of_visitors);
-                match record.map(Record::expires_at) {
-                    None => {}
-                    Some(expires_at) if expires_at <= now => {
-                        self.remove(shard, id);
-                        collected += 1;
-                    }
-                    Some(expires_at) => shard.expiries(of_visitors).push(Reverse((expires_at, id))),
-                }
-            }
-            collected
-        };
-        of(true, shard) + of(false, shard)
-    }
-
-    /// Removes all records that have expired, and says how many.
-    fn collect_all(&self, now: Timestamp) -> u64 {
-        let collect = |lock: &RwLock<Shard>| {
-            // Mostly, nothing is due, and then nobody's read has to wait.
-            if !read(lock).is_due(now) {
-                return 0;
-            }
-            let mut shard = write(lock);
-            let all = shard.visitors.len().max(shard.logged_in.len());
-            self.collect(&mut shard, now, all)
-        };
-        self.shards.iter().map(collect).sum()
-    }
-
-    /// Takes out the visitor's record that expires first of all, and leaves its place to the
-    /// caller.
-    fn evict(&self) -> Option<RecordId> {
-        loop {
-            let mut first = None;
-            let mut latest = Timestamp::from_millis(u64::MAX);
-            for lock in &self.shards {
-                let Some(time) = read(lock).first_visitor() else {
-                    continue;
-                };
-                match first {
-                    Some((earliest, _)) if time >= earliest => latest = latest.min(time),
-                    Some((earliest, _)) => {
-                        latest = earliest;
-                        first = Some((time, lock));
-                    }
-                    None => first = Some((time, lock)),
-                }
-            }
-            let (_, lock) = first?;
-            // Where that shard's first one has been used since, or has gone, another one is the
-            // first of all.
-            if let Some(id) = write(lock).take_visitor(latest) {
-                return Some(id);
-            }
-        }
-    }
-
-    /// Keeps a new record, whose place is taken.
-    fn put(&self, shard: &mut Shard, id: RecordId, record: &Record) {
-        shard.records.insert(id, record.clone());
-        shard.watch(id, is_visitor(record), record.expires_at());
-        if let Some(user) = record.user() {
-            self.file(id, user);
-        }
-    }
-
-    /// Counts one more record, if there is room.
-    fn take_place(&self) -> bool {
-        let taken = self
-            .count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < self.max).then_some(count + 1)
-            });
-        taken.is_ok()
-    }
-
-    /// Keeps a new record in a store that was full. `false` where the id is taken.
-    fn insert_into_full(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut evicted = None;
-        if !self.take_place() && (self.collect_all(self.clock.now()) == 0 || !self.take_place()) {
-            evicted = self.evict();
-            if evicted.is_none() {
-                return Err(StoreError::message(format!(
-                    "the memory store is full with {} logged-in sessions; make it with `MemoryStore::with_max_sessions`",
-                    self.max
-                )));
-            }
-        }
-        let mut shard = self.write(id);
-        let is_new = !shard.records.contains_key(&id);
-        if is_new {
-            self.put(&mut shard, id, record);
-        } else {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        drop(shard);
-        drop(turn);
-        if let Some(evicted) = evicted {
-            let count = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
-            report::evicted(evicted, count);
-        }
-        Ok(is_new)
-    }
-}
-
-fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
-    shard.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
-    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -415,18 +126,19 @@ impl SessionStore for MemoryStore {
 
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let mut shard = self.0.write(id);
-        // The store grows by inserts alone.
+        // Only inserts make the store larger.
         self.0
-            .collect(&mut shard, self.0.clock.now(), COLLECTED_BY_AN_INSERT);
+            .remove_expired(&mut shard, self.0.clock.now(), REMOVED_BY_AN_INSERT);
         if shard.records.contains_key(&id) {
             return Ok(false);
         }
-        if !self.0.take_place() {
-            // One shard's lock at a time, or two of these would wait for each other.
+        if !self.0.reserve_capacity() {
+            // A call holds one shard's lock at a time. Two calls with two locks each could wait for
+            // each other for ever.
             drop(shard);
             return self.0.insert_into_full(id, record);
         }
-        self.0.put(&mut shard, id, record);
+        self.0.insert_reserved(&mut shard, id, record);
         Ok(true)
     }
 
@@ -447,17 +159,17 @@ impl SessionStore for MemoryStore {
         if record.keeps_later_expiry() && stored.expires_at() > record.expires_at() {
             new.set_expires_at(stored.expires_at());
         }
-        let (expires_at, is_a_visitors) = (new.expires_at(), is_visitor(&new));
+        let (expires_at, is_visitors) = (new.expires_at(), is_visitor(&new));
         let old = std::mem::replace(stored, new);
-        if expires_at < old.expires_at() || is_a_visitors != is_visitor(&old) {
-            shard.watch(id, is_a_visitors, expires_at);
+        if expires_at < old.expires_at() || is_visitors != is_visitor(&old) {
+            shard.schedule_expiry(id, is_visitors, expires_at);
         }
         if old.user() != record.user() {
             if let Some(user) = old.user() {
-                self.0.unfile(id, user);
+                self.0.unindex(id, user);
             }
             if let Some(user) = record.user() {
-                self.0.file(id, user);
+                self.0.index(id, user);
             }
         }
         Ok(Replaced::Done)
@@ -471,10 +183,10 @@ impl SessionStore for MemoryStore {
         };
         let expires_at = record.expires_at();
         let is_earlier = expires_at < stored.expires_at();
-        let is_a_visitors = is_visitor(stored);
+        let is_visitors = is_visitor(stored);
         stored.set_expires_at(expires_at);
         if is_earlier {
-            shard.watch(id, is_a_visitors, expires_at);
+            shard.schedule_expiry(id, is_visitors, expires_at);
         }
         Ok(true)
     }
@@ -485,13 +197,13 @@ impl SessionStore for MemoryStore {
     }
 
     async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        Ok(self.0.collect_all(now))
+        Ok(self.0.remove_all_expired(now))
     }
 }
 
 #[async_trait]
 impl UserIndex for MemoryStore {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let ids = self.0.ids_of(user);
         let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
         let is_theirs = |(_, record): &(RecordId, Record)| record.user() == Some(user);
@@ -502,7 +214,7 @@ impl UserIndex for MemoryStore {
             .collect())
     }
 
-    async fn remove_all_of(
+    async fn remove_by_user(
         &self,
         user: &UserId,
         except: Option<RecordId>,
@@ -542,11 +254,13 @@ impl fmt::Debug for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Content, Login};
-    use crate::token::SecretHash;
+    use crate::record::RecordFields;
+    use crate::record::data::Data;
+    use crate::record::secret_hash::SecretHash;
+    use crate::record::user::Login;
     use std::time::Duration;
 
-    /// What the store remembers of former expiries cannot be seen from outside.
+    /// The entries of former expiries cannot be seen from outside.
     #[tokio::test]
     async fn expiries_that_move_to_and_fro_do_not_grow_the_store() -> Result<(), StoreError> {
         let store = MemoryStore::new();
@@ -556,26 +270,17 @@ mod tests {
             now + Duration::from_secs(120),
         );
         let id = RecordId::from_bytes([0; 16]);
-        let of = |login| {
-            Record::new(Content {
-                version: Version::FIRST,
-                secret_hash: SecretHash::from_bytes([0; 16]),
-                login,
-                created_at: now,
-                expires_at: late,
-                idle_timeout: 1_800_000,
-                token_replaced_at: None,
-                remember: false,
-                client: None,
-                data: crate::data::Data::default(),
-                keeps_later_expiry: false,
-                #[cfg(feature = "memcached")]
-                loaded_cas: None,
-            })
+        let of = |login: Option<Login>| {
+            let secret_hash = SecretHash::from_bytes([0; 16]);
+            let mut fields = RecordFields::new(secret_hash, now, Data::default());
+            if let Some(login) = login {
+                fields.log_in(login);
+            }
+            fields.use_until(late, 1_800_000);
+            Record::new(fields)
         };
         let record = of(None);
-        let user = UserId::from("ada");
-        let logged_in = of(Some(Login { user, at: now }));
+        let logged_in = of(Some(Login::new(UserId::from(1), now)));
         store.insert(id, &record).await?;
         for _ in 0..1000 {
             store.replace(id, Version::FIRST, &logged_in).await?;

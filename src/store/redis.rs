@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
@@ -13,98 +10,101 @@ use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
 
 use self::connection::{Connection, Manager};
-use self::layout::{Number, Value};
-use self::scripts::{FILED_BEFORE, Scripts};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use self::index::{END, in_the_background};
+use self::layout::Value;
+use self::scripts::{CONFLICT, DONE, MISSING, Scripts};
+use self::write::{Write, Writes};
+use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
 
 mod connection;
+mod index;
 mod layout;
 mod link;
 mod scripts;
+mod write;
 
-/// The longest TTL, a century: Redis refuses one that reaches beyond its numbers, when the rest of a script is done already.
+/// The longest TTL, a century. Redis refuses a TTL that is too large for its numbers, and a script
+/// has then done a part of its work already.
 const LONGEST_TTL: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 
-/// Bytes of a call besides its largest arguments, so that it is written without growing.
+/// How many bytes a call has beside its largest arguments. With this room, it is written without
+/// growing.
 const CALL_OVERHEAD: usize = 320;
-
-/// How much of an index one call goes through: about so many entries.
-const READ_AT_ONCE: usize = 250;
-
-/// The same in a cluster, where each session is asked for by itself. A part has to be cleared before the
-/// caller's time is up, or a long index would never get shorter.
-const READ_AT_ONCE_IN_CLUSTER: usize = 32;
-
-/// How long a task goes on in which no caller waits.
-const TASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sessions in Redis 7 or Valkey, for any number of machines: one server, Sentinel or Cluster.
 ///
 /// The contract is tested on Redis 7.0 by each run of the tests, and on Redis 8 and Valkey 8 by the
 /// project's workflow.
 ///
-/// A session is a string with a TTL that follows its expiry. A read is one round trip, and so is a
-/// write: a script on the server compares the version. Clones share one connection.
+/// A session is a string whose TTL follows the session's expiry. A read is one round trip, and so
+/// is a write: a script on the server compares the version. Clones share one connection.
 ///
 /// # A user's sessions
 ///
-/// They are listed in a sorted set, the index. No key is ever searched for. A session is put into
-/// the index before it is written, and an index never ends before one of its sessions. What is
-/// listed counts only where the session is there and is the user's. A logout takes its session out
-/// of the index. Reading takes out all that ended otherwise, a part at a time, so that a call which
-/// comes to its timeout has made a start; and so does a write to a long index, a few at a time. No
-/// clock of an application's node decides what is taken out: whether the session is there does.
+/// A sorted set lists them: the index. The store never searches through keys. It puts a session
+/// into the index before it writes the session, and an index never ends before one of its sessions.
+/// An entry counts only if its session is there and is the user's.
 ///
-/// In a cluster, the index may lie on another node than the session. A write to a logged-in session
-/// takes a second round trip there, and an entry without a session stays for ten minutes: its
-/// session may be about to be written. A cluster's client sends a call again whose answer was lost;
-/// a removal is then done, but may be told as that of a session which was not there.
+/// A logout removes its session's entry from the index. A reader removes the entries of all other
+/// sessions that have ended. It does so part by part, so a call that reaches its timeout has
+/// removed some of them. A write to a long index removes a few of them too. An entry is removed
+/// because its session is gone, and never because of a node's clock.
+///
+/// In a cluster, the index and the session may be on different nodes. A write to a logged-in
+/// session takes a second round trip there. An entry without a session stays for ten minutes,
+/// because its session may be about to be written. A cluster's client sends a call again if the
+/// answer was lost. If it sends a removal again, the second answer may be that there was no
+/// session.
 ///
 /// # A server that fails
 ///
-/// A store that was made by [`open`](Self::open) replaces its connection
+/// A store that was made by [`connect`](Self::connect) replaces its connection in three cases:
 ///
-/// - when it is closed, also while nobody uses it;
-/// - when it has gone silent, as behind a proxy whose server is gone: calls wait for an answer, and
-///   a `PING` of the store's own has none after two seconds;
-/// - when the server is the wrong one since a failover, and answers `READONLY`, `MASTERDOWN`,
-///   `LOADING` or `NOREPLICAS`. A call that was refused so is made again on the next connection, if
-///   that comes within a second.
+/// - The connection is closed, also while no call uses it.
+/// - The connection is silent, for example behind a proxy whose server is gone: calls wait for an
+///   answer, and the store's own `PING` gets no answer for two seconds.
+/// - The server lost its role in a failover, and answers `READONLY`, `MASTERDOWN`, `LOADING` or
+///   `NOREPLICAS`. If the next connection comes within a second, the store makes the refused call
+///   again on it.
 ///
-/// A task of the store does so, so that it makes no difference whether a caller waits. It connects
-/// for all, and at most once a second in the long run. It asks the sentinels, or the nodes of the
-/// cluster, each time.
+/// A task of the store replaces the connection, whether a caller waits or not. The task connects
+/// for all callers, and on average at most once a second. Each time, it asks the sentinels, or the
+/// nodes of the cluster, which server to use.
 ///
 /// # What a crash can lose
 ///
-/// Redis answers before its data is safe, unless it is told otherwise. A lost write may be a logout, and then a session is back:
+/// By default, Redis answers before a write is safe. If a crash loses a logout, the session is
+/// back:
 ///
 /// | setting | a crash of the server loses |
 /// | --- | --- |
 /// | no persistence | everything: all users are logged out, and no session comes back |
 /// | snapshots (`save`) | what changed since the last snapshot: sessions that ended since are back |
-/// | `appendonly yes`, `appendfsync everysec` | up to two seconds, if the machine goes down as well; nothing where only the process dies |
+/// | `appendonly yes`, `appendfsync everysec` | up to two seconds, if the machine goes down too; nothing, if only the process ends |
 /// | `appendonly yes`, `appendfsync always` | nothing that was answered |
 ///
-/// Replication is asynchronous in every setting: after a failover, the last writes that had not
-/// reached the replica are gone, a logout among them. Where that matters more than the sessions do,
-/// use one server with `appendfsync always`, or a SQL store. Set `maxmemory-policy noeviction`: an
-/// index that was evicted would hide sessions from
-/// [`Sessions::revoke_all`](crate::Sessions::revoke_all).
+/// Replication is asynchronous in every setting. After a failover, the last writes that had not
+/// reached the replica are gone, and a logout may be among them. If a lost logout is worse for you
+/// than an outage, use one server with `appendfsync always`, or a SQL store.
+///
+/// Set `maxmemory-policy noeviction`. If Redis evicted an index,
+/// [`Sessions::revoke_user`](crate::Sessions::revoke_user) would not find its sessions.
 ///
 /// ```no_run
 /// use cloakroom::{RedisStore, SessionLayer, SigningKey};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = RedisStore::open("redis://:secret@cache.example:6379/0").await?;
+/// let store = RedisStore::connect("redis://:secret@cache.example:6379/0").await?;
 /// let layer = SessionLayer::new(store, SigningKey::generate()?);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[doc(alias("ValkeyStore", "valkey"))]
 pub struct RedisStore {
     connection: Connection,
     prefix: Arc<str>,
@@ -115,38 +115,41 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects to the servers of a URL:
     ///
-    /// - `redis://user:password@host:port/database`, or `rediss://…` for TLS, with the feature `tls`;
+    /// - `redis://user:password@host:port/database`, or `rediss://…` for TLS, with the feature
+    ///   `tls`;
     /// - `redis+cluster://user:password@host:port,host:port`: some nodes of a cluster;
-    /// - `redis+sentinel://user:password@host:port,host:port/master/database`: the sentinels, the name of the master, and the
-    ///   login of the servers.
+    /// - `redis+sentinel://user:password@host:port,host:port/master/database`: the sentinels, the
+    ///   name of the master, and the login of the servers.
     ///
-    /// When the future is dropped, nothing of the store stays.
+    /// When the future is dropped, nothing of the store is left.
     ///
     /// # Errors
     ///
     /// The URL is wrong, the server cannot be reached, or it refuses the login or the database.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Connection::open(url).await.map(Self::on)
     }
 
     /// A store on the application's own connection.
     ///
-    /// The manager makes a new connection only where the old one was closed. So the store asks a
-    /// demoted server to close it (`QUIT`, at most once a second), which ends what else is under
-    /// way on this connection. It can do nothing about a connection that went silent: that stays
-    /// until the operating system gives it up. A store that was made by [`open`](Self::open)
-    /// replaces it.
+    /// The manager makes a new connection only if the old one was closed. So the store asks a
+    /// demoted server to close it (`QUIT`, at most once a second). This ends all other calls on the
+    /// connection too.
+    ///
+    /// The store cannot replace a connection that went silent: the connection stays until the
+    /// operating system closes it. A store that was made by [`connect`](Self::connect) replaces
+    /// such a connection.
     #[must_use]
-    pub fn new(connection: ConnectionManager) -> Self {
+    pub fn from_connection(connection: ConnectionManager) -> Self {
         Self::on(Connection::Manager(Manager::new(connection)))
     }
 
     /// A store on the application's own connection to a cluster, which must not read from replicas.
     ///
-    /// The client follows a failover by itself. It does not replace a connection to a node that
-    /// went silent; a store that was made by [`open`](Self::open) does.
+    /// The client follows a failover by itself. If a node goes silent, the client does not replace
+    /// its connection to that node. A store that was made by [`connect`](Self::connect) does so.
     #[must_use]
-    pub fn new_cluster(connection: ClusterConnection) -> Self {
+    pub fn from_cluster_connection(connection: ClusterConnection) -> Self {
         Self::on(Connection::Cluster(connection))
     }
 
@@ -159,21 +162,15 @@ impl RedisStore {
         }
     }
 
-    /// What all keys begin with; `cloakroom:` if this is not called. Any text can be one. Stores of
-    /// two prefixes are strangers, unless one prefix begins with the other and `user:`.
+    /// What all keys begin with. If this is not called, it is `cloakroom:`. Redis takes any text.
+    ///
+    /// Stores with different prefixes share no session. Do not give one store a prefix that is
+    /// another store's prefix followed by `user:`.
     #[must_use]
-    pub fn with_prefix(self, prefix: &str) -> Self {
+    pub fn with_prefix(self, prefix: impl Into<String>) -> Self {
         Self {
-            prefix: prefix.into(),
+            prefix: prefix.into().into(),
             ..self
-        }
-    }
-
-    /// What a write is known by; nothing where the client library never sends it again.
-    fn write_name(&self) -> String {
-        match self.connection.is_cluster() {
-            true => self.writes.name(),
-            false => String::new(),
         }
     }
 
@@ -196,116 +193,6 @@ impl RedisStore {
         format!("{}user:{user}", self.prefix)
     }
 
-    /// Runs a script that writes a record, or for a [`Write::Touch`] its expiry, and files the
-    /// record under its user.
-    async fn write(&self, write: Write<'_>, id: RecordId, record: &Record) -> RedisResult<i64> {
-        let scripts = &self.scripts;
-        let (script, expected, bytes) = match write {
-            Write::Insert(bytes) => (&scripts.insert, record.version(), bytes),
-            Write::Replace(bytes, expected) => (&scripts.replace, expected, bytes),
-            Write::Touch => (&scripts.touch, record.version(), &[][..]),
-        };
-        let now = SystemClock.now().as_millis();
-        let expires_at = record.expires_at().as_millis();
-        let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
-        let user = record.user();
-
-        let is_cluster = self.connection.is_cluster();
-        if let Some(user) = user
-            && is_cluster
-            && ttl > 0
-        {
-            // Before the session: a caller who goes away in between must not leave one that is in
-            // no index.
-            self.file(user, id, ttl).await?;
-        }
-        let index = user
-            .filter(|_| !is_cluster)
-            .map(|user| self.index_key(user));
-        let keys = 1 + usize::from(index.is_some());
-        let mut call = call_of(script, keys, bytes.len());
-        call.arg(self.session_key(id))
-            .arg(&index)
-            .arg(Number(record.version().number()))
-            .arg(Number(expires_at))
-            .arg(ttl)
-            .arg(Number(expected.number()));
-        if let Write::Insert(_) | Write::Replace(..) = write {
-            call.arg(user.map_or("", UserId::as_str))
-                .arg(bytes)
-                .arg(self.write_name());
-        }
-        if let Write::Replace(..) = write {
-            call.arg(if record.keeps_later_expiry() { "1" } else { "" });
-        }
-        let answer: i64 = self.run(script, &call).await?;
-
-        if let Some(user) = user
-            && is_cluster
-            && let Ok(kept @ 2..) = u64::try_from(answer)
-        {
-            // The session lasts longer than the index was told.
-            self.file(user, id, kept).await?;
-        }
-        Ok(answer)
-    }
-
-    /// In a cluster, puts a session into its user's index, which may be on another node.
-    async fn file(&self, user: &UserId, id: RecordId, ttl: u64) -> RedisResult<()> {
-        let ttl = (ttl + FILED_BEFORE * 1000).min(LONGEST_TTL);
-        let mut call = call_of(&self.scripts.file, 1, 0);
-        call.arg(self.index_key(user)).arg(id.to_string()).arg(ttl);
-        let doubtful: Vec<String> = self.run(&self.scripts.file, &call).await?;
-        let doubtful: Vec<RecordId> = doubtful.iter().filter_map(|id| id.parse().ok()).collect();
-        if !doubtful.is_empty() {
-            let (store, user) = (self.clone(), user.clone());
-            in_the_background(async move { store.look_at(&user, &doubtful).await });
-        }
-        Ok(())
-    }
-
-    /// In a cluster, looks at sessions that the index has, and takes out those that ended.
-    async fn look_at(&self, user: &UserId, ids: &[RecordId]) -> RedisResult<()> {
-        let mut ended = Vec::new();
-        let mut call = call_of(&self.scripts.refile, 1, 0);
-        call.arg(self.index_key(user));
-        for id in ids {
-            match self.value(*id).await?.is_of(user) {
-                true => drop(call.arg(id.to_string())),
-                false => ended.push(*id),
-            }
-        }
-        let () = self.run(&self.scripts.refile, &call).await?;
-        self.unfile(user, &ended, FILED_BEFORE).await
-    }
-
-    /// In a cluster, takes sessions out of the index whose entries are so many seconds old.
-    async fn unfile(&self, user: &UserId, ids: &[RecordId], age: u64) -> RedisResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mut call = call_of(&self.scripts.unfile, 1, 0);
-        call.arg(self.index_key(user)).arg(age);
-        for id in ids {
-            call.arg(id.to_string());
-        }
-        self.run(&self.scripts.unfile, &call).await
-    }
-
-    /// In a cluster, some sessions that the index has, and where to go on.
-    async fn filed(&self, user: &UserId, cursor: &str) -> RedisResult<(String, Vec<RecordId>)> {
-        let (cursor, entries): (String, Vec<String>) = redis::cmd("ZSCAN")
-            .arg(self.index_key(user))
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(READ_AT_ONCE_IN_CLUSTER)
-            .query_async(&mut self.connection.clone())
-            .await?;
-        // Each is followed by its score.
-        let ids = entries.iter().step_by(2).filter_map(|id| id.parse().ok());
-        Ok((cursor, ids.collect()))
-    }
-
     async fn value(&self, id: RecordId) -> RedisResult<Value> {
         let answer = Cmd::with_capacity(2, CALL_OVERHEAD)
             .arg("GET")
@@ -315,80 +202,11 @@ impl RedisStore {
         Value::of(answer)
     }
 
-    /// Adds a part of a user's sessions, and says where to go on. What has no session any more is
-    /// taken out of the index at once, so that a call which comes to its timeout has made a start.
-    async fn list_some(
-        &self,
-        user: &UserId,
-        cursor: &str,
-        sessions: &mut HashMap<RecordId, Record>,
-    ) -> RedisResult<String> {
-        if self.connection.is_cluster() {
-            let (cursor, ids) = self.filed(user, cursor).await?;
-            let mut ended = Vec::new();
-            for id in ids {
-                let value = self.value(id).await?;
-                match value.is_of(user) {
-                    true => sessions.extend(value.decode(id).map(|record| (id, record))),
-                    false => ended.push(id),
-                }
-            }
-            self.unfile(user, &ended, FILED_BEFORE).await?;
-            return Ok(cursor);
-        }
-        let mut call = call_of(&self.scripts.list, 1, 0);
-        call.arg(self.index_key(user))
-            .arg(self.session_keys())
-            .arg(user.as_str())
-            .arg(cursor)
-            .arg(READ_AT_ONCE);
-        let answer: Vec<Vec<u8>> = self.run(&self.scripts.list, &call).await?;
-        let mut answer = answer.into_iter();
-        let cursor = answer.next().and_then(|text| String::from_utf8(text).ok());
-        while let (Some(id), Some(text)) = (answer.next(), answer.next()) {
-            let id = str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
-            sessions.extend(id.and_then(|id| Some((id, Value::Text(text).decode(id)?))));
-        }
-        Ok(cursor.unwrap_or_else(|| END.into()))
-    }
-
-    /// Removes a part of a user's sessions, and says where to go on, and how many went.
-    async fn remove_some(
-        &self,
-        user: &UserId,
-        cursor: &str,
-        except: Option<RecordId>,
-    ) -> RedisResult<(String, u64)> {
-        if self.connection.is_cluster() {
-            let (cursor, ids) = self.filed(user, cursor).await?;
-            let (mut removed, mut gone) = (0, Vec::new());
-            for id in ids.into_iter().filter(|id| Some(*id) != except) {
-                let mut call = call_of(&self.scripts.remove_of, 1, 0);
-                call.arg(self.session_key(id)).arg(user.as_str());
-                if self.run(&self.scripts.remove_of, &call).await? {
-                    removed += 1;
-                }
-                gone.push(id);
-            }
-            // A young entry stays: the client may send the session's insert again, if its answer was lost.
-            self.unfile(user, &gone, FILED_BEFORE).await?;
-            return Ok((cursor, removed));
-        }
-        let mut call = call_of(&self.scripts.remove_all, 1, 0);
-        call.arg(self.index_key(user))
-            .arg(self.session_keys())
-            .arg(user.as_str())
-            .arg(cursor)
-            .arg(READ_AT_ONCE)
-            .arg(except.map_or_else(String::new, |id| id.to_string()));
-        self.run(&self.scripts.remove_all, &call).await
-    }
-
-    /// Runs a call of a script, which the server has to be told the first time.
+    /// Runs a call of a script. A server that does not know the script gets it first.
     async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> RedisResult<T> {
         let mut connection = self.connection.clone();
         let mut answer = call.query_async(&mut connection).await;
-        // The next server has to be told as well, where the first one was demoted since.
+        // If the first server was demoted since, the next one does not know the script either.
         for _ in 0..2 {
             match &answer {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -402,70 +220,22 @@ impl RedisStore {
     }
 }
 
-/// Where a scan begins and ends.
-const END: &str = "0";
-
-/// Goes on with something when the caller has gone away. Nobody waits for it; what it leaves
-/// undone, the next reader of the index does.
-fn in_the_background(work: impl Future<Output = RedisResult<()>> + Send + 'static) {
-    tokio::spawn(async move {
-        let _ = tokio::time::timeout(TASK_TIMEOUT, work).await;
-    });
-}
-
-/// What a script is to write.
-#[derive(Clone, Copy)]
-enum Write<'a> {
-    /// These bytes, where nothing is kept under the id.
-    Insert(&'a [u8]),
-    /// These bytes, where the record has this version.
-    Replace(&'a [u8], Version),
-    /// The expiry, where the record has the same version.
-    Touch,
-}
-
-/// What the scripts answer.
-const DONE: i64 = 1;
-const CONFLICT: i64 = 0;
-
-/// Names each write to a cluster, so that one whose answer was lost, and which the client library sends again, counts once.
-#[derive(Debug)]
-struct Writes {
-    store: u64,
-    next: AtomicU64,
-}
-
-impl Writes {
-    fn new() -> Self {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        Self {
-            store: RandomState::new().build_hasher().finish(),
-            next: AtomicU64::new(0),
-        }
-    }
-
-    fn name(&self) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:x}-{number:x} ", self.store)
-    }
-}
-
-/// The beginning of a call of a script with so many keys, with room for arguments of this size: [`Script`]'s own grows as it is
-/// written.
+/// The beginning of a call of a script with so many keys. It has room for arguments of this size,
+/// while a call that [`Script`] makes grows as it is written.
 fn call_of(script: &Script, keys: usize, size: usize) -> Cmd {
     let mut call = Cmd::with_capacity(16, size + CALL_OVERHEAD);
     call.arg("EVALSHA").arg(script.get_hash()).arg(keys);
     call
 }
 
-/// The user whose name a script found.
+/// The user that a script answered with; `None` if it is empty, as a visitor's.
 fn user_of(name: Vec<u8>) -> Option<UserId> {
     let name = String::from_utf8(name).ok()?;
-    (!name.is_empty()).then(|| name.into())
+    (!name.is_empty()).then(|| UserId::stored(name.into()))
 }
 
 fn failed(what: &'static str) -> impl Fn(RedisError) -> StoreError {
-    move |error| StoreError::new(format!("could not {what} in Redis"), error)
+    move |error| StoreError::new(format!("could not {what} in Redis")).with_source(error)
 }
 
 #[async_trait]
@@ -496,9 +266,9 @@ impl SessionStore for RedisStore {
             .await
             .map_err(failed("write a session"))?;
         Ok(match answer {
-            DONE.. => Replaced::Done,
+            ..=MISSING => Replaced::Missing,
             CONFLICT => Replaced::Conflict,
-            _ => Replaced::Missing,
+            DONE.. => Replaced::Done,
         })
     }
 
@@ -521,12 +291,12 @@ impl SessionStore for RedisStore {
             .map_err(failed("remove a session"))?;
         if is_cluster && let Some(user) = user_of(user) {
             let store = self.clone();
-            in_the_background(async move { store.unfile(&user, &[id], 0).await });
+            in_the_background(async move { store.unindex(&user, &[id], 0).await });
         }
         Ok(removed)
     }
 
-    /// Redis does so by itself.
+    /// Redis removes expired sessions by itself.
     async fn purge_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
@@ -534,8 +304,8 @@ impl SessionStore for RedisStore {
 
 #[async_trait]
 impl UserIndex for RedisStore {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        // A scan may come by an entry twice.
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        // A scan may answer with an entry twice.
         let mut sessions = HashMap::new();
         let mut cursor = String::from(END);
         loop {
@@ -549,7 +319,7 @@ impl UserIndex for RedisStore {
         }
     }
 
-    async fn remove_all_of(
+    async fn remove_by_user(
         &self,
         user: &UserId,
         except: Option<RecordId>,

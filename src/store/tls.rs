@@ -2,18 +2,21 @@
 
 use std::error::Error;
 
-/// What to do where a server's certificate was refused; empty if something else failed. `how` ends the sentence "name the file
-/// of its authority …".
+/// What to do if a server's certificate was refused; empty if something else failed. `how` is the
+/// end of the sentence "name the file of its authority …".
 #[cfg(feature = "tls")]
 pub(super) fn advice(error: &(dyn Error + 'static), how: &str) -> String {
     use rustls::CertificateError as Refused;
     match refused(error) {
-        // The second is that of an authority with the same name and another key, such as a renewed one.
+        // `BadSignature`: the authority has the same name and another key, such as a renewed one.
         Some(Refused::UnknownIssuer | Refused::BadSignature) => format!(
-            ": this process does not trust the authority that signed the server's certificate; name the file of its authority {how}"
+            ": this process does not trust the authority that signed the server's certificate; \
+             name the file of its authority {how}"
         ),
         Some(Refused::NotValidForName | Refused::NotValidForNameContext { .. }) => {
-            ": the server's certificate is for another host; put a host into the URL that the certificate names".to_owned()
+            ": the server's certificate is for another host; put a host into the URL that the \
+             certificate names"
+                .to_owned()
         }
         Some(_) => ": the server's certificate was refused".to_owned(),
         None => String::new(),
@@ -31,7 +34,8 @@ fn refused<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Certifica
     use std::{io, sync::Arc};
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // The Redis client shares its errors, and an I/O error is silent about the one that it holds.
+        // The Redis client keeps its errors in an `Arc`, and `source` of an I/O error passes over
+        // the error that it holds.
         let error = match error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
             Some(shared) => &**shared as &'a (dyn Error + 'static),
             None => error,

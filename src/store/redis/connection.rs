@@ -18,13 +18,13 @@ use super::link::{CONNECTION_TIMEOUT, Link, RESPONSE_TIMEOUT, Source, is_of_demo
 use crate::error::StoreError;
 use crate::store::tls;
 
-/// How often the server is asked to close a connection of the application's.
+/// The server is asked to close a connection of the application at most once in this time.
 const CLOSED_EVERY: Duration = Duration::from_secs(1);
 
-/// How often a cluster's client follows a move of slots or a failover before it gives up.
+/// How often a cluster's client follows a move of slots or a failover until it gives up.
 const CLUSTER_RETRIES: u32 = 6;
 
-/// A connection that all requests share, and which comes back by itself.
+/// A connection that all requests share. It is replaced when it is lost.
 #[derive(Clone)]
 pub(super) enum Connection {
     /// The store made it.
@@ -36,7 +36,7 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// See [`RedisStore::open`](super::RedisStore::open) for the URLs.
+    /// See [`RedisStore::connect`](super::RedisStore::connect) for the URLs.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let (kind, plain) = match scheme.split_once('+') {
@@ -45,8 +45,9 @@ impl Connection {
         };
         #[cfg(feature = "tls")]
         if matches!(plain, "rediss" | "valkeys") {
-            // The client library takes what encrypts for the whole process. Where the application has chosen nothing, and its
-            // crates bring more than one, rustls would panic. An error says that the application has chosen.
+            // The client library uses the crypto provider of the whole process. If the application
+            // has chosen none, and its crates bring more than one, rustls would panic. An error
+            // here means that the application has chosen one.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         match (plain, kind) {
@@ -56,8 +57,9 @@ impl Connection {
             ("redis" | "rediss", "unix") => Self::server(url).await,
             ("redis" | "rediss", "cluster") => Self::cluster(plain, rest).await,
             ("redis" | "rediss", "sentinel") => Self::sentinel(plain, rest).await,
-            _ => Err(StoreError::message(
-                "the Redis URL must begin with redis://, rediss://, redis+cluster:// or redis+sentinel://",
+            _ => Err(StoreError::new(
+                "the Redis URL must begin with redis://, rediss://, redis+cluster:// or \
+                 redis+sentinel://",
             )),
         }
     }
@@ -68,7 +70,8 @@ impl Connection {
         let settings = info
             .redis_settings()
             .clone()
-            // With it the end of an idle connection is noticed, and not at the cost of the next request.
+            // With RESP3, the client notices that an idle connection ends. The next request does
+            // not fail because of it.
             .set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
         let client = Client::open(info).map_err(wrong_url)?;
@@ -92,13 +95,15 @@ impl Connection {
         link.map(Self::Own).map_err(could_not_connect(&addresses))
     }
 
-    /// `user:password@host:port,host:port/master/database`: the sentinels' addresses, and the servers' login.
+    /// `user:password@host:port,host:port/master/database`: the addresses of the sentinels, and the
+    /// login of the servers.
     async fn sentinel(scheme: &str, rest: &str) -> Result<Self, StoreError> {
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (master, database) = path.split_once('/').unwrap_or((path, "0"));
         if master.is_empty() {
-            return Err(StoreError::message(
-                "the Redis Sentinel URL must end with the name of the master: redis+sentinel://host:port,host:port/name",
+            return Err(StoreError::new(
+                "the Redis Sentinel URL must end with the name of the master: \
+                 redis+sentinel://host:port,host:port/name",
             ));
         }
         let nodes = nodes(scheme, hosts)?;
@@ -118,7 +123,7 @@ impl Connection {
         if scheme == "rediss" {
             servers = servers.set_tls_mode(TlsMode::Secure);
         }
-        // The sentinels have no login, where the servers have one.
+        // The login is for the servers. The sentinels get none.
         let sentinels = nodes
             .iter()
             .map(|node| node.addr().clone())
@@ -181,7 +186,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// The application's manager. It makes a new connection where the old one is closed, and only then.
+/// The application's manager. It makes a new connection only if the old one is closed.
 #[derive(Clone)]
 pub(super) struct Manager {
     connection: ConnectionManager,
@@ -197,20 +202,21 @@ impl Manager {
         }
     }
 
-    /// The server's answer. Where that is a demoted one, it is asked to close the connection.
+    /// The server's answer. A demoted server is asked to close the connection.
     async fn call(&mut self, command: &Cmd) -> RedisResult<Value> {
         let answer = self.connection.send_packed_command(command).await;
         if !is_of_demoted(&answer) || !self.may_close() {
             return answer;
         }
-        // The manager sees the end of the connection at the call after it, if not before.
+        // The manager sees the end of the connection at the next call, or before.
         for last in ["QUIT", "PING"] {
             let _ = self.connection.send_packed_command(&redis::cmd(last)).await;
         }
         self.connection.send_packed_command(command).await
     }
 
-    /// At most every so often, and one call does it for all.
+    /// Whether this call may ask for the end of the connection. One call asks for all others, and
+    /// not too often.
     fn may_close(&self) -> bool {
         let mut closed_at = self
             .closed_at
@@ -226,7 +232,7 @@ impl Manager {
 
 fn tcp() -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
-    // A network that swallows packets ends the connection, which is then made anew.
+    // If the network loses all packets, the connection ends, and the store makes another one.
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(Duration::from_secs(5));
     settings
@@ -254,16 +260,14 @@ fn addresses(nodes: &[redis::ConnectionInfo]) -> String {
 }
 
 fn wrong_url(error: RedisError) -> StoreError {
-    StoreError::new("the Redis URL is wrong", error)
+    StoreError::new("the Redis URL is wrong").with_source(error)
 }
 
 fn could_not_connect(address: &str) -> impl Fn(RedisError) -> StoreError {
     move |error| {
         let how = "in the environment variable SSL_CERT_FILE";
         let advice = tls::advice(&error, how);
-        StoreError::new(
-            format!("could not connect to Redis at {address}{advice}"),
-            error,
-        )
+        StoreError::new(format!("could not connect to Redis at {address}{advice}"))
+            .with_source(error)
     }
 }

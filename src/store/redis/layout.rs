@@ -3,27 +3,34 @@
 use redis::{RedisResult, RedisWrite, ToRedisArgs};
 
 use crate::clock::Timestamp;
-use crate::record::{Record, UserId, Version};
-use crate::report;
-use crate::token::RecordId;
+use crate::events;
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
 
-/// The most bytes of writes' names that are kept.
-pub(super) const LONGEST_WRITES: usize = 256;
+// The places of a value's parts: see `Stored`. They are bytes from the beginning, and the scripts
+// use them too.
 
-/// Where the names of the last writes begin. The expiry ends before.
-pub(super) const WRITES: usize = 2 * Number::LEN;
+/// The first byte of the expiry. The version ends before it.
+pub(super) const EXPIRY_AT: usize = Number::LEN;
 
-/// The NUL behind the longest names.
-pub(super) const WRITES_END: usize = WRITES + LONGEST_WRITES;
+/// The first byte of the names of the last writes. The expiry ends before it.
+pub(super) const WRITES_AT: usize = EXPIRY_AT + Number::LEN;
 
-/// The NUL behind the longest user.
+/// How many bytes of names are kept.
+pub(super) const WRITES_MAX: usize = 256;
+
+/// The NUL behind the names, if they are the longest.
+pub(super) const WRITES_END: usize = WRITES_AT + WRITES_MAX;
+
+/// The NUL behind the user, if the names and the user are the longest.
 pub(super) const USER_END: usize = WRITES_END + 1 + UserId::STORED_LEN;
 
 /// The value of a session's key.
 pub(super) enum Value {
     Missing,
     Text(Vec<u8>),
-    /// Something of another type, which is a corrupt record and no error.
+    /// Something of another type. It is a corrupt record, and not an error.
     Foreign,
 }
 
@@ -53,25 +60,29 @@ impl Value {
             return None;
         }
         let Some(stored) = self.stored() else {
-            report::corrupt_record(id, "its key holds something else");
+            events::corrupt_record(id, "its key holds something else");
             return None;
         };
         let record = Record::decode(id, stored.record)?;
         let user = record.user().map_or("", UserId::as_str);
         if stored.version != record.version() || stored.user != user.as_bytes() {
-            report::corrupt_record(id, "it is not the record of its version or user");
+            events::corrupt_record(id, "it is not the record of its version or user");
             return None;
         }
         Some(record.with_expires_at(stored.expires_at))
     }
 }
 
-/// A session as it is kept: what the scripts have to know stands before the record's bytes, at
-/// places that they know.
+/// The parts of a session's value. Those that the scripts need come before the record's bytes:
 ///
-/// These are the version and the expiry, each of [`Number::LEN`] digits; then the names of the last
-/// writes to a cluster, a NUL, the user, and another NUL. None of the texts holds one. Another
-/// layout has to begin with another character than a digit, and is then no record to the scripts.
+/// 1. the version, of [`Number::LEN`] digits
+/// 2. the expiry, of as many digits
+/// 3. the names of the last writes, and a NUL; only in a cluster, writes have names
+/// 4. the user, and a NUL; a visitor's session has an empty user
+/// 5. the record
+///
+/// Neither a name nor a user holds a NUL. A later layout must begin with something else than a
+/// digit: then scripts of today take it for a missing record.
 struct Stored<'a> {
     version: Version,
     expires_at: Timestamp,
@@ -87,7 +98,7 @@ impl<'a> Stored<'a> {
         let (_writes, user, record) = (parts.next()?, parts.next()?, parts.next()?);
         let number = |digits| str::from_utf8(digits).ok()?.parse().ok();
         Some(Self {
-            version: Version::from_number(number(version)?),
+            version: Version::from_u64(number(version)?),
             expires_at: Timestamp::from_millis(number(expires_at)?),
             user,
             record,
@@ -95,12 +106,12 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// A number of always as many digits, so that scripts find what follows it, and compare it as a
-/// text: a Lua number has 53 bits.
+/// A number that always has the same number of digits. Scripts find what follows it, and compare
+/// it as a text: a number of Lua has only 53 bits.
 pub(super) struct Number(pub(super) u64);
 
 impl Number {
-    /// Those of `i64::MAX`, which neither versions nor times exceed.
+    /// The digits of `i64::MAX`. No version and no time is larger.
     pub(super) const LEN: usize = 19;
 }
 

@@ -18,31 +18,31 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// For one step of an attempt, such as the TCP connection with its login.
+/// How long one step of an attempt to connect may take, such as the TCP connection with its login.
 pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After which a server that says nothing is taken for lost.
+/// A server that says nothing for so long counts as lost.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For a whole attempt, which may ask several sentinels or nodes.
+/// How long a whole attempt may take. It may ask several sentinels or nodes.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a call waits for a connection. It is shorter than the layer's default store timeout, so
-/// that the caller sees why there is none.
+/// that the caller sees why there is no connection.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long a call that the server refused waits for another server.
 const RETRY_WITHIN: Duration = Duration::from_secs(1);
 
-/// How often the task looks at calls that wait for an answer.
+/// How often the task looks at the calls that wait for an answer.
 const TICK: Duration = Duration::from_millis(250);
 
 /// A connection that all clones share. One task connects for all of them, and watches the
-/// connection, so that it makes no difference whether a caller waits for the answer.
+/// connection. The task does both, whether a caller waits for an answer or not.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Owner>);
 
-/// What the clones of a link share. With the last of them, the task ends.
+/// What the clones of a link share. When the last clone is dropped, the task ends.
 struct Owner(Arc<State>);
 
 struct State {
@@ -50,7 +50,7 @@ struct State {
     source: Mutex<Source>,
     is_cluster: bool,
     line: watch::Sender<Line>,
-    /// The line of this number, and all before it, are to be replaced.
+    /// The line of this number has to be replaced, and so do all lines before it.
     doubted: AtomicU64,
     /// How many calls wait for an answer.
     waiting: AtomicUsize,
@@ -63,7 +63,7 @@ struct State {
     task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The connection of the hour.
+/// The connection that calls use now.
 struct Line {
     /// Each new connection has the next number.
     number: u64,
@@ -204,7 +204,7 @@ impl State {
         self.doubt(number);
     }
 
-    /// Has the connection replaced. Until there is another, calls go on with this one.
+    /// Has the task replace the connection. Calls use this one until then.
     fn doubt(self: &Arc<Self>, number: u64) {
         self.doubted.fetch_max(number, SeqCst);
         self.wake();
@@ -214,14 +214,14 @@ impl State {
         self.doubted.load(SeqCst) >= self.line.borrow().number
     }
 
-    /// Has the task look at what is waiting, soon.
+    /// Has the task look soon at the calls that wait.
     fn watch(self: &Arc<Self>) {
         if !self.is_watching.load(SeqCst) && !self.is_watching.swap(true, SeqCst) {
             self.wake();
         }
     }
 
-    /// Wakes the task. It may have ended with the runtime that it was started in.
+    /// Wakes the task. If its runtime has ended, this starts it in the present one.
     fn wake(self: &Arc<Self>) {
         if let Some(task) = &mut *self.task()
             && task.is_finished()
@@ -242,7 +242,7 @@ impl State {
         loop {
             if self.is_doubted() {
                 pace.wait().await;
-                // Why it failed is kept for those who wait.
+                // The line keeps the error for the calls that wait.
                 let _ = self.connect().await;
                 continue;
             }
@@ -253,13 +253,13 @@ impl State {
         }
     }
 
-    /// Whether calls wait for an answer at one look and at the next. Callers who went away count:
-    /// nobody else would see that no answer comes.
+    /// Whether calls wait for an answer at one look and at the next. Calls whose callers went away
+    /// count too: otherwise nothing would notice that no answer comes.
     async fn waits_for_long(&self) -> bool {
         for _ in 0..2 {
-            // It ends early where the connection is in doubt.
+            // It ends early if the connection has to be replaced.
             let _ = timeout(TICK, self.wake.notified()).await;
-            // In this order: a call that counts after the look finds that nobody watches.
+            // The order matters: a call that begins after the look finds that nothing watches.
             self.is_watching.store(false, SeqCst);
             let waits = self.waiting.load(SeqCst) > 0 || self.is_given_up.load(SeqCst);
             if self.is_doubted() || !waits {
@@ -269,8 +269,8 @@ impl State {
         true
     }
 
-    /// Asks a question of its own. Servers answer one after the other, so that its answer proves
-    /// that of all calls before.
+    /// Asks a question of its own. A server answers in the order of the calls, so that this answer
+    /// proves that all calls before it were answered.
     async fn look_for_silence(self: &Arc<Self>) {
         self.is_given_up.store(false, SeqCst);
         let Some((number, mut wire)) = self.line.borrow().after(0) else {
@@ -305,8 +305,8 @@ impl State {
                 Ok(())
             }
             Err(error) => {
-                let told = error.clone();
-                self.line.send_modify(|line| line.error = Some(told));
+                let cause = error.clone();
+                self.line.send_modify(|line| line.error = Some(cause));
                 Err(error)
             }
         }
@@ -336,7 +336,7 @@ impl Source {
                 .set_connection_timeout(Some(CONNECTION_TIMEOUT))
                 // Each call would need a timer. The layer has one, and the task looks for silence.
                 .set_response_timeout(None)
-                // The end of an idle connection is noticed, and not at the cost of the next call.
+                // With it, the link notices that an idle connection ends.
                 .set_push_sender(move |push: PushInfo| {
                     if push.kind == PushKind::Disconnection
                         && let Some(state) = state.upgrade()
@@ -360,7 +360,7 @@ impl Source {
     }
 }
 
-/// A call that waits for its answer, and is counted until it is dropped.
+/// A call that waits for its answer. It counts until it is dropped.
 struct Asked<'a> {
     state: &'a Arc<State>,
     is_answered: bool,
@@ -377,7 +377,7 @@ impl<'a> Asked<'a> {
     }
 
     fn end(&mut self, number: u64, error: Option<&RedisError>) {
-        // Of a cluster's client, that is no answer either.
+        // A timeout of a cluster's client is not an answer of the server.
         self.is_answered = !error.is_some_and(RedisError::is_timeout);
         if error.is_some_and(RedisError::is_unrecoverable_error) {
             self.state.lose(number);
@@ -404,7 +404,7 @@ struct Pace {
 impl Pace {
     const SHORTEST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(1);
-    /// Without an attempt for so long, the next pause is the shortest again.
+    /// If there was no attempt for so long, the next pause is the shortest again.
     const CALM: Duration = Duration::from_secs(10);
 
     fn new() -> Self {
@@ -424,14 +424,14 @@ impl Pace {
     }
 }
 
-/// Whether a server did not do what it was asked, and another may be in its place: it is a replica
-/// now, or one without its master; it reads its data after a start; or it is a master that lost
-/// its replicas, one of which may be master.
+/// Whether a server refused a call because another server may have its role: it is a replica now,
+/// or a replica without its master; it still reads its data after a start; or it is a master that
+/// lost its replicas, and one of them may be master.
 fn is_refused(answer: &RedisResult<Value>) -> bool {
     is_of_demoted(answer) || matches!(code(answer), Some("LOADING" | "NOREPLICAS"))
 }
 
-/// Whether a server is a replica now, so that it does nothing for anybody who writes.
+/// Whether a server is a replica now, so that it refuses every write.
 pub(super) fn is_of_demoted(answer: &RedisResult<Value>) -> bool {
     matches!(code(answer), Some("READONLY" | "MASTERDOWN"))
 }

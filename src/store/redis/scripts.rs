@@ -1,248 +1,178 @@
-//! What runs on the server.
+//! The Lua scripts that run on the server.
+//!
+//! Each script is a file in `scripts/`. Two things are put in when the store is made:
+//!
+//! - A line `--include name` is replaced by the file `scripts/parts/name.lua`.
+//! - A word in capitals that [`NUMBERS`] lists is replaced by its number, also between quotes.
+//!
+//! The arguments of `redis.call` are texts wherever they can be: Lua would have to render a number.
+//! No script defines a function, since each call would make that function again.
 
 use redis::Script;
 
-use super::layout::{LONGEST_WRITES, Number, USER_END, WRITES, WRITES_END};
+use super::layout::{EXPIRY_AT, Number, USER_END, WRITES_AT, WRITES_END, WRITES_MAX};
+use crate::id::RecordId;
 
-/// In a cluster, how many seconds after its entry a session may be written at the latest. A younger
-/// entry stays, whatever a reader finds under the session's key.
-pub(super) const FILED_BEFORE: u64 = 600;
+/// What a script that writes answers. A replace that kept a later expiry answers its TTL instead,
+/// which is more than `DONE`.
+pub(super) const DONE: i64 = 1;
+/// The session has another version, or its key is taken.
+pub(super) const CONFLICT: i64 = 0;
+/// There is no session under the key.
+pub(super) const MISSING: i64 = -1;
 
-/// An index may have so many entries before a write looks at the oldest ones.
-const KEPT: usize = 64;
+/// In a cluster, how many seconds after its entry in the index a session may be written at the
+/// latest. A younger entry stays, whatever a reader finds under the session's key.
+pub(super) const ENTRY_GRACE: u64 = 600;
 
-/// How many entries a write looks at. It adds one at most.
-const LOOKED_AT: usize = 16;
+/// A write to an index with more entries looks at the oldest ones.
+const INDEX_KEPT: usize = 64;
 
-/// The characters of a record id, with which a session's key ends.
-const ID_LEN: usize = 22;
+/// How many entries a write looks at. It adds one entry at most, so that the index does not grow.
+const INDEX_CHECKED: usize = 16;
 
-/// The first key is a session's, or the index of a user in `list`, `remove_all` and in those for a
-/// cluster.
+/// How many characters of base64url a record id has, with which a session's key ends.
+const ID_LEN: usize = (size_of::<RecordId>() * 4).div_ceil(3);
+
+/// What the scripts know by name. Offsets count from 0, as those of `GETRANGE` and `SETRANGE` do.
+/// Lua's own functions count from 1.
+const NUMBERS: [(&str, i64); 15] = [
+    ("DONE", DONE),
+    ("CONFLICT", CONFLICT),
+    ("MISSING", MISSING),
+    ("NUMBER_LEN", Number::LEN as i64),
+    ("VERSION_LAST", Number::LEN as i64 - 1),
+    ("EXPIRY_AT", EXPIRY_AT as i64),
+    ("WRITES_AT", WRITES_AT as i64),
+    ("WRITES_MAX", WRITES_MAX as i64),
+    ("WRITES_END", WRITES_END as i64),
+    ("USER_END", USER_END as i64),
+    ("ID_LEN", ID_LEN as i64),
+    ("ENTRY_GRACE", ENTRY_GRACE as i64),
+    ("INDEX_KEPT", INDEX_KEPT as i64),
+    ("INDEX_CHECKED", INDEX_CHECKED as i64),
+    ("INDEX_CHECKED_LAST", INDEX_CHECKED as i64 - 1),
+];
+
+/// Needs an `include_str!` of its own, since that takes a literal.
+macro_rules! script {
+    ($name:literal) => {
+        Script::new(&render(include_str!(concat!("scripts/", $name, ".lua"))))
+    };
+}
+
+/// The scripts. The head of each file says what it takes and answers.
 ///
-/// An entry's score is the time at which it was last known to be good, in seconds of the server's
-/// own clock: those of the nodes may be wrong by hours. Time only says which entries to look at,
-/// and whether the session is there says what becomes of them.
+/// An entry of an index has a score: the time at which its session was last known to be there, in
+/// seconds of the server's own clock. The clocks of the nodes may be wrong by hours. The score only
+/// says which entries to look at. Whether the session is there says what becomes of an entry.
 ///
-/// On one server, a write has the index for its second key. It files the session first, so that
-/// nothing is written if that fails. The scripts look at keys that no call names, which a cluster
-/// does not allow; there, an index and its sessions are on different nodes.
+/// On one server, scripts look at keys that no call names. A cluster does not allow this: there, an
+/// index and its sessions are on different nodes.
 pub(super) struct Scripts {
-    /// Arguments of the writes: version, expiry, TTL and expected version; those of all but a
-    /// touch, besides: user, record and the write's name; and of a replace, whether it keeps a
-    /// later expiry. They answer 1, or more than 1 for the TTL that a replace has kept.
     pub(super) insert: Script,
     pub(super) replace: Script,
     pub(super) touch: Script,
-    /// What the keys of indexes begin with, on one server. Answers with the user, too.
     pub(super) remove: Script,
-    /// What the keys of sessions begin with, user, cursor, count. Answers with the next cursor, and
-    /// with the user's sessions.
     pub(super) list: Script,
-    /// The same, and the session that stays. Answers with the next cursor, and how many went.
     pub(super) remove_all: Script,
-    /// For a cluster: id and TTL. Answers with entries of which one would have to look at the
-    /// session.
-    pub(super) file: Script,
-    /// For a cluster: how old an entry has to be in seconds, and the ids.
-    pub(super) unfile: Script,
-    /// For a cluster: ids whose sessions are there.
-    pub(super) refile: Script,
-    /// For a cluster: the user.
-    pub(super) remove_of: Script,
+    pub(super) index: Script,
+    pub(super) unindex: Script,
+    pub(super) reindex: Script,
+    pub(super) remove_owned: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        // An index never ends before one of its sessions.
-        const FILE: &str = "
-            local now = redis.call('TIME')[1]
-            redis.call('ZADD', index, now, id)
-            if redis.call('PTTL', index) < tonumber(ttl) then
-                redis.call('PEXPIRE', index, ttl)
-            end
-        ";
-        // Those that are there go to the end of the queue, and the new one is about to be there.
-        let prune = format!(
-            "if redis.call('ZCARD', index) > {KEPT} then
-                local keys = string.sub(KEYS[1], 1, -{ID_LEN} - 1)
-                for _, old in ipairs(redis.call('ZRANGE', index, '0', '{}')) do
-                    if old == id or redis.call('EXISTS', keys .. old) == 1 then
-                        redis.call('ZADD', index, now, old)
-                    else
-                        redis.call('ZREM', index, old)
-                    end
-                end
-            end",
-            LOOKED_AT - 1
-        );
-        let write = |check: &str, write: &str| {
-            Script::new(&format!(
-                "local ttl = ARGV[3]
-                {check}
-                if KEYS[2] then
-                    local index, id = KEYS[2], string.sub(KEYS[1], -{ID_LEN})
-                    {FILE}
-                    {prune}
-                end
-                {write}"
-            ))
-        };
-        // An error is a table. That of a key that holds something else is a missing record, and any
-        // other is the answer.
-        const OR_FAIL: &str = "
-            if type(stored) == 'table' then
-                if not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
-                stored = ''
-            end
-        ";
-        let expiry = Number::LEN + 1;
-        let version = Number::LEN;
-        let version_end = version - 1;
-        let writes = WRITES + 1;
-        let user_of = |key: &str| {
-            format!(
-                "local stored = redis.pcall('GETRANGE', {key}, '{WRITES}', '{USER_END}')
-                {OR_FAIL}
-                local user = string.match(stored, '^%Z*%z(%Z*)%z')"
-            )
-        };
-        // Goes through a part of an index, with code for each session, whose key is `key`, that is
-        // the user's. The entries of all others are taken out.
-        let scan = |begin: &str, each: &str, end: &str| {
-            Script::new(&format!(
-                "local scan = redis.call('ZSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
-                {begin}
-                for i = 1, #scan[2], 2 do
-                    local id = scan[2][i]
-                    local key = ARGV[1] .. id
-                    {}
-                    if user == ARGV[2] then
-                        {each}
-                    else
-                        redis.call('ZREM', KEYS[1], id)
-                    end
-                end
-                {end}",
-                user_of("key")
-            ))
-        };
-        // Numbers of a call are written as texts, since Lua would have to render them, and no
-        // function is defined, since each call would make it again.
         Self {
-            // What is over already is not kept: SET takes no TTL of 0.
-            insert: write(
-                &format!(
-                    "local write = ARGV[7]
-                    if redis.call('EXISTS', KEYS[1]) == 1 then
-                        if write == '' or ttl == '0' then return 0 end
-                        -- It may be this very write that is there.
-                        local stored = redis.pcall('GETRANGE', KEYS[1], '{WRITES}', '{WRITES_END}')
-                        {OR_FAIL}
-                        return string.find(string.match(stored, '^%Z*'), write, 1, true) and 1 or 0
-                    end
-                    if ttl == '0' then return 1 end"
-                ),
-                "local value = ARGV[1] .. ARGV[2] .. write .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
-                redis.call('SET', KEYS[1], value, 'PX', ttl)
-                return 1",
-            ),
-            replace: write(
-                &format!(
-                    "local writes, expires_at, keeps = ARGV[7], ARGV[2], false
-                    local last = writes == '' and '{WRITES}' or '{WRITES_END}'
-                    local stored = redis.pcall('GETRANGE', KEYS[1], '0', last)
-                    {OR_FAIL}
-                    if not string.find(stored, '^%d') then return -1 end
-                    if writes ~= '' then
-                        -- The last writes, since others may come before one is sent again. No name
-                        -- is a part of another.
-                        local others = string.match(stored, '^%Z*', {writes})
-                        if string.find(others, writes, 1, true) then return 1 end
-                        writes = string.sub(writes .. others, 1, {LONGEST_WRITES})
-                    end
-                    if string.sub(stored, 1, {version}) ~= ARGV[4] then return 0 end
-                    if ARGV[8] == '1' and string.sub(stored, {expiry}, {WRITES}) > expires_at then
-                        expires_at, keeps = string.sub(stored, {expiry}, {WRITES}), true
-                        ttl = redis.call('PTTL', KEYS[1])
-                    elseif ttl == '0' then
-                        return redis.call('DEL', KEYS[1])
-                    end"
-                ),
-                "local value =
-                    ARGV[1] .. expires_at .. writes .. '\\0' .. ARGV[5] .. '\\0' .. ARGV[6]
-                if keeps then
-                    redis.call('SET', KEYS[1], value, 'KEEPTTL')
-                    return math.max(ttl, 2)
-                end
-                redis.call('SET', KEYS[1], value, 'PX', ttl)
-                return 1",
-            ),
-            touch: write(
-                &format!(
-                    "local stored = redis.pcall('GETRANGE', KEYS[1], '0', '{version_end}')
-                    {OR_FAIL}
-                    if stored ~= ARGV[4] then return 0 end"
-                ),
-                &format!(
-                    "redis.call('SETRANGE', KEYS[1], '{version}', ARGV[2])
-                    redis.call('PEXPIRE', KEYS[1], ttl)
-                    return 1"
-                ),
-            ),
-            remove: Script::new(&format!(
-                "{}
-                if ARGV[1] and user and user ~= '' then
-                    redis.pcall('ZREM', ARGV[1] .. user, string.sub(KEYS[1], -{ID_LEN}))
-                end
-                return {{ redis.call('DEL', KEYS[1]), user or '' }}",
-                user_of("KEYS[1]")
-            )),
-            list: scan(
-                "local answer = { scan[1] }",
-                "answer[#answer + 1] = id
-                answer[#answer + 1] = redis.call('GET', key)",
-                "return answer",
-            ),
-            remove_all: scan(
-                "local removed = 0",
-                "if id ~= ARGV[5] then
-                    removed = removed + redis.call('DEL', key)
-                    redis.call('ZREM', KEYS[1], id)
-                end",
-                "return { scan[1], removed }",
-            ),
-            file: Script::new(&format!(
-                "local index, id, ttl = KEYS[1], unpack(ARGV)
-                {FILE}
-                if redis.call('ZCARD', index) <= {KEPT} then return {{}} end
-                local before = '(' .. now - {FILED_BEFORE}
-                return redis.call(
-                    'ZRANGE', index, '-inf', before, 'BYSCORE', 'LIMIT', 0, {LOOKED_AT}
-                )"
-            )),
-            unfile: Script::new(
-                "local now = redis.call('TIME')[1]
-                for i = 2, #ARGV do
-                    local at = redis.call('ZSCORE', KEYS[1], ARGV[i])
-                    -- One of a time to come is of a clock that was set back since.
-                    if at and math.abs(now - at) >= tonumber(ARGV[1]) then
-                        redis.call('ZREM', KEYS[1], ARGV[i])
-                    end
-                end",
-            ),
-            refile: Script::new(
-                "local now = redis.call('TIME')[1]
-                for i = 1, #ARGV do
-                    redis.call('ZADD', KEYS[1], 'XX', now, ARGV[i])
-                end",
-            ),
-            remove_of: Script::new(&format!(
-                "{}
-                if user ~= ARGV[1] then return 0 end
-                return redis.call('DEL', KEYS[1])",
-                user_of("KEYS[1]")
-            )),
+            insert: script!("insert"),
+            replace: script!("replace"),
+            touch: script!("touch"),
+            remove: script!("remove"),
+            list: script!("list"),
+            remove_all: script!("remove_all"),
+            index: script!("index"),
+            unindex: script!("unindex"),
+            reindex: script!("reindex"),
+            remove_owned: script!("remove_owned"),
+        }
+    }
+}
+
+/// A file as the script that the server gets.
+fn render(source: &str) -> String {
+    let mut script = String::new();
+    for line in source.lines() {
+        let line = line.trim_start();
+        match line.strip_prefix("--include ").and_then(part) {
+            Some(part) => script += &render(part),
+            // Comments are for readers of the file.
+            None if line.starts_with("-- ") || line == "--" => {}
+            None => {
+                put_numbers(line, &mut script);
+                script.push('\n');
+            }
+        }
+    }
+    script
+}
+
+/// What several scripts have in common.
+fn part(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "add_entry" => include_str!("scripts/parts/add_entry.lua"),
+        "index_session" => include_str!("scripts/parts/index_session.lua"),
+        "or_fail" => include_str!("scripts/parts/or_fail.lua"),
+        "user_of" => include_str!("scripts/parts/user_of.lua"),
+        _ => return None,
+    })
+}
+
+/// Adds a line, in which each name of a number is replaced by the number.
+fn put_numbers(line: &str, script: &mut String) {
+    let is_of_name = |c: char| c.is_ascii_uppercase() || c == '_';
+    let mut rest = line;
+    while let Some(start) = rest.find(is_of_name) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|c| !is_of_name(c)).unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        script.push_str(before);
+        match NUMBERS.iter().find(|(name, _)| *name == word) {
+            Some((_, number)) => script.push_str(&number.to_string()),
+            None => script.push_str(word),
+        }
+        rest = after;
+    }
+    script.push_str(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_and_every_part_is_put_in() {
+        let sources = [
+            include_str!("scripts/insert.lua"),
+            include_str!("scripts/replace.lua"),
+            include_str!("scripts/touch.lua"),
+            include_str!("scripts/remove.lua"),
+            include_str!("scripts/list.lua"),
+            include_str!("scripts/remove_all.lua"),
+            include_str!("scripts/index.lua"),
+            include_str!("scripts/unindex.lua"),
+            include_str!("scripts/reindex.lua"),
+            include_str!("scripts/remove_owned.lua"),
+        ];
+        for source in sources {
+            let script = render(source);
+            assert!(!script.contains("--"), "{script}");
+            // No command of Redis has such a name.
+            let is_of_name = |c: char| c.is_ascii_uppercase() || c == '_';
+            for word in script.split(|c| !is_of_name(c)) {
+                let is_name = word.contains('_') && word.contains(char::is_alphabetic);
+                assert!(!is_name, "{word} in {script}");
+            }
         }
     }
 }

@@ -14,41 +14,35 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::Dialect;
+use super::dialect::Dialect;
 use crate::error::StoreError;
+use crate::store::pool::TRUSTED_IDLE;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::store::pool::{CONNECTION_TIMEOUT, CONNECTIONS};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::store::tls;
 
-/// Connections that a store has to a server: as many as PostgreSQL's default limit lets a handful of nodes have.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-const CONNECTIONS: usize = 16;
-
-/// How long a server may take to accept the first connection and its login, or SQLite to open a file.
-pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The same of later connections. It is shorter, since callers wait for one that an earlier caller
-/// began, and a new one may work by then.
+/// How long a server may take to accept a connection after the first one. It is shorter than
+/// `CONNECTION_TIMEOUT`: callers wait for a connection that an earlier caller began, and a new
+/// attempt may succeed by then.
 const LATER_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server may take to answer a statement whose caller has gone away. The connection is
-/// closed after that, for it may be dead, and the pool has room for another. It is short, since
-/// such connections keep others waiting.
+/// How long a server may take to answer a statement whose caller has gone away. After this time,
+/// the connection may be dead. It is closed, and the pool has room for another one. The time is
+/// short, since other callers wait for a connection.
 const ABANDONED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection that idled for longer is tried before it is used, which is a round trip.
-const TRUSTED_IDLE: Duration = Duration::from_secs(10);
-
-/// How long such a trial may take.
+/// How long the trial of an idle connection may take.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// A connection that idled for longer is closed: a firewall between may have forgotten it.
+/// A connection that idled for longer is closed: a firewall on the way may have forgotten it.
 const LONGEST_IDLE: Duration = Duration::from_secs(10 * 60);
 
-/// One that is older is closed as well: the server that it leads to may have another role by now.
+/// A connection that is older is closed: its server may have another role by now.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 60);
 
-/// The pause after the first of several attempts to connect to a server that starts, or has no room. Each is twice as long as
-/// the one before, so that all take three seconds.
+/// The pause after the first attempt to connect to a server that starts, or has no room. Each pause
+/// is twice as long as the one before, so that all of them take three seconds.
 const PAUSE: Duration = Duration::from_millis(50);
 const ATTEMPTS: u32 = 6;
 
@@ -56,8 +50,8 @@ const ATTEMPTS: u32 = 6;
 pub(super) enum Connections<DB: Database> {
     /// The application's pool.
     Shared(Pool<DB>),
-    /// The store's own pool. That of sqlx asks each connection that comes back whether it is alive: one more round trip a
-    /// statement, and with SQLite one more turn of another thread.
+    /// The store's own pool. sqlx's pool asks each connection that comes back whether it is alive.
+    /// That is one more round trip for each statement; with SQLite, another thread has to answer.
     Own(managed::Pool<Connector<DB>>),
 }
 
@@ -74,11 +68,13 @@ impl<DB: Database> Connections<DB> {
             abandoned: Mutex::default(),
         };
         let pool = managed::Pool::builder(connector).max_size(max).build();
-        pool.map(Self::Own)
-            .map_err(|error| StoreError::new("could not make a pool of connections", error))
+        pool.map(Self::Own).map_err(|error| {
+            StoreError::new("could not make a pool of connections").with_source(error)
+        })
     }
 
-    /// A pool of connections to a server. The first says at once what is wrong, where the others are tried for a while.
+    /// A pool of connections to a server. The first connection fails at once if something is wrong.
+    /// Later connections are tried for a while.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) async fn to_server(
         what: String,
@@ -90,18 +86,18 @@ impl<DB: Database> Connections<DB> {
             Ok(Err(error)) => {
                 let how = format!("in the URL, with {}=/path/to/ca.pem", dialect.authority);
                 let what = what + &tls::advice(&error, &how);
-                return Err(StoreError::new(what, error));
+                return Err(StoreError::new(what).with_source(error));
             }
             Err(elapsed) => {
                 let what = format!(
-                    "{what}: the server did not answer within {CONNECTION_TIMEOUT:?}; check that the host \
-                     and the port are those of {}, and that no firewall is between",
-                    dialect.engine
+                    "{what}: the server did not answer within {CONNECTION_TIMEOUT:?}; check that \
+                     the host and the port are those of {}, and that no firewall is between",
+                    dialect.context
                 );
-                return Err(StoreError::new(what, elapsed));
+                return Err(StoreError::new(what).with_source(elapsed));
             }
         };
-        // It is only a goodbye, and a server may not take it.
+        // This tells the server that the connection ends. A server may not answer it.
         drop(timeout(TRIAL, first.close()).await);
         Self::own(options, dialect, CONNECTIONS)
     }
@@ -117,7 +113,7 @@ impl<DB: Database> Connections<DB> {
         }
     }
 
-    /// How many there are now.
+    /// How many connections there are now.
     pub(super) fn count(&self) -> usize {
         match self {
             Self::Shared(pool) => usize::try_from(pool.size()).unwrap_or(usize::MAX),
@@ -142,8 +138,7 @@ pub(super) struct Connector<DB: Database> {
     options: Options<DB>,
     is_remote: bool,
     /// Connections that are being made, and whose callers have gone away. The next callers take
-    /// them: a login may take longer than the callers wait, and then no connection would ever be
-    /// ready.
+    /// them. Otherwise no connection would ever be ready if a login takes longer than callers wait.
     abandoned: Mutex<Vec<Connecting<DB>>>,
 }
 
@@ -157,7 +152,7 @@ impl<DB: Database> Connector<DB> {
     }
 }
 
-/// Connects, and tries again for a while where a server starts, or has no room.
+/// Connects, and tries again for a while if the server starts, or has no room.
 async fn connect<DB: Database>(options: Options<DB>) -> Result<DB::Connection, Error> {
     let once = async || match timeout(LATER_CONNECTION_TIMEOUT, options.connect()).await {
         Ok(result) => result,
@@ -172,8 +167,8 @@ async fn connect<DB: Database>(options: Options<DB>) -> Result<DB::Connection, E
     once().await
 }
 
-/// A caller's wait for a connection that a task makes. Where the caller goes away, the task is kept
-/// for the next one.
+/// A caller's wait for a connection that a task makes. If the caller goes away, the task is kept
+/// for the next caller.
 struct Awaited<'a, DB: Database> {
     connector: &'a Connector<DB>,
     // There until this is dropped.
@@ -189,7 +184,7 @@ impl<DB: Database> Future for Awaited<'_, DB> {
         };
         let result = std::task::ready!(Pin::new(task).poll(context));
         self.task = None;
-        // A task that ended otherwise belonged to a runtime that has ended.
+        // A task without a result belonged to a runtime that has ended.
         Poll::Ready(result.unwrap_or(Err(Error::WorkerCrashed)))
     }
 }
@@ -210,7 +205,7 @@ impl<DB: Database> managed::Manager for Connector<DB> {
         if !self.is_remote {
             return self.options.connect().await;
         }
-        // Not in the loop's head, which would keep the lock.
+        // The head of the loop would keep the lock.
         let next = || self.abandoned().pop();
         while let Some(task) = next() {
             let has_idled = task.is_finished();
@@ -251,8 +246,8 @@ impl<DB: Database> managed::Manager for Connector<DB> {
     }
 }
 
-/// Does a server refuse connections that it will take in a moment: nobody listens, it starts (57P03), or has too many (53300,
-/// and MySQL's 08004).
+/// Whether the server may accept a connection in a moment: nobody listens yet, the server starts
+/// (57P03), or it has too many connections (53300, and MySQL's 08004).
 fn is_passing(error: &Error) -> bool {
     match error {
         Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
@@ -280,7 +275,8 @@ enum Outcome {
 
 /// A connection for one statement, or for several that belong together.
 ///
-/// One to a server whose call was not ended is closed: nobody knows what it would answer next.
+/// If the call is not ended, a connection to a server is closed: nobody knows what the server would
+/// answer next.
 pub(super) struct Call<DB: Database> {
     // There until this is dropped.
     held: Option<Held<DB>>,
@@ -308,15 +304,14 @@ impl<DB: Database> Call<DB> {
         }
     }
 
-    /// The statement came to this.
+    /// Notes what came of the statement, and gives the connection back.
     pub(super) fn end<T>(mut self, answer: &Result<T, Error>) {
         let has_failed = match answer {
             Ok(_) => false,
             Err(Error::WorkerCrashed) => true,
             // Nothing was sent.
             Err(Error::Encode(_)) => false,
-            // A server that ends a connection, or writes no more, says so with an error like any
-            // other.
+            // A server that ends a connection, or writes no more, answers with such an error too.
             Err(Error::Database(error)) => !(self.dialect.is_of_statement)(&**error),
             Err(_) => self.dialect.is_remote,
         };
@@ -339,15 +334,16 @@ impl<DB: Database> Drop for Call<DB> {
                 }
             }
             (Some(Held::Own(connection)), Outcome::Failed) => {
-                // What else waits has most likely failed as well.
+                // The idle connections have most likely failed as well.
                 if let Some(pool) = Object::pool(&connection) {
                     pool.retain(|_, _| false);
                 }
                 drop(Object::take(connection));
             }
             (Some(Held::Own(connection)), Outcome::Open) => {
-                // A database in this process finishes what was begun, and then takes the next
-                // statement.
+                // A network connection whose call was cancelled may be dead, and sqlx would wait
+                // for it without a limit before the next use. A database in this process finishes
+                // the statement, and then takes the next one.
                 if is_remote {
                     drop(Object::take(connection));
                 }
@@ -356,13 +352,13 @@ impl<DB: Database> Drop for Call<DB> {
     }
 }
 
-/// A call that has begun. Where its caller goes away, it goes on in a task of its own until the
-/// database has answered, so that its connection is good for others. A client that resets its
-/// requests would else cost them a new connection each.
+/// A call that has begun. If its caller goes away, the call goes on in a task until the database
+/// has answered. Then its connection is good for other calls. Otherwise, a client that resets its
+/// requests would cost a new connection for each of them.
 pub(super) struct Begun<T: Send + 'static> {
-    // There until it is over.
+    // There until the call is over.
     call: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// How long it may go on by itself.
+    /// How long the call may go on in a task.
     limit: Option<Duration>,
 }
 
@@ -391,8 +387,8 @@ impl<T: Send + 'static> Future for Begun<T> {
 
 impl<T: Send + 'static> Drop for Begun<T> {
     fn drop(&mut self) {
-        // Without a runtime, or with one that is about to end, the call is dropped, which closes
-        // its connection.
+        // Without a runtime, the call is dropped here. A runtime that is about to end drops it too.
+        // Either closes its connection.
         let Some(call) = self.call.take() else {
             return;
         };

@@ -1,28 +1,24 @@
 //! [`MySqlStore`]: sessions in a MySQL or MariaDB table.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlRow};
-use sqlx::{AssertSqlSafe, MySql, Row};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPool, MySqlRow};
+use sqlx::{Error, MySql};
 
 use super::connections::{Call, Connections};
-use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, check_login, implement_store, kept_above, migrated,
-    repeat_lost, run, timely, to_integer, to_timestamp,
-};
+use super::dialect::Dialect;
+use super::implement::{implement_make_table, implement_store, implement_with_schema, repeat_lost};
+use super::statements::{Statements, to_integer};
+use super::{PURGED_AT_ONCE, check_login, migrated, timely};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
-use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
+use crate::record::user::UserId;
 
 static DIALECT: Dialect = Dialect {
-    engine: "MySQL",
+    context: "MySQL",
     store: "MySqlStore",
     quote: '`',
     numbered: false,
@@ -33,13 +29,13 @@ static DIALECT: Dialect = Dialect {
     purge: "DELETE FROM {table} WHERE expires_at <= ? LIMIT ?",
 };
 
-/// See `Dialect`. Many of MySQL's errors share the SQLSTATE HY000, so that their numbers count.
-/// What is not listed closes the connections, since new ones may be better:
+/// See `Dialect`. Many of MySQL's errors share the SQLSTATE HY000, so that their numbers count. Any
+/// error that is not listed closes the connections, since new ones may work:
 ///
 /// - 1290, 1792, 1836: the server became a replica and writes no more.
 /// - SQLSTATE 08: the connection is lost, or the server ends.
-/// - 1317, 1927: somebody killed the statement or the connection, perhaps since the server ends.
-/// - 1243: another server answers, which does not know the prepared statement.
+/// - 1317, 1927: somebody killed the statement or the connection, perhaps because the server ends.
+/// - 1243: another server answers. It does not know the prepared statement.
 fn is_of_statement(error: &dyn DatabaseError) -> bool {
     let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() else {
         return false;
@@ -59,29 +55,31 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 
 /// Sessions in a table of MySQL 8 or MariaDB 10.11 and later, for any number of machines.
 ///
-/// All tests of the contract pass on MariaDB 10.11 and on MySQL 9.7.4, which has no `SHA1()` any
-/// more.
+/// All tests of the contract pass on MariaDB 10.11 and on MySQL 9.7.4.
 ///
-/// Every write is one statement, and committed when it is answered: with `innodb_flush_log_at_trx_commit` at 1, the default, a
-/// logout survives a crash of the server. Reads must see the newest write, so give it the primary and no replica. MySQL's
+/// Every write is one statement, and is committed when the database answers. With
+/// `innodb_flush_log_at_trx_commit` at 1, the default, a logout survives a crash of the server.
+///
+/// Reads must see the newest write: give the store the primary server, and not a replica. MySQL's
 /// default login, `caching_sha2_password`, needs TLS, the feature `tls`.
 ///
 /// When the future of a call is dropped, its statement goes on in a task, and its connection is
-/// used again. A server that does not answer within two seconds loses the connection.
+/// used again. If the server does not answer within two seconds, the connection is closed.
 ///
-/// Something has to purge expired sessions from time to time: [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones
-/// share one pool of connections.
+/// The application has to purge expired sessions from time to time: see
+/// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
 ///
 /// ```no_run
 /// use cloakroom::{MySqlStore, SessionLayer, SigningKey};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MySqlStore::open("mysql://app:secret@db.example/app").await?;
+/// let store = MySqlStore::connect("mysql://app:secret@db.example/app").await?;
 /// store.migrate().await?;
 /// let layer = SessionLayer::new(store, SigningKey::generate()?);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[doc(alias("MariaDbStore", "mariadb"))]
 pub struct MySqlStore {
     reader: Connections<MySql>,
     writer: Connections<MySql>,
@@ -89,17 +87,17 @@ pub struct MySqlStore {
 }
 
 impl MySqlStore {
-    /// Connects to the database of a URL, `mysql://user:password@host:port/database`, with a pool of its own. Call
-    /// [`migrate`](Self::migrate) once.
+    /// Connects to the database of a URL, `mysql://user:password@host:port/database`. The store has
+    /// a pool of its own. Call [`migrate`](Self::migrate) once.
     ///
     /// # Errors
     ///
     /// The URL is wrong, the server cannot be reached within ten seconds, or it refuses the user or
     /// the database.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
         check_login(url, &DIALECT)?;
         let options = MySqlConnectOptions::from_str(url)
-            .map_err(|error| StoreError::new("the MySQL URL is wrong", error))?;
+            .map_err(|error| StoreError::new("the MySQL URL is wrong").with_source(error))?;
         let what = format!(
             "could not connect to MySQL at {}:{}, database {:?}, as {:?}",
             options.get_host(),
@@ -113,32 +111,23 @@ impl MySqlStore {
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
     ///
-    /// sqlx's pool asks a connection that comes back whether it is alive and, with `test_before_acquire`, its default, one that
-    /// is taken out as well: a round trip each. The connections of [`open`](Self::open) are asked only after they idled for
-    /// some seconds.
+    /// sqlx's pool asks each connection that comes back whether it is alive. With
+    /// `test_before_acquire`, its default, it also asks each connection that it gives out. Each
+    /// question is a round trip. A store that [`connect`](Self::connect) made asks a connection
+    /// only after it idled for some seconds.
     #[must_use]
     pub fn new(pool: MySqlPool) -> Self {
         let connections = Connections::Shared(pool);
         Self::over(connections.clone(), connections)
     }
 
-    /// The schema (database) of the table, which must exist, of 1 to 63 bytes; the connection's own
-    /// if this is not called.
-    ///
-    /// # Errors
-    ///
-    /// The name is empty, too long, or has a NUL in it.
-    pub fn with_schema(self, schema: impl Into<String>) -> Result<Self, StoreError> {
-        let table = self.statements.table.clone().in_schema(schema.into())?;
-        Ok(self.on(table))
-    }
-
-    /// The statement of [`migrate`](Self::migrate), for those who run migrations themselves. It can run again.
+    /// The statement of [`migrate`](Self::migrate), if you run migrations yourself. It can run
+    /// again.
     #[must_use]
     pub fn migration(&self) -> Vec<String> {
         let table = self.statements.table.quoted(&DIALECT);
         let longest_user = UserId::STORED_LEN;
-        // Binary columns, since a collation would take different ids for one.
+        // The columns are binary: a collation would take different ids for the same one.
         vec![format!(
             "CREATE TABLE IF NOT EXISTS {table} (\n    \
                  id BINARY(16) NOT NULL PRIMARY KEY,\n    \
@@ -152,9 +141,9 @@ impl MySqlStore {
         )]
     }
 
-    /// Makes the table and its indexes, where they are missing. Several nodes may do so at once.
+    /// Makes the table and its indexes, if they are missing. Several nodes may do so at once.
     ///
-    /// When the future is dropped, it can be called again.
+    /// When the future is dropped, call this again.
     ///
     /// # Errors
     ///
@@ -164,56 +153,34 @@ impl MySqlStore {
         migrated(&DIALECT, self.make_table()).await
     }
 
-    async fn make_table(&self) -> Result<(), StoreError> {
-        for statement in self.migration() {
-            run!(
-                self,
-                "make the session table",
-                writer.execute(sqlx::query(AssertSqlSafe(statement.clone())))
-            );
-        }
-        Ok(())
-    }
-
-    /// A named lock lets one node purge at a time. The others find nothing to do.
+    /// A named lock lets one node purge at a time. The other nodes find nothing to do.
     async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let failed = |error| {
-            self.statements
-                .failed("take turns in purging expired sessions", error)
-        };
-        // The lock is the connection's, and ends with it: a call that is not ended closes it, whatever happens here.
+        let failed = |error| self.no_turn(error);
+        // The lock belongs to the connection, and ends with it. A call that is not ended closes its
+        // connection, whatever happens here.
         let begin = async { Call::begin(&self.writer, &DIALECT).await.map_err(failed) };
         let mut call = timely(begin).await?;
         let connection = call.connection().map_err(failed)?;
-        let (database,): (Option<String>,) = match &self.statements.table.schema {
-            Some(schema) => (Some(schema.clone()),),
-            None => {
-                let current = sqlx::query_as("SELECT DATABASE()");
-                timely(async { current.fetch_one(&mut *connection).await.map_err(failed) }).await?
-            }
-        };
-        let turn = turn(
-            database.as_deref().unwrap_or_default(),
-            &self.statements.table.name,
-        );
-        let lock = sqlx::query_as("SELECT GET_LOCK(?, 0)").bind(&*turn);
-        let (mine,): (Option<i64>,) =
-            timely(async { lock.fetch_one(&mut *connection).await.map_err(failed) }).await?;
-        match mine {
-            Some(1) => {}
-            Some(_) => {
-                call.end(&Ok(()));
-                return Ok(0);
-            }
-            None => {
-                return Err(StoreError::message(
-                    "could not take turns in purging expired sessions: the server gives no lock",
-                ));
-            }
+        let turn = self.turn(connection).await?;
+        if !self.takes(&turn, connection).await? {
+            call.end(&Ok(()));
+            return Ok(0);
         }
+        let purged = self.purge_in_batches(now, connection).await?;
+        let free = sqlx::query("SELECT RELEASE_LOCK(?)").bind(&*turn);
+        let freed = timely(async { Ok(free.execute(&mut *connection).await) }).await?;
+        call.end(&freed);
+        Ok(purged)
+    }
+
+    /// As `in_batches`, and all on one connection: the pool may have no other.
+    async fn purge_in_batches(
+        &self,
+        now: Timestamp,
+        connection: &mut MySqlConnection,
+    ) -> Result<u64, StoreError> {
         let mut purged = 0;
         loop {
-            // On the same connection: the pool may have no other.
             let removed = timely(async {
                 let done = repeat_lost!(
                     sqlx::query(Self::sql(&self.statements.purge))
@@ -227,24 +194,63 @@ impl MySqlStore {
             .await?;
             purged += removed;
             if removed < PURGED_AT_ONCE.unsigned_abs() {
-                break;
+                return Ok(purged);
             }
         }
-        let free = sqlx::query("SELECT RELEASE_LOCK(?)").bind(&*turn);
-        let freed = timely(async { Ok(free.execute(&mut *connection).await) }).await?;
-        call.end(&freed);
-        Ok(purged)
+    }
+
+    /// The name of the lock that a purge of this table takes.
+    async fn turn(&self, connection: &mut MySqlConnection) -> Result<String, StoreError> {
+        let table = &self.statements.table;
+        if let Some(schema) = &table.schema {
+            return Ok(lock_name(schema, &table.name));
+        }
+        let current = sqlx::query_as("SELECT DATABASE()");
+        let current = async { current.fetch_one(connection).await };
+        let (database,): (Option<String>,) =
+            timely(async { current.await.map_err(|error| self.no_turn(error)) }).await?;
+        Ok(lock_name(
+            database.as_deref().unwrap_or_default(),
+            &table.name,
+        ))
+    }
+
+    /// Whether this connection gets the lock. It does not wait for the lock.
+    async fn takes(
+        &self,
+        turn: &str,
+        connection: &mut MySqlConnection,
+    ) -> Result<bool, StoreError> {
+        let lock = sqlx::query_as("SELECT GET_LOCK(?, 0)").bind(turn);
+        let lock = async { lock.fetch_one(connection).await };
+        let (mine,): (Option<i64>,) =
+            timely(async { lock.await.map_err(|error| self.no_turn(error)) }).await?;
+        mine.map(|mine| mine == 1).ok_or_else(|| {
+            StoreError::new(
+                "could not take turns in purging expired sessions: the server gives no lock",
+            )
+        })
+    }
+
+    fn no_turn(&self, error: Error) -> StoreError {
+        let what = "take turns in purging expired sessions";
+        self.statements.failed(what, error)
     }
 }
 
-/// The name of the lock that a purge of a table takes. Locks are the whole server's, and their
-/// names have up to 64 characters. The hash is not the server's: MySQL 9.6 and newer have no
-/// `SHA1()`.
-fn turn(database: &str, table: &str) -> String {
+/// The name of the lock for a table. Locks are the whole server's, and their names have up to 64
+/// characters. The hash is not made by the server: MySQL 9.6 and newer have no `SHA1()`.
+fn lock_name(database: &str, table: &str) -> String {
     // No name has a NUL.
     let hash = Sha256::digest(format!("{database}\0{table}"));
     let hash = hash.iter().take(20).map(|byte| format!("{byte:02x}"));
     format!("cloakroom {}", hash.collect::<String>())
 }
 
-implement_store! { MySqlStore, MySql, MySqlRow }
+implement_store! { MySqlStore, MySql, MySqlRow, DIALECT }
+implement_make_table! { MySqlStore }
+implement_with_schema! {
+    /// The schema (database) of the table, which must exist, of 1 to 63 bytes. If this is not
+    /// called, it is the connection's own.
+    MySqlStore
+}

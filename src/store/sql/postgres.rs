@@ -1,27 +1,22 @@
 //! [`PostgresStore`]: sessions in a PostgreSQL table.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgRow, PgSeverity};
-use sqlx::{AssertSqlSafe, Connection, Postgres, Row};
+use sqlx::{AssertSqlSafe, Connection, Postgres};
 
 use super::connections::{Call, Connections};
-use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, check_login, implement_store, in_batches,
-    kept_above, migrated, run, to_integer, to_timestamp,
-};
+use super::dialect::Dialect;
+use super::implement::{implement_store, implement_with_schema, run};
+use super::statements::{Statements, to_integer};
+use super::{PURGED_AT_ONCE, check_login, in_batches, migrated};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
-use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
 
 static DIALECT: Dialect = Dialect {
-    engine: "PostgreSQL",
+    context: "PostgreSQL",
     store: "PostgresStore",
     quote: '"',
     numbered: true,
@@ -29,19 +24,19 @@ static DIALECT: Dialect = Dialect {
     is_remote: true,
     authority: "sslrootcert",
     is_of_statement,
-    // The lock makes the inner query look at the row again, should it have been touched meanwhile. It ends with the
-    // statement, so that it is safe with a pooler between.
+    // A parallel touch may move the expiry of a row. `FOR UPDATE` locks the row, and so looks at
+    // its expiry again. The turn ends with the statement, so that a pooler may be on the way.
     purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext(?), 0) AS mine)
             DELETE FROM {table} WHERE (SELECT mine FROM turn) AND id IN
             (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ? FOR UPDATE SKIP LOCKED)",
 };
 
 /// See `Dialect`. The first two characters of a SQLSTATE are its class (PostgreSQL's manual,
-/// appendix A). What is not listed closes the connections, since new ones may be better:
+/// appendix A). Any code that is not listed closes the connections, since new ones may work:
 ///
 /// - 08: the connection is lost.
-/// - 0A000: the table of a prepared statement has changed. 26000, 42P05: a pooler between mixes up
-///   prepared statements. A new connection has none.
+/// - 0A000: the table of a prepared statement has changed. 26000, 42P05: a pooler on the way mixes
+///   up prepared statements. A new connection has no prepared statements.
 /// - 25: the server became a replica and writes no more (25006), or a transaction was left open.
 /// - 57: the server ends or starts. 58, F0, XX: the server has trouble of its own.
 fn is_of_statement(error: &dyn DatabaseError) -> bool {
@@ -54,12 +49,12 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
     }
     match error.code() {
         "42P05" => false,
-        // It lost against another, or waited too long for a lock, or somebody or the setting
-        // `statement_timeout` cancelled it.
+        // The statement lost against another, or waited too long for a lock, or somebody or the
+        // setting `statement_timeout` cancelled it.
         "40001" | "40P01" | "55P03" | "57014" => true,
         // A wrong number of values, wrong data, a constraint, a missing table or right, the check
-        // of a view, a limit, a trigger. 53 is a full disk or memory: a new connection takes more
-        // of it.
+        // of a view, a limit, a trigger. 53 is a full disk or memory: a new connection would need
+        // more of it.
         code => matches!(
             code.get(..2),
             Some("21" | "22" | "23" | "42" | "44" | "53" | "54" | "P0")
@@ -69,26 +64,30 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 
 /// Sessions in a PostgreSQL table, for any number of machines.
 ///
-/// Every write is one statement, and committed when it is answered: with `synchronous_commit` on, the default, a logout
-/// survives a crash of the server. Reads must see the newest write, so give it the primary and no replica. Behind PgBouncer in
-/// transaction mode, PgBouncer has to follow prepared statements: 1.21 or newer, with `max_prepared_statements` above 0.
+/// Every write is one statement, and is committed when the database answers. With
+/// `synchronous_commit` on, the default, a logout survives a crash of the server.
+///
+/// Reads must see the newest write: give the store the primary server, and not a replica. PgBouncer
+/// in transaction mode must follow prepared statements: use version 1.21 or newer, with
+/// `max_prepared_statements` above 0.
 ///
 /// When the future of a call is dropped, its statement goes on in a task, and its connection is
-/// used again. A server that does not answer within two seconds loses the connection.
+/// used again. If the server does not answer within two seconds, the connection is closed.
 ///
-/// Something has to purge expired sessions from time to time: [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones
-/// share one pool of connections.
+/// The application has to purge expired sessions from time to time: see
+/// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
 ///
 /// ```no_run
 /// use cloakroom::{PostgresStore, SessionLayer, SigningKey};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = PostgresStore::open("postgres://app:secret@db.example/app").await?;
+/// let store = PostgresStore::connect("postgres://app:secret@db.example/app").await?;
 /// store.migrate().await?;
 /// let layer = SessionLayer::new(store, SigningKey::generate()?);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[doc(alias("PgStore", "postgresql"))]
 pub struct PostgresStore {
     reader: Connections<Postgres>,
     writer: Connections<Postgres>,
@@ -96,17 +95,17 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to the database of a URL, `postgres://user:password@host:port/database`, with a pool of its own. Call
-    /// [`migrate`](Self::migrate) once.
+    /// Connects to the database of a URL, `postgres://user:password@host:port/database`. The store
+    /// has a pool of its own. Call [`migrate`](Self::migrate) once.
     ///
     /// # Errors
     ///
     /// The URL is wrong, the server cannot be reached within ten seconds, or it refuses the user or
     /// the database.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
         check_login(url, &DIALECT)?;
         let options = PgConnectOptions::from_str(url)
-            .map_err(|error| StoreError::new("the PostgreSQL URL is wrong", error))?;
+            .map_err(|error| StoreError::new("the PostgreSQL URL is wrong").with_source(error))?;
         let what = format!(
             "could not connect to PostgreSQL at {}:{}, database {:?}, as {:?}",
             options.get_host(),
@@ -120,27 +119,18 @@ impl PostgresStore {
 
     /// A store on the application's own pool. Call [`migrate`](Self::migrate) once.
     ///
-    /// sqlx's pool asks a connection that comes back whether it is alive and, with `test_before_acquire`, its default, one that
-    /// is taken out as well: a round trip each. The connections of [`open`](Self::open) are asked only after they idled for
-    /// some seconds.
+    /// sqlx's pool asks each connection that comes back whether it is alive. With
+    /// `test_before_acquire`, its default, it also asks each connection that it gives out. Each
+    /// question is a round trip. A store that [`connect`](Self::connect) made asks a connection
+    /// only after it idled for some seconds.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let connections = Connections::Shared(pool);
         Self::over(connections.clone(), connections)
     }
 
-    /// The schema of the table, which must exist, of 1 to 63 bytes; the connection's `search_path`
-    /// if this is not called.
-    ///
-    /// # Errors
-    ///
-    /// The name is empty, too long, or has a NUL in it.
-    pub fn with_schema(self, schema: impl Into<String>) -> Result<Self, StoreError> {
-        let table = self.statements.table.clone().in_schema(schema.into())?;
-        Ok(self.on(table))
-    }
-
-    /// The statements of [`migrate`](Self::migrate), for those who run migrations themselves. Each can run again.
+    /// The statements of [`migrate`](Self::migrate), if you run migrations yourself. Each can run
+    /// again.
     #[must_use]
     pub fn migration(&self) -> Vec<String> {
         let table = &self.statements.table;
@@ -164,7 +154,7 @@ impl PostgresStore {
         ]
     }
 
-    /// Makes the table and its indexes, where they are missing. Several nodes may do so at once.
+    /// Makes the table and its indexes, if they are missing. Several nodes may do so at once.
     ///
     /// It is one transaction: when the future is dropped, nothing has happened.
     ///
@@ -182,10 +172,10 @@ impl PostgresStore {
         let connection = call.connection().map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
         for prepare in [
-            // Others wait behind a statement that waits for a lock, also when its caller has given
-            // up: after `MIGRATION_TIMEOUT`.
+            // Other statements wait behind one that waits for a lock, even if its caller has given
+            // up. This is a little longer than `MIGRATION_TIMEOUT`.
             "SET LOCAL lock_timeout = '65s'",
-            // IF NOT EXISTS alone fails where two do it at once.
+            // IF NOT EXISTS alone fails if two nodes make the table at once.
             "SELECT pg_advisory_xact_lock(hashtext('cloakroom'), 1)",
         ] {
             sqlx::query(prepare)
@@ -204,7 +194,8 @@ impl PostgresStore {
         committed.map_err(failed)
     }
 
-    /// The statement takes a lock, so that one node purges at a time. The others find nothing to do.
+    /// The statement takes a lock, so that one node purges at a time. The other nodes find nothing
+    /// to do.
     async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
         let turn = self.statements.table.quoted(&DIALECT);
         in_batches(async || {
@@ -224,4 +215,9 @@ impl PostgresStore {
     }
 }
 
-implement_store! { PostgresStore, Postgres, PgRow }
+implement_store! { PostgresStore, Postgres, PgRow, DIALECT }
+implement_with_schema! {
+    /// The schema of the table, which must exist, of 1 to 63 bytes. If this is not called, it is
+    /// the connection's `search_path`.
+    PostgresStore
+}

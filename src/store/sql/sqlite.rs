@@ -1,34 +1,30 @@
 //! [`SqliteStore`]: sessions in one SQLite file.
 
-use std::fmt;
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use sqlx::Sqlite;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row, Sqlite};
 use tokio::time::timeout;
 
-use super::connections::{CONNECTION_TIMEOUT, Call, Connections};
-use super::{
-    Dialect, PURGED_AT_ONCE, Statements, Table, implement_store, in_batches, kept_above, migrated,
-    run, to_integer, to_timestamp,
-};
+use super::connections::{Call, Connections};
+use super::dialect::Dialect;
+use super::implement::{implement_make_table, implement_store, run};
+use super::statements::{Statements, to_integer};
+use super::{PURGED_AT_ONCE, in_batches, migrated};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
-use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
+use crate::store::pool::CONNECTION_TIMEOUT;
 
-/// How long a write waits for another process's.
+/// How long a write waits for a write of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
 
 static DIALECT: Dialect = Dialect {
-    engine: "SQLite",
+    context: "SQLite",
     store: "SqliteStore",
     quote: '"',
     numbered: false,
@@ -40,7 +36,8 @@ static DIALECT: Dialect = Dialect {
     purge: "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ?)",
 };
 
-/// See `Dialect`. A database in this process ends no connection, and has no other server.
+/// See `Dialect`. A database in this process never closes a connection, and a new connection would
+/// lead to the same database.
 fn is_of_statement(_: &dyn DatabaseError) -> bool {
     true
 }
@@ -48,13 +45,13 @@ fn is_of_statement(_: &dyn DatabaseError) -> bool {
 /// A database that ends with its connection.
 const IN_MEMORY: &str = ":memory:";
 
-/// What SQLite and sqlx take behind a path in a URL.
+/// The options that SQLite and sqlx take behind a path in a URL.
 const OPTIONS: [&str; 6] = ["cache=", "immutable=", "mode=", "nolock=", "psow=", "vfs="];
 
-/// Why a text is no path, and what to write in its place. SQLite would make a file of it whose name
-/// nobody expects, or two databases: one for its writer, and one for its readers.
+/// Refuses a text that is not a path, and says what to write. SQLite would make a file whose name
+/// nobody expects; or two databases, one for the writer and one for the readers.
 ///
-/// It may be a URL with a password in it, so that the error does not show it.
+/// The error does not show the text: it may be a URL with a password in it.
 fn check_path(path: &Path) -> Result<(), StoreError> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let begins = |start: &str| {
@@ -75,9 +72,9 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
          `./:name`"
     } else if begins("file:") || begins("sqlite:") {
         "is a URL: give the path alone; a file whose name begins so is `./file:name`. \
-         `AnyStore::open` takes the URL `sqlite:path`"
+         `AnyStore::connect` takes the URL `sqlite:path`"
     } else if is_url(bytes) {
-        "is a URL, and not one of a file: give a path, or give the URL to `AnyStore::open`"
+        "is a URL, and not one of a file: give a path, or give the URL to `AnyStore::connect`"
     } else if path.components().next() == Some(Component::Normal("~".as_ref())) {
         "begins with `~`, which only a shell replaces by the home directory: write it out; a \
          directory of that name is `./~`"
@@ -86,13 +83,13 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
     } else {
         return Ok(());
     };
-    Err(StoreError::message(format!(
+    Err(StoreError::new(format!(
         "the path of the SQLite database {reason}"
     )))
 }
 
-/// Does it begin with a scheme (RFC 3986, section 3.1) and two slashes? A single letter is a drive
-/// of Windows.
+/// Whether a text begins with a scheme (RFC 3986, section 3.1) and two slashes. A single letter is
+/// a drive of Windows.
 fn is_url(bytes: &[u8]) -> bool {
     let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
     let scheme = bytes.iter().take_while(|byte| is_of_scheme(byte)).count();
@@ -118,10 +115,13 @@ fn hint(path: &Path) -> String {
     }
 }
 
-/// Sessions in one SQLite file, which several processes of a machine may share. SQLite itself is compiled in.
+/// Sessions in one SQLite file. Several processes of a machine may share it. SQLite itself is
+/// compiled in.
 ///
-/// What is answered survives a crash of the process and of the machine: commits are synced to the disk, or a logout could be
-/// undone by a power failure. Something has to purge expired sessions from time to time:
+/// A write that was answered survives a crash of the process and of the machine. Each commit is
+/// synced to the disk: otherwise a power failure could undo a logout.
+///
+/// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
 ///
 /// ```
@@ -135,34 +135,37 @@ fn hint(path: &Path) -> String {
 /// ```
 #[derive(Clone)]
 pub struct SqliteStore {
-    /// Several connections, or the writer's where a database has but one.
+    /// Several connections. A database in memory has only the writer's.
     reader: Connections<Sqlite>,
-    /// One connection, so that writes of this process wait in a queue and not in SQLite's busy loop.
+    /// One connection: writes of this process wait in a queue, and not in SQLite's busy loop.
     writer: Connections<Sqlite>,
     statements: Arc<Statements>,
 }
 
-/// Readers beside the one writer that SQLite allows: each has a thread of its own. They are more than the processors, since a
-/// reader rests while its answer is on the way: with as many, a loaded store does little more than half as much.
+/// How many readers there are beside the one writer that SQLite allows. Each has a thread of its
+/// own. A reader rests while its answer is on the way, so there are more readers than processors.
+/// With as many readers as processors, a store under load does little more than half as much.
 fn readers() -> usize {
     std::thread::available_parallelism().map_or(8, |processors| (4 * processors.get()).min(16))
 }
 
 impl SqliteStore {
-    /// Opens a file, which is made where there is none, in WAL mode, and migrates it. `:memory:` is a database that ends with
-    /// the store.
+    /// Opens a file in WAL mode, and makes the table in it. If there is no file, this makes one.
+    /// `:memory:` is a database that ends with the store.
     ///
-    /// It takes a path and no URL. A file whose name looks like a URL, or begins with a colon, has
-    /// `./` before it.
+    /// Give a path, and not a URL. If the name of your file looks like a URL, or begins with a
+    /// colon, write `./` before it.
     ///
     /// # Errors
     ///
-    /// It is no path, the file cannot be opened within ten seconds, or it is no SQLite database.
+    /// The text is not a path, the file cannot be opened within ten seconds, or it is not a SQLite
+    /// database.
+    #[doc(alias = "connect")]
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         check_path(path)?;
         let what = || format!("could not open the SQLite database {}", path.display());
-        let failed = |error| StoreError::new(what() + &hint(path), error);
+        let failed = |error| StoreError::new(what() + &hint(path)).with_source(error);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -179,10 +182,8 @@ impl SqliteStore {
             let first = timeout(CONNECTION_TIMEOUT, Call::begin(connections, &DIALECT)).await;
             let first = first.map_err(|elapsed| {
                 let why = "its disk did not answer, or another process kept it locked";
-                StoreError::new(
-                    format!("{} within {CONNECTION_TIMEOUT:?}: {why}", what()),
-                    elapsed,
-                )
+                StoreError::new(format!("{} within {CONNECTION_TIMEOUT:?}: {why}", what()))
+                    .with_source(elapsed)
             })?;
             first.map_err(failed)?.end(&Ok(()));
         }
@@ -191,15 +192,16 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// A store on the application's own pool. Call [`migrate`](Self::migrate) before use. The pool should have WAL mode and a
-    /// busy timeout.
+    /// A store on the application's own pool. Call [`migrate`](Self::migrate) before use. The pool
+    /// should have WAL mode and a busy timeout.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
         let connections = Connections::Shared(pool);
         Self::over(connections.clone(), connections)
     }
 
-    /// The statements of [`migrate`](Self::migrate), for those who run migrations themselves. Each can run again.
+    /// The statements of [`migrate`](Self::migrate), if you run migrations yourself. Each can run
+    /// again.
     #[must_use]
     pub fn migration(&self) -> Vec<String> {
         let table = &self.statements.table;
@@ -223,9 +225,9 @@ impl SqliteStore {
         ]
     }
 
-    /// Makes the table and its indexes, where they are missing.
+    /// Makes the table and its indexes, if they are missing.
     ///
-    /// When the future is dropped, it can be called again.
+    /// When the future is dropped, call this again.
     ///
     /// # Errors
     ///
@@ -235,18 +237,7 @@ impl SqliteStore {
         migrated(&DIALECT, self.make_table()).await
     }
 
-    async fn make_table(&self) -> Result<(), StoreError> {
-        for statement in self.migration() {
-            run!(
-                self,
-                "make the session table",
-                writer.execute(sqlx::query(AssertSqlSafe(statement.clone())))
-            );
-        }
-        Ok(())
-    }
-
-    /// SQLite lets one process write at a time, so that nobody has to take turns.
+    /// SQLite lets one process write at a time, so that the nodes need not take turns.
     async fn purge(&self, now: Timestamp) -> Result<u64, StoreError> {
         in_batches(async || {
             let done = run!(
@@ -264,4 +255,5 @@ impl SqliteStore {
     }
 }
 
-implement_store! { SqliteStore, Sqlite, SqliteRow }
+implement_store! { SqliteStore, Sqlite, SqliteRow, DIALECT }
+implement_make_table! { SqliteStore }

@@ -1,0 +1,117 @@
+//! Writes of sessions, and their names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::RedisResult;
+
+use super::layout::Number;
+use super::scripts::DONE;
+use super::{LONGEST_TTL, RedisStore, call_of};
+use crate::clock::{Clock, SystemClock};
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
+
+/// What a script writes.
+#[derive(Clone, Copy)]
+pub(super) enum Write<'a> {
+    /// These bytes, if there is no session under the id.
+    Insert(&'a [u8]),
+    /// These bytes, if the stored record has this version.
+    Replace(&'a [u8], Version),
+    /// The expiry, if the stored record has the same version.
+    Touch,
+}
+
+impl RedisStore {
+    /// Runs a script that writes a record or its expiry, and puts the session into its user's
+    /// index. The answer is that of the script.
+    pub(super) async fn write(
+        &self,
+        write: Write<'_>,
+        id: RecordId,
+        record: &Record,
+    ) -> RedisResult<i64> {
+        let scripts = &self.scripts;
+        let (script, expected, bytes) = match write {
+            Write::Insert(bytes) => (&scripts.insert, record.version(), bytes),
+            Write::Replace(bytes, expected) => (&scripts.replace, expected, bytes),
+            Write::Touch => (&scripts.touch, record.version(), &[][..]),
+        };
+        let now = SystemClock.now().as_millis();
+        let expires_at = record.expires_at().as_millis();
+        let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
+        let user = record.user();
+
+        let is_cluster = self.connection.is_cluster();
+        if let Some(user) = user
+            && is_cluster
+            && ttl > 0
+        {
+            // This comes before the session is written. If the caller goes away in between, there
+            // must not be a session that is in no index.
+            self.index(user, id, ttl).await?;
+        }
+        let index = user
+            .filter(|_| !is_cluster)
+            .map(|user| self.index_key(user));
+        let keys = 1 + usize::from(index.is_some());
+        // Each script names its arguments in its first line.
+        let mut call = call_of(script, keys, bytes.len());
+        call.arg(self.session_key(id))
+            .arg(&index)
+            .arg(Number(record.version().as_u64()))
+            .arg(Number(expires_at))
+            .arg(ttl)
+            .arg(Number(expected.as_u64()));
+        if let Write::Insert(_) | Write::Replace(..) = write {
+            call.arg(user.map_or("", UserId::as_str))
+                .arg(bytes)
+                .arg(self.write_name());
+        }
+        if let Write::Replace(..) = write {
+            call.arg(if record.keeps_later_expiry() { "1" } else { "" });
+        }
+        let answer: i64 = self.run(script, &call).await?;
+
+        if let Some(user) = user
+            && is_cluster
+            && answer > DONE
+        {
+            // The session kept a later expiry than the one that the index got.
+            self.index(user, id, answer.unsigned_abs()).await?;
+        }
+        Ok(answer)
+    }
+
+    /// The name of the next write. It is empty if the client library never sends a write again.
+    fn write_name(&self) -> String {
+        match self.connection.is_cluster() {
+            true => self.writes.name(),
+            false => String::new(),
+        }
+    }
+}
+
+/// Names each write to a cluster. If an answer was lost, the client library sends the write again,
+/// and the name shows that it is the same write.
+#[derive(Debug)]
+pub(super) struct Writes {
+    store: u64,
+    next: AtomicU64,
+}
+
+impl Writes {
+    pub(super) fn new() -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Self {
+            store: RandomState::new().build_hasher().finish(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn name(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{number:x} ", self.store)
+    }
+}

@@ -1,0 +1,319 @@
+//! The macros that implement the contract: sqlx has no type for "a statement of any database".
+//!
+//! A file that uses them needs nothing in scope except the macros themselves: all paths in them
+//! begin with `$crate`, or are imported there. `repeat_lost!`, `attempt!` and `run!` are
+//! expressions of an async function. `$store` is a store with a field `statements`, and `$pool` one
+//! of its fields `reader` and `writer`.
+
+/// A statement's result. A statement that lost a race runs again.
+macro_rules! repeat_lost {
+    ($statement:expr) => {
+        loop {
+            match $statement.await {
+                Err(error) if $crate::store::sql::statements::lost_a_race(&error) => {}
+                result => break result,
+            }
+        }
+    };
+}
+pub(super) use repeat_lost;
+
+/// The result of a statement on a connection of one of the store's pools.
+macro_rules! attempt {
+    ($store:ident, $pool:ident.$method:ident($statement:expr)) => {
+        $crate::store::sql::implement::repeat_lost!(async {
+            let dialect = $store.statements.dialect;
+            let mut call =
+                $crate::store::sql::connections::Call::begin(&$store.$pool, dialect).await?;
+            let statement = $statement;
+            $crate::store::sql::connections::Begun::new(dialect, async move {
+                let answer = statement.$method(call.connection()?).await;
+                call.end(&answer);
+                answer
+            })
+            .await
+        })
+    };
+}
+pub(super) use attempt;
+
+/// The same. It returns the store's error from the function, if the statement failed.
+macro_rules! run {
+    ($store:ident, $what:literal, $pool:ident.$method:ident($statement:expr)) => {
+        $crate::store::sql::implement::attempt!($store, $pool.$method($statement))
+            .map_err(|error| $store.statements.failed($what, error))?
+    };
+}
+pub(super) use run;
+
+/// What the stores have in common: their table's name, and the contract.
+///
+/// Takes the store, sqlx's types for its database and rows, and its dialect. The store has the
+/// fields `reader`, `writer` and `statements`, and a method `purge`.
+macro_rules! implement_store {
+    ($Store:ident, $Database:ty, $Row:ty, $dialect:ident) => {
+        const _: () = {
+            use std::{fmt, sync::Arc};
+
+            use async_trait::async_trait;
+            use sqlx::{AssertSqlSafe, Row as _};
+
+            use $crate::clock::Timestamp;
+            use $crate::error::StoreError;
+            use $crate::id::RecordId;
+            use $crate::record::user::UserId;
+            use $crate::record::{Record, Version};
+            use $crate::store::sql::connections::Connections;
+            use $crate::store::sql::dialect::Table;
+            use $crate::store::sql::implement::{attempt, run};
+            use $crate::store::sql::statements::{
+                Statements, kept_above, to_integer, to_timestamp,
+            };
+            use $crate::store::{Replaced, SessionStore, UserIndex};
+
+            impl $Store {
+                /// The name of the table, of 1 to 50 bytes. If this is not called, it is
+                /// `cloakroom_sessions`.
+                ///
+                /// # Errors
+                ///
+                /// The name is empty, too long, or has a NUL in it.
+                pub fn with_table(self, name: impl Into<String>) -> Result<Self, StoreError> {
+                    let table = self.statements.table.clone().named(name.into())?;
+                    Ok(self.on(table))
+                }
+
+                pub(super) fn on(self, table: Table) -> Self {
+                    let statements = Statements::new(self.statements.dialect, table);
+                    Self { statements, ..self }
+                }
+
+                pub(super) fn over(
+                    reader: Connections<$Database>,
+                    writer: Connections<$Database>,
+                ) -> Self {
+                    Self {
+                        reader,
+                        writer,
+                        statements: Statements::new(&$dialect, Table::default()),
+                    }
+                }
+
+                pub(super) fn sql(statement: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
+                    // The only dynamic part is the quoted name of the table.
+                    AssertSqlSafe(statement.clone())
+                }
+
+                /// The record of a row with the columns `expires_at` and `record`. If a column has
+                /// another type, the record is corrupt.
+                fn to_record(id: RecordId, row: &$Row) -> Option<Record> {
+                    let expires_at = row.try_get("expires_at").unwrap_or(0);
+                    let bytes: &[u8] = row.try_get("record").unwrap_or_default();
+                    Some(Record::decode(id, bytes)?.with_expires_at(to_timestamp(expires_at)))
+                }
+            }
+
+            #[async_trait]
+            impl SessionStore for $Store {
+                async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+                    let row = run!(
+                        self,
+                        "read a session",
+                        reader.fetch_optional(
+                            sqlx::query(Self::sql(&self.statements.load)).bind(&id.as_bytes()[..])
+                        )
+                    );
+                    Ok(row.and_then(|row| Self::to_record(id, &row)))
+                }
+
+                async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+                    let bytes = record.encode()?;
+                    let inserted = attempt!(
+                        self,
+                        writer.execute(
+                            sqlx::query(Self::sql(&self.statements.insert))
+                                .bind(&id.as_bytes()[..])
+                                .bind(to_integer(record.version().as_u64()))
+                                .bind(record.user().map(UserId::as_str))
+                                .bind(to_integer(record.expires_at().as_millis()))
+                                .bind(&*bytes)
+                        )
+                    );
+                    match inserted {
+                        Ok(_) => Ok(true),
+                        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                            Ok(false)
+                        }
+                        Err(error) => Err(self.statements.failed("write a new session", error)),
+                    }
+                }
+
+                async fn replace(
+                    &self,
+                    id: RecordId,
+                    expected: Version,
+                    record: &Record,
+                ) -> Result<Replaced, StoreError> {
+                    let bytes = record.encode()?;
+                    let done = run!(
+                        self,
+                        "write a session",
+                        writer.execute(
+                            sqlx::query(Self::sql(&self.statements.replace))
+                                .bind(to_integer(record.version().as_u64()))
+                                .bind(record.user().map(UserId::as_str))
+                                .bind(kept_above(record))
+                                .bind(to_integer(record.expires_at().as_millis()))
+                                .bind(&*bytes)
+                                .bind(&id.as_bytes()[..])
+                                .bind(to_integer(expected.as_u64()))
+                        )
+                    );
+                    if done.rows_affected() == 1 {
+                        return Ok(Replaced::Done);
+                    }
+                    let row = run!(
+                        self,
+                        "read a session",
+                        reader.fetch_optional(
+                            sqlx::query(Self::sql(&self.statements.exists))
+                                .bind(&id.as_bytes()[..])
+                        )
+                    );
+                    Ok(match row {
+                        Some(_) => Replaced::Conflict,
+                        None => Replaced::Missing,
+                    })
+                }
+
+                async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+                    let done = run!(
+                        self,
+                        "touch a session",
+                        writer.execute(
+                            sqlx::query(Self::sql(&self.statements.touch))
+                                .bind(to_integer(record.expires_at().as_millis()))
+                                .bind(&id.as_bytes()[..])
+                                .bind(to_integer(record.version().as_u64()))
+                        )
+                    );
+                    Ok(done.rows_affected() == 1)
+                }
+
+                async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+                    let done = run!(
+                        self,
+                        "remove a session",
+                        writer.execute(
+                            sqlx::query(Self::sql(&self.statements.remove))
+                                .bind(&id.as_bytes()[..])
+                        )
+                    );
+                    Ok(done.rows_affected() == 1)
+                }
+
+                async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+                    self.purge(now).await
+                }
+            }
+
+            #[async_trait]
+            impl UserIndex for $Store {
+                async fn find_by_user(
+                    &self,
+                    user: &UserId,
+                ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+                    let rows = run!(
+                        self,
+                        "list a user's sessions",
+                        reader.fetch_all(
+                            sqlx::query(Self::sql(&self.statements.find_by_user))
+                                .bind(user.as_str())
+                        )
+                    );
+                    let session = |row: &$Row| {
+                        let id = RecordId::from_bytes(
+                            row.try_get::<&[u8], _>("id").ok()?.try_into().ok()?,
+                        );
+                        Some((id, Self::to_record(id, row)?))
+                    };
+                    Ok(rows.iter().filter_map(session).collect())
+                }
+
+                async fn remove_by_user(
+                    &self,
+                    user: &UserId,
+                    except: Option<RecordId>,
+                ) -> Result<u64, StoreError> {
+                    // No id is empty.
+                    let except = except.as_ref().map_or(&[][..], |id| id.as_bytes());
+                    let done = run!(
+                        self,
+                        "remove a user's sessions",
+                        writer.execute(
+                            sqlx::query(Self::sql(&self.statements.remove_by_user))
+                                .bind(user.as_str())
+                                .bind(except)
+                        )
+                    );
+                    Ok(done.rows_affected())
+                }
+            }
+
+            impl fmt::Debug for $Store {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.debug_struct(stringify!($Store))
+                        .field("table", &self.statements.table)
+                        .field("connections", &self.writer.count())
+                        .finish_non_exhaustive()
+                }
+            }
+        };
+    };
+}
+pub(super) use implement_store;
+
+/// `with_schema`, for the databases that have schemas. Takes what the method's documentation says
+/// of the schema, and the store.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+macro_rules! implement_with_schema {
+    ($(#[$doc:meta])* $Store:ident) => {
+        impl $Store {
+            $(#[$doc])*
+            ///
+            /// # Errors
+            ///
+            /// The name is empty, too long, or has a NUL in it.
+            pub fn with_schema(
+                self,
+                schema: impl Into<String>,
+            ) -> Result<Self, $crate::error::StoreError> {
+                let table = self.statements.table.clone().in_schema(schema.into())?;
+                Ok(self.on(table))
+            }
+        }
+    };
+}
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(super) use implement_with_schema;
+
+/// `make_table`, for the databases that make no transaction of it. Takes the store.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+macro_rules! implement_make_table {
+    ($Store:ident) => {
+        impl $Store {
+            async fn make_table(&self) -> Result<(), $crate::error::StoreError> {
+                for statement in self.migration() {
+                    $crate::store::sql::implement::run!(
+                        self,
+                        "make the session table",
+                        writer.execute(sqlx::query(sqlx::AssertSqlSafe(statement.clone())))
+                    );
+                }
+                Ok(())
+            }
+        }
+    };
+}
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) use implement_make_table;
