@@ -1,5 +1,5 @@
-//! Help for the tests of an application: a [`Browser`] that keeps cookies, [sessions](session) to call handlers with, a
-//! [`FaultyStore`] that fails on demand, and a [`TestClock`].
+//! Help for the tests of an application: a [`Browser`] that keeps cookies, [sessions](session) to
+//! call handlers with, a [`FaultyStore`] that fails on demand, and a [`TestClock`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,7 +19,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = FaultyStore::new(MemoryStore::new());
 //! let clock = TestClock::new();
-//! let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?).clock(clock.clone()).build()?;
+//! let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?)
+//!     .clock(clock.clone())
+//!     .build()?;
 //! let app: Router = Router::new().route("/account", get(account)).layer(layer.clone());
 //!
 //! // A page that needs a login.
@@ -49,12 +51,13 @@
 //! ```
 
 use crate::commit::commit;
-use crate::engine::Found;
-use crate::error::{ErrorKind, SessionError};
+use crate::commit::lookup::InitialState;
+use crate::error::{SessionError, SessionErrorKind};
 use crate::layer::SessionLayer;
-use crate::session::{ClientFacts, Sealed, Session};
+use crate::session::lazy::SessionSlot;
+use crate::session::{ClientFacts, Session};
 use crate::store::memory::MemoryStore;
-use crate::token::SigningKey;
+use crate::token::keys::SigningKey;
 
 mod browser;
 mod faulty;
@@ -63,11 +66,14 @@ pub use self::browser::{Browser, BrowserError, RequestBody};
 pub use self::faulty::{Fault, FaultyStore, Hold, StoreCall};
 pub use crate::clock::TestClock;
 
-/// A session to call a handler with, as a function and without a router. What `make` did to it, an earlier request did: it is
-/// stored, in a store of its own.
+/// Returns a stored session that you can pass to a handler directly, without a router.
 ///
-/// The test sees what the handler did through the session that it handed in. Nothing of that is written. Settings are the
-/// defaults, and the clock is the system's: what depends on others is tested with a [`Browser`].
+/// First, this commits the changes that `make` made, as if an earlier request had made them. The
+/// session has a store of its own.
+///
+/// To see what the handler did, the test looks into the same session. Nothing writes the handler's
+/// changes to the store. All settings are the defaults, and the clock is the system's. If a test
+/// needs other settings, use a [`Browser`].
 ///
 /// ```
 /// use cloakroom::testing;
@@ -88,7 +94,7 @@ pub use crate::clock::TestClock;
 /// assert_eq!(session.get("cart")?, Some(3));
 ///
 /// let visitor = testing::session(|_| Ok(())).await?;
-/// assert_eq!(visitor.user()?, None);
+/// assert_eq!(visitor.user(), None);
 /// # Ok(()) }
 /// ```
 ///
@@ -96,20 +102,42 @@ pub use crate::clock::TestClock;
 ///
 /// # Errors
 ///
-/// That of `make`, or [`ErrorKind::Random`] where the operating system's random generator failed.
+/// The error of `make`, or [`SessionErrorKind::Random`] if the operating system's random generator
+/// failed.
 pub async fn session(
     make: impl FnOnce(&Session) -> Result<(), SessionError>,
 ) -> Result<Session, SessionError> {
     let key = SigningKey::generate();
-    let key = key.map_err(|error| SessionError::with_source(ErrorKind::Random, error))?;
+    let key =
+        key.map_err(|error| SessionError::new(SessionErrorKind::Random).with_source(error))?;
     let layer = SessionLayer::new(MemoryStore::new(), key);
-    let engine = layer.engine();
-    let session = |found| Session::loaded(engine.clone(), None, ClientFacts::default(), found);
-    let earlier = session(Found::Nothing);
+    let context = layer.context();
+    let session = |base| Session::new(context.clone(), None, ClientFacts::default(), base);
+    let earlier = session(InitialState::Visitor);
     make(&earlier)?;
-    let written = match earlier.seal() {
-        Sealed::Dirty(_, mut pending) => commit(engine, &mut pending).await?.into_base(),
-        Sealed::Clean(_) => None,
+    let written = match earlier.seal().request {
+        Some(mut request) => commit(context, &mut request).await?.into_session(),
+        None => None,
     };
     Ok(session(written.into()))
+}
+
+/// Puts a session into the extensions of a request, as a layer does. A test can then call an
+/// extractor or a middleware without a layer.
+///
+/// ```
+/// use axum::extract::FromRequestParts;
+/// use cloakroom::{CurrentUser, testing};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = testing::session(|session| session.log_in("ada")).await?;
+/// let (mut parts, _) = http::Request::new(()).into_parts();
+/// testing::attach(&session, &mut parts.extensions);
+/// let user = CurrentUser::from_request_parts(&mut parts, &()).await?;
+/// assert_eq!(user.as_str(), "ada");
+/// # Ok(()) }
+/// ```
+pub fn attach(session: &Session, extensions: &mut http::Extensions) {
+    extensions.insert(SessionSlot::Loaded(session.clone()));
 }

@@ -8,7 +8,7 @@ use crate::store::Replaced;
 /// How many tasks meet on one record.
 const TASKS: usize = 64;
 
-/// Runs a task 64 times at once, and gives what each returned.
+/// Runs a task 64 times at once, and returns the result of each.
 async fn at_once<F>(task: impl Fn(usize) -> F) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -20,7 +20,7 @@ where
         .await
 }
 
-/// Loads, changes and replaces until no other has come between.
+/// Loads, changes and replaces, until no other write came first.
 async fn change(
     store: &dyn SessionStore,
     id: RecordId,
@@ -43,9 +43,9 @@ async fn change(
     }
 }
 
-/// 64 tasks that each count up and add a key of their own: all of it is there in the end.
+/// 64 tasks each count up and add a key of their own. All changes are there in the end.
 pub async fn sixty_four_tasks_lose_no_change(store: Arc<dyn SessionStore>) {
-    let record = new_record().with(|content| content.data = data([("counter", "0")]));
+    let record = new_record().with(|fields| fields.set_data(data([("counter", "0")])));
     let id = insert(&*store, &record).await;
     at_once(|task| {
         let store = store.clone();
@@ -63,7 +63,7 @@ pub async fn sixty_four_tasks_lose_no_change(store: Arc<dyn SessionStore>) {
     let values = values(&record);
     assert_eq!(values["counter"], TASKS.to_string());
     assert_eq!(values.len(), TASKS + 1);
-    assert_eq!(record.version().number(), TASKS as u64 + 1);
+    assert_eq!(record.version().as_u64(), TASKS as u64 + 1);
 }
 
 /// 64 inserts under one id.
@@ -72,7 +72,7 @@ pub async fn one_of_many_parallel_inserts_wins(store: Arc<dyn SessionStore>) {
     let won = at_once(|task| {
         let store = store.clone();
         let task = task.to_string();
-        let record = new_record().with(|content| content.data = data([("task", &*task)]));
+        let record = new_record().with(|fields| fields.set_data(data([("task", &*task)])));
         async move { store.insert(id, &record).await.unwrap().then_some(record) }
     })
     .await;
@@ -114,7 +114,7 @@ pub async fn one_of_many_parallel_removes_wins(store: Arc<dyn SessionStore>) {
     assert_eq!(removed.into_iter().filter(|removed| *removed).count(), 1);
 }
 
-/// 64 tasks that write and touch while one removes: nothing brings the record back.
+/// 64 tasks write and touch while one of them removes the record. Nothing brings it back.
 pub async fn nothing_in_flight_revives_a_removed_record(store: Arc<dyn SessionStore>) {
     let record = new_record_of("ada");
     let id = insert(&*store, &record).await;
@@ -134,12 +134,12 @@ pub async fn nothing_in_flight_revives_a_removed_record(store: Arc<dyn SessionSt
                     .replace(
                         id,
                         record.version(),
-                        &next(&record, record.content().data.clone()),
+                        &next(&record, record.fields().data().clone()),
                     )
                     .await
                     .unwrap();
                 let touched =
-                    next(&record, record.content().data.clone()).with_expires_at(now() + HOUR * 2);
+                    next(&record, record.fields().data().clone()).with_expires_at(now() + HOUR * 2);
                 store.touch(id, &touched).await.unwrap();
             }
         }
@@ -151,7 +151,7 @@ pub async fn nothing_in_flight_revives_a_removed_record(store: Arc<dyn SessionSt
     );
 }
 
-/// A touch carries no data, so that it cannot write an old one.
+/// A touch carries no data, so that it cannot write old data.
 pub async fn parallel_touches_and_replaces_lose_no_data(store: Arc<dyn SessionStore>) {
     let id = insert(&*store, &new_record()).await;
     at_once(|task| {
@@ -160,7 +160,7 @@ pub async fn parallel_touches_and_replaces_lose_no_data(store: Arc<dyn SessionSt
             if task % 2 == 0 {
                 let record = store.load(id).await.unwrap().expect("the record is gone");
                 tokio::task::yield_now().await;
-                // It fails where a write came between.
+                // It fails if a write came first.
                 let touched = record.with_expires_at(now() + HOUR * 2);
                 store.touch(id, &touched).await.unwrap();
             } else {

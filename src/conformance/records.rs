@@ -16,7 +16,7 @@ pub async fn a_new_record_is_loaded_as_it_was_inserted(store: Arc<dyn SessionSto
     }
 }
 
-/// `insert` is no upsert.
+/// `insert` is not an upsert.
 pub async fn an_insert_under_a_taken_id_changes_nothing(store: Arc<dyn SessionStore>) {
     let record = new_record();
     let id = insert(&*store, &record).await;
@@ -30,12 +30,10 @@ pub async fn a_replace_of_the_expected_version_writes_the_whole_record(
 ) {
     let old = new_record();
     let id = insert(&*store, &old).await;
-    let new = new_record_of("ada").with(|content| {
-        content.version = old.version().next();
-        content.expires_at = old.expires_at() + HOUR;
-        content.data = data([("cart", "3 books")]);
-        content.remember = false;
-        content.client = None;
+    let new = next(&new_record_of("ada"), data([("cart", "3 books")])).with(|fields| {
+        fields.use_until(old.expires_at() + HOUR, 3_600_000);
+        fields.set_remembered(false);
+        fields.set_client(None);
     });
     assert_eq!(
         store.replace(id, old.version(), &new).await.unwrap(),
@@ -60,7 +58,7 @@ pub async fn a_replace_of_another_version_changes_nothing(store: Arc<dyn Session
         Replaced::Conflict
     );
     let early = next(
-        &next(&second, second.content().data.clone()),
+        &next(&second, second.fields().data().clone()),
         data([("theme", "early")]),
     );
     assert_eq!(
@@ -82,7 +80,7 @@ pub async fn a_replace_of_a_missing_record_creates_nothing(store: Arc<dyn Sessio
             .replace(
                 id,
                 record.version(),
-                &next(&record, record.content().data.clone())
+                &next(&record, record.fields().data().clone())
             )
             .await
             .unwrap(),
@@ -113,7 +111,7 @@ pub async fn a_record_whose_expiry_is_moved_into_the_past_is_over(store: Arc<dyn
     let record = new_record_of("ada");
     let past = now().before(HOUR);
     let replaced_id = insert(&*store, &record).await;
-    let new = next(&record, record.content().data.clone()).with_expires_at(past);
+    let new = next(&record, record.fields().data().clone()).with_expires_at(past);
     assert_eq!(
         store
             .replace(replaced_id, record.version(), &new)
@@ -130,11 +128,11 @@ pub async fn a_record_whose_expiry_is_moved_into_the_past_is_over(store: Arc<dyn
     }
 }
 
-/// `touch` compares the version: a late one must not undo what a write did to the expiry.
+/// `touch` compares the version: a late touch must not undo what a write did to the expiry.
 pub async fn a_touch_of_another_version_changes_nothing(store: Arc<dyn SessionStore>) {
     let first = new_record();
     let id = insert(&*store, &first).await;
-    let second = next(&first, first.content().data.clone()).with_expires_at(now() + HOUR * 3);
+    let second = next(&first, first.fields().data().clone()).with_expires_at(now() + HOUR * 3);
     assert_eq!(
         store.replace(id, first.version(), &second).await.unwrap(),
         Replaced::Done
@@ -169,9 +167,13 @@ pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<
         (1, false, 1),
     ] {
         let old = record.version();
-        record = next(&record, record.content().data.clone())
+        record = next(&record, record.fields().data().clone())
             .with_expires_at(at(own))
-            .with(|content| content.keeps_later_expiry = keeps);
+            .with(|fields| {
+                if keeps {
+                    fields.keep_later_expiry();
+                }
+            });
         assert_eq!(
             store.replace(id, old, &record).await.unwrap(),
             Replaced::Done
@@ -179,11 +181,11 @@ pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<
         let expected = record.clone().with_expires_at(at(stored));
         assert_same(store.load(id).await.unwrap().as_ref(), &expected);
     }
-    // Where it is not later, nothing is kept of one that has passed.
+    // A stored expiry that has passed and is not later is not kept.
     let old = record.version();
-    let ended = next(&record, record.content().data.clone())
+    let ended = next(&record, record.fields().data().clone())
         .with_expires_at(start.before(HOUR))
-        .with(|content| content.keeps_later_expiry = true);
+        .with(RecordFields::keep_later_expiry);
     assert_eq!(
         store.replace(id, old, &ended).await.unwrap(),
         Replaced::Done
@@ -192,7 +194,7 @@ pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<
     assert_same(store.load(id).await.unwrap().as_ref(), &expected);
 }
 
-/// `remove`, and everything after it but an `insert`.
+/// `remove`, and every call after it except an `insert`.
 pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
     let record = new_record();
     let id = insert(&*store, &record).await;
@@ -207,7 +209,7 @@ pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
             .replace(
                 id,
                 record.version(),
-                &next(&record, record.content().data.clone())
+                &next(&record, record.fields().data().clone())
             )
             .await
             .unwrap(),
@@ -216,7 +218,7 @@ pub async fn a_removed_record_stays_missing(store: Arc<dyn SessionStore>) {
     assert!(store.load(id).await.unwrap().is_none());
 }
 
-/// `purge_expired`. A store that collects by itself may have done so before.
+/// `purge_expired`. A store that removes expired records by itself may have done so before.
 pub async fn a_purge_removes_what_has_expired_and_nothing_else(store: Arc<dyn SessionStore>) {
     let now = now();
     let live = new_record_of("ada");
@@ -236,7 +238,7 @@ pub async fn a_purge_removes_what_has_expired_and_nothing_else(store: Arc<dyn Se
     assert_same(store.load(live_id).await.unwrap().as_ref(), &live);
 }
 
-/// `purge_expired` goes by the newest expiry.
+/// `purge_expired` looks at the newest expiry.
 pub async fn a_purge_keeps_what_was_touched_in_time(store: Arc<dyn SessionStore>) {
     let soon = now() + HOUR;
     let touched = new_record().with_expires_at(soon);
@@ -245,7 +247,7 @@ pub async fn a_purge_keeps_what_was_touched_in_time(store: Arc<dyn SessionStore>
     assert!(store.touch(touched_id, &touched).await.unwrap());
     let old = new_record().with_expires_at(soon);
     let replaced_id = insert(&*store, &old).await;
-    let new = next(&old, old.content().data.clone()).with_expires_at(soon + HOUR);
+    let new = next(&old, old.fields().data().clone()).with_expires_at(soon + HOUR);
     assert_eq!(
         store
             .replace(replaced_id, old.version(), &new)
@@ -295,20 +297,21 @@ pub async fn data_of_any_text_is_kept(store: Arc<dyn SessionStore>) {
         ("lines", "a\r\nb\u{2028}"),
         ("letters", "åß€𝄞"),
     ];
-    let record = new_record_of("åß€𝄞 '\"").with(|content| content.data = data(values));
+    let record = new_record_of("åß€𝄞 '\"").with(|fields| fields.set_data(data(values)));
     let id = insert(&*store, &record).await;
     assert_same(store.load(id).await.unwrap().as_ref(), &record);
 }
 
-/// What the layer allows by default.
+/// The layer allows so much by default.
 pub async fn data_of_64_kib_is_kept(store: Arc<dyn SessionStore>) {
     let large = "x".repeat(64 * 1024);
-    let record = new_record().with(|content| content.data = data([("large", &*large)]));
+    let record = new_record().with(|fields| fields.set_data(data([("large", &*large)])));
     let id = insert(&*store, &record).await;
     assert_same(store.load(id).await.unwrap().as_ref(), &record);
 }
 
-/// What a browser keeps a cookie for at most. Some servers read a large relative expiry as an absolute one.
+/// A browser keeps a cookie for 400 days at most. Some servers read a large relative expiry as an
+/// absolute one.
 pub async fn an_expiry_in_400_days_is_kept(store: Arc<dyn SessionStore>) {
     let record = new_record().with_expires_at(now() + HOUR * 24 * 400);
     let id = insert(&*store, &record).await;

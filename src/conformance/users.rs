@@ -6,7 +6,7 @@ use super::*;
 use crate::store::{Replaced, UserIndex};
 
 async fn ids_of(store: &dyn UserIndex, user: &str) -> Vec<RecordId> {
-    let sessions = store.sessions_of(&UserId::from(user)).await.unwrap();
+    let sessions = store.find_by_user(&user_id(user)).await.unwrap();
     let mut ids: Vec<_> = sessions.into_iter().map(|(id, _)| id).collect();
     ids.sort();
     ids
@@ -17,20 +17,20 @@ fn sorted<const N: usize>(mut ids: [RecordId; N]) -> [RecordId; N] {
     ids
 }
 
-/// `sessions_of` and `remove_all_of`, of a user that was never seen.
+/// `find_by_user` and `remove_by_user`, of a user without any session.
 pub async fn a_user_without_sessions_has_none(store: Arc<dyn UserIndex>) {
     insert(&*store, &new_record()).await;
     assert!(ids_of(&*store, "nobody").await.is_empty());
     assert_eq!(
         store
-            .remove_all_of(&UserId::from("nobody"), None)
+            .remove_by_user(&user_id("nobody"), None)
             .await
             .unwrap(),
         0
     );
 }
 
-/// `sessions_of`, with the records.
+/// `find_by_user`, with the records.
 pub async fn sessions_are_listed_by_user(store: Arc<dyn UserIndex>) {
     let record = new_record_of("ada");
     let first = insert(&*store, &record).await;
@@ -39,7 +39,7 @@ pub async fn sessions_are_listed_by_user(store: Arc<dyn UserIndex>) {
     insert(&*store, &new_record()).await;
     assert_eq!(ids_of(&*store, "ada").await, sorted([first, second]));
     assert_eq!(ids_of(&*store, "grace").await, [other]);
-    let sessions = store.sessions_of(&UserId::from("ada")).await.unwrap();
+    let sessions = store.find_by_user(&user_id("ada")).await.unwrap();
     let listed = sessions
         .iter()
         .find(|(id, _)| *id == first)
@@ -47,15 +47,14 @@ pub async fn sessions_are_listed_by_user(store: Arc<dyn UserIndex>) {
     assert_same(listed, &record);
 }
 
-/// A `replace` that brings the user.
+/// A `replace` with a record that has a user.
 pub async fn a_login_files_the_session_under_its_user(store: Arc<dyn UserIndex>) {
-    let anonymous = new_record();
-    let id = insert(&*store, &anonymous).await;
-    let logged_in =
-        new_record_of("ada").with(|content| content.version = anonymous.version().next());
+    let visitor = new_record();
+    let id = insert(&*store, &visitor).await;
+    let logged_in = next(&new_record_of("ada"), visitor.fields().data().clone());
     assert_eq!(
         store
-            .replace(id, anonymous.version(), &logged_in)
+            .replace(id, visitor.version(), &logged_in)
             .await
             .unwrap(),
         Replaced::Done
@@ -63,7 +62,7 @@ pub async fn a_login_files_the_session_under_its_user(store: Arc<dyn UserIndex>)
     assert_eq!(ids_of(&*store, "ada").await, [id]);
 }
 
-/// `remove`, then `sessions_of`.
+/// `remove`, then `find_by_user`.
 pub async fn a_removed_session_is_not_listed(store: Arc<dyn UserIndex>) {
     let removed = insert(&*store, &new_record_of("ada")).await;
     let kept = insert(&*store, &new_record_of("ada")).await;
@@ -71,7 +70,7 @@ pub async fn a_removed_session_is_not_listed(store: Arc<dyn UserIndex>) {
     assert_eq!(ids_of(&*store, "ada").await, [kept]);
 }
 
-/// `touch` and `replace`, then `sessions_of`.
+/// `touch` and `replace`, then `find_by_user`.
 pub async fn a_touched_session_is_still_listed(store: Arc<dyn UserIndex>) {
     let record = new_record_of("ada");
     let id = insert(&*store, &record).await;
@@ -91,17 +90,14 @@ pub async fn a_touched_session_is_still_listed(store: Arc<dyn UserIndex>) {
     assert_eq!(ids_of(&*store, "ada").await, [id]);
 }
 
-/// `remove_all_of`.
+/// `remove_by_user`.
 pub async fn all_sessions_of_a_user_are_removed_and_no_others(store: Arc<dyn UserIndex>) {
     let first = insert(&*store, &new_record_of("ada")).await;
     let second = insert(&*store, &new_record_of("ada")).await;
     let other = insert(&*store, &new_record_of("grace")).await;
-    let anonymous = insert(&*store, &new_record()).await;
+    let visitor = insert(&*store, &new_record()).await;
     assert_eq!(
-        store
-            .remove_all_of(&UserId::from("ada"), None)
-            .await
-            .unwrap(),
+        store.remove_by_user(&user_id("ada"), None).await.unwrap(),
         2
     );
     assert!(ids_of(&*store, "ada").await.is_empty());
@@ -109,20 +105,20 @@ pub async fn all_sessions_of_a_user_are_removed_and_no_others(store: Arc<dyn Use
         (first, false),
         (second, false),
         (other, true),
-        (anonymous, true),
+        (visitor, true),
     ] {
         assert_eq!(store.load(id).await.unwrap().is_some(), is_there);
     }
 }
 
-/// `remove_all_of` with an exception, which need not be the user's.
+/// `remove_by_user` with an exception. It need not be a session of the user.
 pub async fn all_sessions_but_one_are_removed(store: Arc<dyn UserIndex>) {
     let kept = insert(&*store, &new_record_of("ada")).await;
     insert(&*store, &new_record_of("ada")).await;
     insert(&*store, &new_record_of("ada")).await;
     assert_eq!(
         store
-            .remove_all_of(&UserId::from("ada"), Some(kept))
+            .remove_by_user(&user_id("ada"), Some(kept))
             .await
             .unwrap(),
         2
@@ -131,7 +127,7 @@ pub async fn all_sessions_but_one_are_removed(store: Arc<dyn UserIndex>) {
     let other = insert(&*store, &new_record_of("grace")).await;
     assert_eq!(
         store
-            .remove_all_of(&UserId::from("ada"), Some(other))
+            .remove_by_user(&user_id("ada"), Some(other))
             .await
             .unwrap(),
         1
@@ -139,7 +135,7 @@ pub async fn all_sessions_but_one_are_removed(store: Arc<dyn UserIndex>) {
     assert_eq!(ids_of(&*store, "grace").await, [other]);
 }
 
-/// User ids that a collation would take for one another.
+/// User ids that a collation would take for the same user.
 pub async fn user_ids_are_compared_byte_for_byte(store: Arc<dyn UserIndex>) {
     let users = [
         "ada",
@@ -159,10 +155,7 @@ pub async fn user_ids_are_compared_byte_for_byte(store: Arc<dyn UserIndex>) {
     for user in users {
         assert_eq!(ids_of(&*store, user).await.len(), 1, "sessions of {user:?}");
         assert_eq!(
-            store
-                .remove_all_of(&UserId::from(user), None)
-                .await
-                .unwrap(),
+            store.remove_by_user(&user_id(user), None).await.unwrap(),
             1,
             "sessions of {user:?}"
         );
@@ -180,7 +173,8 @@ pub async fn parallel_logins_of_a_user_are_all_listed(store: Arc<dyn UserIndex>)
     assert_eq!(ids_of(&*store, "ada").await, ids);
 }
 
-/// What was logged in before `remove_all_of` is gone after it, whatever logs in meanwhile.
+/// A session that was logged in before `remove_by_user` is gone after it, whoever logs in at the
+/// same time.
 pub async fn a_removal_ends_every_login_before_it(store: Arc<dyn UserIndex>) {
     let mut before = Vec::new();
     for _ in 0..8 {
@@ -191,13 +185,7 @@ pub async fn a_removal_ends_every_login_before_it(store: Arc<dyn UserIndex>) {
         async move { insert(&*store, &new_record_of("ada")).await }
     };
     let logins = (0..32).map(login).collect::<JoinSet<_>>();
-    assert!(
-        store
-            .remove_all_of(&UserId::from("ada"), None)
-            .await
-            .unwrap()
-            >= 8
-    );
+    assert!(store.remove_by_user(&user_id("ada"), None).await.unwrap() >= 8);
     let during = logins.join_all().await;
     for id in before {
         assert!(
@@ -205,7 +193,7 @@ pub async fn a_removal_ends_every_login_before_it(store: Arc<dyn UserIndex>) {
             "a session outlived its removal"
         );
     }
-    // Each of the others is either removed or there, and the index knows which.
+    // Each of the other sessions is removed, or it is there and in the index.
     let mut live = Vec::new();
     for id in during {
         if store.load(id).await.unwrap().is_some() {

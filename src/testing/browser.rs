@@ -4,10 +4,8 @@ use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::marker::PhantomData;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,26 +18,30 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tower_layer::Layer as _;
 use tower_service::Service;
 use url::{Position, Url, form_urlencoded};
 
-use crate::cookie::has_prefix;
-use crate::error::{BoxError, ErrorKind, SessionError};
+use crate::commit::lookup::find_presented;
+use crate::error::{BoxError, SessionError, SessionErrorKind};
 use crate::layer::SessionLayer;
-use crate::session::Session;
+use crate::layer::future::respond;
+use crate::session::{ClientFacts, Session};
 use crate::store::SessionStore;
-use crate::transport::{Carrier, Transport};
+use crate::token::cookie::has_prefix;
+use crate::token::transport::{TokenTransport, Transport};
 
-/// Sends requests to a service, such as an Axum `Router`, and keeps cookies as browsers do: by their domain and path, `Secure`,
-/// `Max-Age` and the prefixes of names. Nothing goes over a network. A token of [`Transport::Bearer`] is kept and sent as
-/// well.
+/// Sends requests to a service, such as an Axum `Router`, and keeps cookies as browsers do.
 ///
-/// It is at `https://localhost`, or where [`at`](Self::at) says; a request to an absolute URI goes to that site. Each request
-/// is as from a page of the site that it goes to: a POST has that site's `Origin`, and SameSite is not looked at. Redirects are not
-/// followed. A clone is a second window at first: it has the same cookies, and its own from then on.
+/// It follows their rules for domain and path, `Secure`, `Max-Age` and the prefixes of names. It
+/// also keeps and sends a token of [`Transport::Bearer`]. Nothing goes over a network.
 ///
-/// A cookie's `Max-Age` runs by the system's clock, whatever the layer's clock says.
+/// The browser is at `https://localhost`, or where [`at`](Self::at) says. A request to an absolute
+/// URI goes to the site of the URI. Each request looks as if it came from a page of the site that
+/// it goes to: a POST has that site's `Origin`, and SameSite makes no difference. The browser
+/// follows no redirects. A clone begins with the same cookies, and from then on has cookies of its
+/// own.
+///
+/// A cookie's `Max-Age` runs by the system's clock, and not by the layer's.
 ///
 /// ```
 /// use axum::{Router, routing::{get, post}};
@@ -58,7 +60,10 @@ use crate::transport::{Carrier, Transport};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let layer = SessionLayer::new(MemoryStore::new(), SigningKey::generate()?);
-/// let app: Router = Router::new().route("/", get(visits)).route("/login", post(log_in)).layer(layer);
+/// let app: Router = Router::new()
+///     .route("/", get(visits))
+///     .route("/login", post(log_in))
+///     .layer(layer);
 /// let mut browser = Browser::new(app);
 /// assert_eq!(browser.get("/").await?.body(), "1");
 /// assert_eq!(browser.get("/").await?.body(), "2");
@@ -90,7 +95,8 @@ impl<S> Browser<S> {
         }
     }
 
-    /// The browser at another site, for an application whose cookies have a domain, or that is used without TLS.
+    /// The same browser at another site. An application needs this if its cookies have a domain, or
+    /// if it is used without TLS.
     ///
     /// ```
     /// # use cloakroom::testing::Browser;
@@ -104,13 +110,14 @@ impl<S> Browser<S> {
     ///
     /// # Errors
     ///
-    /// It is no URL of HTTP.
+    /// The site is not a URL of HTTP.
     pub fn at(mut self, site: &str) -> Result<Self, BrowserError> {
         self.site = parse(site)?.origin().ascii_serialization();
         Ok(self)
     }
 
-    /// The value of the cookie of this name, whatever site it is for; of several the one with the longest path.
+    /// The value of the cookie of this name, for any site. If several cookies have this name, this
+    /// is the value of the one with the longest path.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let kept = self.jar.iter_unexpired();
@@ -119,7 +126,8 @@ impl<S> Browser<S> {
             .map(|cookie| cookie.value())
     }
 
-    /// Closes the browser and opens it again: only persistent cookies are left, which have a `Max-Age` or `Expires`.
+    /// Closes the browser and opens it again. Only persistent cookies are left: those with a
+    /// `Max-Age` or an `Expires`.
     pub fn restart(&mut self) {
         let persistent = self
             .jar
@@ -129,11 +137,13 @@ impl<S> Browser<S> {
         self.jar = CookieStore::from_cookies(persistent, false).unwrap_or_default();
     }
 
-    /// Runs `work` as a handler inside of this layer, with the session of this browser's cookie or token, and keeps what comes of
-    /// it as after any request. So a test makes a session without the application's own pages, or looks into it.
+    /// Runs `work` as a handler inside of this layer, with the session of this browser's cookie or
+    /// token. The browser then keeps the new cookie or token, as after any request. So a test can
+    /// make a session without the application's own pages, or look into it.
     ///
-    /// It counts as use of the session; a look that must not calls [`passive`](Session::passive). When the future is dropped,
-    /// what `work` did may or may not be stored.
+    /// The call counts as use of the session, unless `work` calls
+    /// [`skip_touch`](Session::skip_touch). When the future is dropped, the changes of `work` may
+    /// or may not be stored.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey, testing::Browser};
@@ -147,14 +157,16 @@ impl<S> Browser<S> {
     ///     session.insert("cart", ["hat"])
     /// }).await?;
     ///
-    /// let cart = browser.with_session(&layer, |session| session.get::<Vec<String>>("cart")).await?;
+    /// let cart: Option<Vec<String>> =
+    ///     browser.with_session(&layer, |session| session.get("cart")).await?;
     /// assert_eq!(cart, Some(vec!["hat".to_owned()]));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// That of `work`, and then nothing is stored but an end; or that of the layer, where the store failed, say.
+    /// The error of `work`, or an error of the layer, such as one of the store. After an error of
+    /// `work`, the layer drops the changes. It still ends the session if `work` asked for that.
     pub async fn with_session<St, T, F>(
         &mut self,
         layer: &SessionLayer<St>,
@@ -165,33 +177,41 @@ impl<S> Browser<S> {
         T: Send,
         F: FnOnce(&Session) -> Result<T, SessionError> + Send,
     {
-        let carrier = &layer.engine().carrier;
-        let mut request = Request::new(());
-        // Whatever path and domain the cookie is for.
-        let (header, value) = match carrier {
-            Carrier::Cookie { cookie, .. } => {
+        let context = layer.context();
+        let transport = context.transport();
+        let mut headers = HeaderMap::new();
+        // The path and the domain of the cookie make no difference here.
+        let (header, value) = match transport {
+            TokenTransport::Cookie { cookie, .. } => {
                 let name = cookie.name();
-                (
-                    COOKIE,
-                    self.cookie(name).map(|token| format!("{name}={token}")),
-                )
+                let token = self.cookie(name);
+                (COOKIE, token.map(|token| format!("{name}={token}")))
             }
-            Carrier::Bearer { .. } => (AUTHORIZATION, self.bearer()),
+            TokenTransport::Bearer { .. } => (AUTHORIZATION, self.bearer()),
         };
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-            request.headers_mut().insert(header, value);
+            headers.insert(header, value);
         }
-        let mut service = layer.layer(Handler {
-            work: Arc::new(Mutex::new(Some(work))),
-            lifetime: PhantomData,
+        let presented = transport.presented(&headers);
+        let client = ClientFacts {
+            presents_token: presented.is_anything(),
+            is_on_plain_http: false,
+        };
+        let base = find_presented(context, &presented).await?;
+        let session = Session::new(context.clone(), None, client, base);
+        let mut value = None;
+        let answer = work(&session).map(|worked| {
+            value = Some(worked);
+            Response::new(())
         });
-        poll_fn(|cx| Service::<Request<()>>::poll_ready(&mut service, cx)).await?;
-        let response = service.call(request).await?;
+        let response = respond(session, answer).await?;
         self.keep(response.headers(), None);
-        let refused = response.extensions().get::<ErrorKind>().copied();
-        match (refused, response.into_body()) {
-            (None, Some(answer)) => Ok(answer),
-            (refused, _) => Err(refused.unwrap_or(ErrorKind::MissingLayer).into()),
+        match (response.extensions().get::<SessionErrorKind>(), value) {
+            (None, Some(value)) => Ok(value),
+            (refused, _) => {
+                let kind = refused.copied().unwrap_or(SessionErrorKind::MissingLayer);
+                Err(kind.into())
+            }
         }
     }
 
@@ -200,7 +220,7 @@ impl<S> Browser<S> {
         Some(format!("Bearer {token}"))
     }
 
-    /// Makes a request as a browser sends it, and says where to.
+    /// Makes a request as a browser sends it, and returns the URL that it goes to.
     fn prepare<B>(&self, request: &mut Request<B>) -> Result<Url, BrowserError> {
         let path = match request.uri().path_and_query() {
             Some(path) => path.clone(),
@@ -238,7 +258,7 @@ impl<S> Browser<S> {
             (AUTHORIZATION, self.bearer()),
         ];
         for (name, value) in of_a_browser {
-            // A test may have set its own.
+            // A test may have set this header itself.
             if let Some(value) = value
                 && let Entry::Vacant(header) = request.headers_mut().entry(name)
             {
@@ -248,7 +268,7 @@ impl<S> Browser<S> {
         Ok(url)
     }
 
-    /// A place of this site, or of the cookie's domain, from which the cookie can be set.
+    /// A URL of this site, or of the cookie's domain, that may set the cookie.
     fn place_of(&self, cookie: &Cookie<'_>) -> Result<Url, BrowserError> {
         let mut url = parse(&self.site)?;
         if let Some(domain) = cookie.domain() {
@@ -258,7 +278,8 @@ impl<S> Browser<S> {
         Ok(url)
     }
 
-    /// Keeps what a response from this URL, or from the session layer by itself, has for a client to keep.
+    /// Keeps the cookies and the token of a response from this URL. Without a URL, the response is
+    /// the session layer's own.
     fn keep(&mut self, headers: &HeaderMap, url: Option<&Url>) {
         if let Some(token) = headers.get(Transport::TOKEN_HEADER) {
             let token = token.to_str().ok().filter(|token| !token.is_empty());
@@ -276,7 +297,7 @@ impl<S> Browser<S> {
             if let Some(url) = url
                 && is_accepted(&cookie, &url)
             {
-                // What the jar refuses, a browser drops as well.
+                // If the jar refuses a cookie, so does a browser.
                 let _ = self.jar.parse(text, &url);
             }
         }
@@ -287,7 +308,7 @@ fn parse(url: &str) -> Result<Url, BrowserError> {
     let url = Url::parse(url).map_err(BrowserError::new)?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        _ => Err(BrowserError::new("it is no URL of HTTP")),
+        _ => Err(BrowserError::new("it is not a URL of HTTP")),
     }
 }
 
@@ -295,7 +316,8 @@ fn authority(url: &Url) -> &str {
     &url[Position::BeforeHost..Position::AfterPort]
 }
 
-/// What browsers ask of a cookie, and the jar does not (RFC 6265bis, sections 4.1.3 and 5.7).
+/// Whether a browser accepts a cookie. The jar does not check these rules (RFC 6265bis, sections
+/// 4.1.3 and 5.7).
 fn is_accepted(cookie: &Cookie<'_>, url: &Url) -> bool {
     let is_secure = cookie.secure() == Some(true);
     let is_trustworthy = url.scheme() == "https" || url.host_str() == Some("localhost");
@@ -328,8 +350,11 @@ impl Error for BrowserError {
     }
 }
 
-/// The body of a request that a [`Browser`] sends. A service that takes only `axum::body::Body` has it behind
-/// `map_request(|request| request.map(axum::body::Body::new))` of `tower::ServiceExt`; a `Router` takes any.
+/// The body of a request that a [`Browser`] sends.
+///
+/// A `Router` takes any body. If a service takes only `axum::body::Body`, put
+/// `map_request(|request| request.map(axum::body::Body::new))` of `tower::ServiceExt` in front of
+/// it.
 #[derive(Debug)]
 pub struct RequestBody(Bytes);
 
@@ -363,7 +388,8 @@ where
 {
     /// Sends a GET.
     ///
-    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
+    /// The browser keeps cookies as soon as the head of the answer has come, also if the future is
+    /// dropped after that.
     ///
     /// # Errors
     ///
@@ -375,7 +401,8 @@ where
 
     /// Sends a POST of a form with these fields.
     ///
-    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
+    /// The browser keeps cookies as soon as the head of the answer has come, also if the future is
+    /// dropped after that.
     ///
     /// # Errors
     ///
@@ -395,9 +422,11 @@ where
         self.send(request).await
     }
 
-    /// Sends any request, with the cookies that belong to it unless it has a `Cookie` header, and reads the answer to its end.
+    /// Sends any request, and reads the answer to its end. The request gets the cookies that belong
+    /// to it, unless it has a `Cookie` header.
     ///
-    /// Cookies are kept as soon as the answer's head has come, whether the future is dropped afterwards or not.
+    /// The browser keeps cookies as soon as the head of the answer has come, also if the future is
+    /// dropped after that.
     ///
     /// ```
     /// # use cloakroom::testing::Browser;
@@ -430,54 +459,12 @@ where
     }
 }
 
-/// Of the cookies their names alone: values are credentials.
+/// Shows only the names of the cookies: their values are credentials.
 impl<S> fmt::Debug for Browser<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.jar.iter_unexpired().map(|kept| kept.name()).collect();
         f.debug_struct("Browser")
             .field("cookies", &names)
             .finish_non_exhaustive()
-    }
-}
-
-/// The work of a test in the place of a handler. It is done once.
-struct Handler<'work, F> {
-    work: Arc<Mutex<Option<F>>>,
-    lifetime: PhantomData<&'work ()>,
-}
-
-impl<F> Clone for Handler<'_, F> {
-    fn clone(&self) -> Self {
-        Self {
-            work: self.work.clone(),
-            lifetime: PhantomData,
-        }
-    }
-}
-
-impl<'work, T, F> Service<Request<()>> for Handler<'work, F>
-where
-    T: 'work,
-    F: FnOnce(&Session) -> Result<T, SessionError> + Send + 'work,
-{
-    /// What it came to. The layer's own answers have nothing.
-    type Response = Response<Option<T>>;
-    type Error = SessionError;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Self::Response, SessionError>> + Send + 'work>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = work.take();
-        Box::pin(async move {
-            let session = Session::from_extensions(request.extensions())?;
-            session.load().await?;
-            let answer = work.map(|work| work(&session)).transpose()?;
-            Ok(Response::new(answer))
-        })
     }
 }

@@ -4,17 +4,24 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::record::{Record, UserId, Version};
+use crate::id::RecordId;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
 use crate::store::{Replaced, SessionStore, UserIndex};
-use crate::token::RecordId;
 
-/// A store around another that notes its calls, and fails when a test says so. Clones are the same store.
+/// How long a call with [`Fault::Conflict`] takes.
+const CONFLICT_DELAY: Duration = Duration::from_millis(1);
+
+/// A store around another store. It notes its calls, and fails when a test says so. Clones are the
+/// same store.
 ///
 /// ```
 /// use cloakroom::testing::{Browser, Fault, FaultyStore, StoreCall};
@@ -61,8 +68,8 @@ pub enum StoreCall {
     Touch,
     Remove,
     PurgeExpired,
-    SessionsOf,
-    RemoveAllOf,
+    FindByUser,
+    RemoveByUser,
 }
 
 /// What goes wrong with a call.
@@ -73,21 +80,27 @@ pub enum Fault {
     Refused,
     /// It does what it should, and then fails: the connection broke before the answer came.
     AnswerLost,
-    /// It does nothing, and never answers. The layer's store timeout ends it, and with `tokio::time::pause` that takes no time;
+    /// It does nothing, and never answers. The layer's store timeout ends it, and with
+    /// `tokio::time::pause` that takes no time. Only
     /// [`Sessions::purge_expired`](crate::Sessions::purge_expired) has no timeout.
     Hangs,
+    /// A write of another node came first. After a millisecond, [`replace`](SessionStore::replace)
+    /// answers with [`Replaced::Conflict`] and [`touch`](SessionStore::touch) with `false`, and
+    /// neither does anything. The other calls work.
+    Conflict,
 }
 
-/// A fault, and the calls that it is with.
+/// A fault, and which calls have it.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     All(Fault),
     Each(StoreCall, Fault),
-    Next(StoreCall, Fault),
+    /// This many of the next calls of these kinds.
+    Next(StoreCall, Fault, usize),
 }
 
 impl<S> FaultyStore<S> {
-    /// A store that works as this one does, until it is told otherwise.
+    /// A store that works as this one does, until a test asks for a fault.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self {
@@ -96,13 +109,13 @@ impl<S> FaultyStore<S> {
         }
     }
 
-    /// The store inside. What is asked of it is not noted, and does not fail.
+    /// The store inside. Its calls are not noted, and do not fail.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.store
     }
 
-    /// The calls since this was asked for the last time, those that failed among them.
+    /// The calls since the last time that a test took them. Failed calls are among them.
     #[expect(
         clippy::must_use_candidate,
         reason = "a test may only want to forget them"
@@ -123,16 +136,40 @@ impl<S> FaultyStore<S> {
 
     /// The next of these calls that reaches the store fails in this way, and no other does.
     pub fn fail_once(&self, call: StoreCall, fault: Fault) {
-        self.state().trouble = Some(Trouble::Next(call, fault));
+        self.fail_times(1, call, fault);
     }
 
-    /// No call fails any more. One that hangs already goes on to do so.
+    /// This many of the next calls of these kinds fail in this way, and no other calls do.
+    ///
+    /// ```
+    /// use cloakroom::testing::{Browser, Fault, FaultyStore, StoreCall};
+    /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = FaultyStore::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(store.clone(), SigningKey::generate()?);
+    /// let mut browser = Browser::new(());
+    /// browser.with_session(&layer, |session| session.insert("visits", 1)).await?;
+    ///
+    /// // Other nodes are faster three times. Then the change is there, and is made once.
+    /// store.fail_times(3, StoreCall::Replace, Fault::Conflict);
+    /// let visit = |visits: Option<u32>| visits.unwrap_or(0) + 1;
+    /// browser.with_session(&layer, |session| session.update("visits", visit)).await?;
+    /// let visits = browser.with_session(&layer, |session| session.get("visits")).await?;
+    /// assert_eq!(visits, Some(2));
+    /// # Ok(()) }
+    /// ```
+    pub fn fail_times(&self, times: usize, call: StoreCall, fault: Fault) {
+        self.state().trouble = Some(Trouble::Next(call, fault, times));
+    }
+
+    /// From now on, no call fails. A call that hangs already still hangs.
     pub fn recover(&self) {
         self.state().trouble = None;
     }
 
-    /// Holds the next of these calls up before it reaches the store inside, so that a test can do something in the meantime. The
-    /// layer's store timeout runs all the while.
+    /// Holds the next of these calls before it reaches the store inside, so that a test can do
+    /// something first. The layer's store timeout goes on.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionLayer, SigningKey};
@@ -162,7 +199,7 @@ impl<S> FaultyStore<S> {
         let (arrived, arrival) = oneshot::channel();
         let (release, released) = oneshot::channel();
         let mut state = self.state();
-        // One that was released before its call came does not stand in the way.
+        // A gate that was released before its call came must not hold that call.
         state.holds.retain(|(_, gate)| !gate.arrived.is_closed());
         state.holds.push((call, Gate { arrived, released }));
         Hold {
@@ -175,9 +212,20 @@ impl<S> FaultyStore<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a call, and does it unless it is to fail.
     async fn call<T>(
         &self,
         call: StoreCall,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.call_or(call, None, answer).await
+    }
+
+    /// The same of a call that answers with `conflict` if another write came first.
+    async fn call_or<T>(
+        &self,
+        call: StoreCall,
+        conflict: Option<T>,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let gate = {
@@ -200,6 +248,14 @@ impl<S> FaultyStore<S> {
                 Err(failed("the answer of the test's store is lost"))
             }
             Some(Fault::Hangs) => pending().await,
+            Some(Fault::Conflict) => match conflict {
+                Some(conflict) => {
+                    // A layer that tries again at once would never reach its timeout.
+                    sleep(CONFLICT_DELAY).await;
+                    Ok(conflict)
+                }
+                None => answer.await,
+            },
         }
     }
 }
@@ -219,9 +275,12 @@ impl State {
         match self.trouble? {
             Trouble::All(fault) => Some(fault),
             Trouble::Each(at, fault) => (at == call).then_some(fault),
-            Trouble::Next(at, fault) if at == call => {
-                self.trouble = None;
-                Some(fault)
+            Trouble::Next(at, fault, times) if at == call => {
+                self.trouble = match times.saturating_sub(1) {
+                    0 => None,
+                    left => Some(Trouble::Next(at, fault, left)),
+                };
+                (times > 0).then_some(fault)
             }
             Trouble::Next(..) => None,
         }
@@ -229,7 +288,7 @@ impl State {
 }
 
 fn failed(what: &'static str) -> StoreError {
-    StoreError::new(what, io::Error::from(io::ErrorKind::ConnectionRefused))
+    StoreError::new(what).with_source(io::Error::from(io::ErrorKind::ConnectionRefused))
 }
 
 impl<S> fmt::Debug for FaultyStore<S> {
@@ -241,15 +300,15 @@ impl<S> fmt::Debug for FaultyStore<S> {
     }
 }
 
-/// A call that waits until a test lets it go on; see [`FaultyStore::hold_next`]. When this is dropped, it does.
+/// A call that waits until a test releases it, or drops this; see [`FaultyStore::hold_next`].
 #[derive(Debug)]
 pub struct Hold {
-    /// Until it has come.
+    /// There until the call has come.
     arrival: Option<oneshot::Receiver<()>>,
     release: oneshot::Sender<()>,
 }
 
-/// The other ends, which the call has.
+/// The call's ends of the two channels.
 #[derive(Debug)]
 struct Gate {
     arrived: oneshot::Sender<()>,
@@ -259,7 +318,7 @@ struct Gate {
 impl Hold {
     /// Waits until the call has come.
     ///
-    /// When the future is dropped, it can be waited for again.
+    /// When the future is dropped, the test can wait again.
     pub async fn arrived(&mut self) {
         if let Some(arrival) = &mut self.arrival {
             let _ = arrival.await;
@@ -273,7 +332,9 @@ impl Hold {
     }
 }
 
+// Each call has a name of its own, so that these are no plain forwards.
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<S: SessionStore> SessionStore for FaultyStore<S> {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         self.call(StoreCall::Load, self.store.load(id)).await
@@ -290,13 +351,14 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         expected: Version,
         record: &Record,
     ) -> Result<Replaced, StoreError> {
-        self.call(StoreCall::Replace, self.store.replace(id, expected, record))
-            .await
+        let conflict = Some(Replaced::Conflict);
+        let answer = self.store.replace(id, expected, record);
+        self.call_or(StoreCall::Replace, conflict, answer).await
     }
 
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-        self.call(StoreCall::Touch, self.store.touch(id, record))
-            .await
+        let answer = self.store.touch(id, record);
+        self.call_or(StoreCall::Touch, Some(false), answer).await
     }
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
@@ -310,20 +372,21 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<S: UserIndex> UserIndex for FaultyStore<S> {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        self.call(StoreCall::SessionsOf, self.store.sessions_of(user))
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        self.call(StoreCall::FindByUser, self.store.find_by_user(user))
             .await
     }
 
-    async fn remove_all_of(
+    async fn remove_by_user(
         &self,
         user: &UserId,
         except: Option<RecordId>,
     ) -> Result<u64, StoreError> {
         self.call(
-            StoreCall::RemoveAllOf,
-            self.store.remove_all_of(user, except),
+            StoreCall::RemoveByUser,
+            self.store.remove_by_user(user, except),
         )
         .await
     }

@@ -1,7 +1,11 @@
-//! The store contract as tests that anyone can run on a store of their own.
+//! The store contract as tests, which you can run on a store of your own.
 //!
-//! [`conformance_tests!`](crate::conformance_tests) turns a constructor into a module of tests. Each function here is one of
-//! them; it panics where the store breaks the contract.
+//! [`conformance_tests!`](crate::conformance_tests) makes a module of tests from an expression that
+//! makes a store. Each function here is one of these tests. It panics if the store breaks the
+//! contract.
+//!
+//! The tests are not a stable part of the API: a minor release may add a test, or change one so
+//! that it finds more. The contract itself is: see [`SessionStore`](crate::SessionStore#contract).
 //!
 //! ```
 //! cloakroom::conformance_tests! { memory: cloakroom::MemoryStore::new() }
@@ -22,10 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::data::{Data, Entry};
-use crate::record::{Client, Content, Login, Record, UserId, Version};
+use crate::id::RecordId;
+use crate::record::client::Client;
+use crate::record::data::{Data, Entry};
+use crate::record::secret_hash::SecretHash;
+use crate::record::user::{Login, UserId};
+use crate::record::{Record, RecordFields};
 use crate::store::SessionStore;
-use crate::token::{Random, RecordId, SecretHash};
+use crate::token::random::RandomSource;
 
 mod races;
 mod records;
@@ -35,10 +43,11 @@ pub use races::*;
 pub use records::*;
 pub use users::*;
 
-/// Tests that a store keeps the contract: a module of this name, with a test for each part of it.
+/// Tests that a store keeps the contract. The macro makes a module of this name, with a test for
+/// each part of the contract.
 ///
-/// The constructor is an expression that makes an empty store, and may await. It is evaluated in each test. For a store that
-/// is no [`UserIndex`](crate::UserIndex), say so:
+/// The expression makes an empty store, and may use `.await`. It runs in each test. If the store is
+/// not a [`UserIndex`](crate::UserIndex), add `without user index`:
 ///
 /// ```
 /// # use cloakroom::MemoryStore;
@@ -134,41 +143,33 @@ fn now() -> Timestamp {
 }
 
 fn new_id() -> RecordId {
-    Random::default()
-        .record_id()
-        .expect("the random generator failed")
+    let random = RandomSource::default().bytes();
+    RecordId::from_bytes(random.expect("the random generator failed"))
 }
 
-/// A record with something in every field but the user.
+/// A record with something in every field except the user.
 fn new_record() -> Record {
-    Record::new(Content {
-        version: Version::FIRST,
-        secret_hash: SecretHash::from_bytes(*new_id().as_bytes()),
-        login: None,
-        created_at: now(),
-        expires_at: now() + HOUR,
-        idle_timeout: 1_800_000,
-        token_replaced_at: Some(now()),
-        remember: true,
-        client: Some(Arc::new(
-            Client::new()
-                .with_user_agent("Browser/1.0")
-                .with_address("192.0.2.1"),
-        )),
-        data: data([("theme", "dark"), ("name", "Ada")]),
-        keeps_later_expiry: false,
-        #[cfg(feature = "memcached")]
-        loaded_cas: None,
-    })
+    let secret_hash = || SecretHash::from_bytes(*new_id().as_bytes());
+    let data = data([("theme", "dark"), ("name", "Ada")]);
+    let mut fields = RecordFields::new(secret_hash(), now(), data);
+    fields.rotate_token(secret_hash(), now());
+    fields.set_remembered(true);
+    fields.set_client(Some(Arc::new(
+        Client::new()
+            .with_user_agent("Browser/1.0")
+            .with_address("192.0.2.1"),
+    )));
+    fields.use_until(now() + HOUR, 1_800_000);
+    Record::new(fields)
 }
 
 fn new_record_of(user: &str) -> Record {
-    new_record().with(|content| {
-        content.login = Some(Login {
-            user: UserId::from(user),
-            at: now(),
-        });
-    })
+    new_record().with(|fields| fields.log_in(Login::new(user_id(user), now())))
+}
+
+/// A user as a store has them.
+fn user_id(user: &str) -> UserId {
+    UserId::stored(user.into())
 }
 
 fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
@@ -179,15 +180,12 @@ fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
     data
 }
 
-/// The record as a newer one with this data.
+/// The next version of the record, with this data.
 fn next(record: &Record, data: Data) -> Record {
-    record.clone().with(|content| {
-        content.version = content.version.next();
-        content.data = data;
-    })
+    Record::new(record.fields().next(data))
 }
 
-/// All of a record, so that two can be compared.
+/// Compares two records in everything that is stored.
 #[track_caller]
 fn assert_same(loaded: Option<&Record>, expected: &Record) {
     let loaded = loaded.expect("the store has no such record");
@@ -208,6 +206,6 @@ async fn insert(store: &dyn SessionStore, record: &Record) -> RecordId {
 }
 
 fn values(record: &Record) -> BTreeMap<String, String> {
-    let json = serde_json::to_string(&record.content().data).expect("data is JSON");
+    let json = serde_json::to_string(record.fields().data()).expect("data is JSON");
     serde_json::from_str(&json).expect("data is a map of strings")
 }
