@@ -1,6 +1,5 @@
-//! What each fuzz target does with its input. `tests/fuzz.rs` includes this file, and replays the seeds of `fuzz/corpus`.
-
-#![allow(unreachable_pub, reason = "it is a library and a module")]
+//! What each fuzz target does with its input. `tests/it/fuzz.rs` also calls these functions, with
+//! the seeds in `fuzz/corpus`.
 
 use std::error::Error as _;
 use std::sync::Once;
@@ -14,12 +13,13 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// The input as Cookie headers, and as the session cookie's value: see [`Site::written`] for how tokens get into it.
+/// Sends the input as Cookie headers, and as the session cookie's value. [`Site::written`]
+/// describes how tokens get into the input.
 pub fn cookie(input: &[u8]) {
     run(Site::is_safe_from(Transport::Cookie, input));
 }
 
-/// The same for the `Authorization` header.
+/// Does the same with the `Authorization` header.
 pub fn bearer(input: &[u8]) {
     run(Site::is_safe_from(Transport::Bearer, input));
 }
@@ -31,7 +31,8 @@ fn run(future: impl Future<Output = ()>) {
     runtime.unwrap().block_on(future);
 }
 
-/// An application whose first and second user are logged in, and a third one whose session has ended.
+/// An application with three users. The first and the second are logged in. The session of the
+/// third has ended.
 struct Site {
     transport: Transport,
     store: MemoryStore,
@@ -43,7 +44,8 @@ struct Site {
 
 const NOBODY: &str = "nobody";
 
-/// What is in the session's data; and one visit more. A path is the name of somebody who logs in.
+/// Answers with the owner in the session's data, and counts the visit. A path is the name of
+/// somebody who logs in.
 async fn handler(request: Request<()>) -> Result<Response<String>, SessionError> {
     let session = Session::from_extensions(request.extensions())?;
     let owner = session.get::<String>("owner")?;
@@ -59,7 +61,8 @@ async fn handler(request: Request<()>) -> Result<Response<String>, SessionError>
 impl Site {
     async fn is_safe_from(transport: Transport, input: &[u8]) {
         let store = MemoryStore::new();
-        // Of this input alone: the fuzzer finds tokens of earlier inputs in what was compared, and they would be well signed.
+        // Each input has its own key. The fuzzer learns from comparisons, so it finds tokens of
+        // earlier inputs. With one key, those tokens would have good signatures.
         let key = SigningKey::generate().unwrap();
         let layer = SessionLayer::builder(store.clone(), key)
             .transport(transport)
@@ -76,7 +79,7 @@ impl Site {
         site.first = site.logged_in("first").await;
         site.second = site.logged_in("second").await;
         site.ended = site.logged_in("third").await;
-        let removed = site.layer.sessions().revoke_all("third").await;
+        let removed = site.layer.sessions().revoke_user("third").await;
         assert_eq!(removed.unwrap(), 1);
 
         let written = site.written(input);
@@ -110,9 +113,12 @@ impl Site {
         value.split(|&byte| byte == b';').next().map(<[u8]>::to_vec)
     }
 
-    /// The input, where bytes that no header may have stand for tokens, since no fuzzer guesses one: 0 and 1 for those of the
-    /// first and the second, 2 for the first with another byte somewhere, 3 for the first cut short, 4 for the beginning of the
-    /// first and the rest of the second, 5 for the one whose session has ended.
+    /// The input, with tokens in it, because a fuzzer cannot guess a token. Each of these bytes,
+    /// which no header may contain, becomes a token:
+    ///
+    /// 0: the first user's token. 1: the second user's token. 2: the first token with one byte
+    /// changed. 3: the first token, cut short. 4: the beginning of the first token and the rest of
+    /// the second. 5: the token of the ended session.
     fn written(&self, input: &[u8]) -> Vec<u8> {
         let (first, second) = (&*self.first, &*self.second);
         let mut input = input.iter().copied();
@@ -142,7 +148,7 @@ impl Site {
         written
     }
 
-    /// Sends these headers, and sees that nobody gets at a session whose token is not among them.
+    /// Sends these headers. Checks that nobody reaches a session without its token.
     async fn check(&self, headers: &[&[u8]]) {
         let name: HeaderName = match self.transport {
             Transport::Cookie => COOKIE,
@@ -151,7 +157,7 @@ impl Site {
         let mut request = Request::new(());
         let mut presented = Vec::new();
         for header in headers {
-            // What HTTP itself refuses never gets here.
+            // HTTP itself refuses these bytes, so they never reach the layer.
             let allow = |&byte: &u8| {
                 if byte < b' ' || byte == 0x7f {
                     b'\t'
@@ -164,7 +170,8 @@ impl Site {
             let value = HeaderValue::from_bytes(&header).unwrap();
             request.headers_mut().append(&name, value);
         }
-        // Two live ones cannot both be meant. One that has ended stands in nobody's way.
+        // Two tokens of live sessions leave it open which session is meant, so the layer takes
+        // neither. The token of an ended session does not count.
         let signed = [&self.first, &self.second, &self.ended];
         let owner = match signed.map(|token| presented.contains(token)) {
             [true, false, _] => "first",
@@ -187,9 +194,9 @@ impl Site {
         assert!(token.is_none_or(|token| !signed.contains(&&token)));
     }
 
-    /// What a header holds as tokens, read in another way than the crate's.
+    /// The tokens in a header. This code reads them in another way than the crate does.
     fn presented(&self, header: &[u8]) -> Vec<Vec<u8>> {
-        // All other bytes stay as they are.
+        // Each byte becomes one character, so no byte is lost.
         let header: String = header.iter().copied().map(char::from).collect();
         let values: Vec<_> = match self.transport {
             Transport::Cookie => header
@@ -208,7 +215,7 @@ impl Site {
         let is_cookie = matches!(self.transport, Transport::Cookie);
         let bytes = |value: &str| {
             let value = value.trim_matches([' ', '\t']);
-            // One pair of quotes belongs to a cookie's syntax.
+            // The syntax of a cookie allows one pair of quotes.
             let inner = value
                 .strip_prefix('"')
                 .and_then(|rest| rest.strip_suffix('"'));
@@ -220,7 +227,7 @@ impl Site {
 
     /// What is stored for a user.
     async fn record(&self, user: &str) -> Vec<u8> {
-        let sessions = self.layer.sessions().list(user).await.unwrap();
+        let sessions = self.layer.sessions().list_for(user).await.unwrap();
         let [session] = &*sessions else {
             unreachable!("a user has one session")
         };
@@ -229,7 +236,8 @@ impl Site {
     }
 }
 
-/// The input as a record's bytes, and as its JSON behind the format's number and a good checksum, which no fuzzer guesses.
+/// Decodes the input as a record. Also decodes it as a record's JSON, after the format number and a
+/// good checksum, because a fuzzer cannot guess a checksum.
 pub fn record(input: &[u8]) {
     let id = RecordId::from_bytes([7; 16]);
     let checksum = crc32fast::hash(input).to_be_bytes();
@@ -247,12 +255,15 @@ pub fn record(input: &[u8]) {
 
 const PASSWORD: &str = "correct-horse";
 
-/// The input as the URL of a store, and with a password where one may stand, which no error shows.
+/// Opens a store with the input as its URL. Then puts a password into the URL, which no error may
+/// show.
 ///
-/// It goes the whole way of [`AnyStore::open`], up to the first socket or file: see [`open`].
+/// The call goes through all of [`AnyStore::connect`], up to the first socket or file: see
+/// [`open`].
 pub fn store_url(input: &[u8]) {
     let url = String::from_utf8_lossy(input);
-    // A password that stands elsewhere is a host's name, say, and may be shown.
+    // In this URL the password may be in another place, such as the host's name. An error may show
+    // it there.
     if url.contains(PASSWORD) {
         return;
     }
@@ -263,9 +274,9 @@ pub fn store_url(input: &[u8]) {
     let (before, options) = url.split_once('?').unwrap_or((&url, ""));
     let password = format!("pass={PASSWORD}&password={PASSWORD}");
     let mut urls = vec![format!("{before}?{password}&{options}")];
-    // Where a path follows, it has no login.
+    // In these two schemes a path follows, so the URL has no login.
     if !matches!(scheme, "sqlite" | "redis+unix") {
-        // With as many slashes as there are: a wrong number is a mistake like others.
+        // The number of slashes stays as it is. A wrong number is one more mistake to test.
         let place = rest.trim_start_matches('/');
         let slashes = "/".repeat(rest.len() - place.len());
         urls.push(format!("{scheme}:{slashes}ada:{PASSWORD}@{place}"));
@@ -277,19 +288,19 @@ pub fn store_url(input: &[u8]) {
     }
 }
 
-/// Opens a store while the process may have no other file descriptor than it has, so that whatever the URL says, there is no
-/// socket and no file: where one would be opened, the operating system refuses it. What is read of an answer or of a file is
-/// not covered.
+/// Opens a store while the process cannot open another file descriptor. So no URL can open a socket
+/// or a file: the operating system refuses that. The test does not cover what a store reads from a
+/// server or a file.
 ///
 /// Returns the error with all its causes.
 fn open(url: &str) -> Option<String> {
-    // It has descriptors of its own.
+    // The runtime needs descriptors too, so it is built first.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let descriptors = NoDescriptors::now();
-    let opened = runtime.block_on(AnyStore::open(url));
+    let opened = runtime.block_on(AnyStore::connect(url));
     let error = opened.err().map(|error| {
         let mut text = format!("{error}, {error:?}");
         let mut source = error.source();
@@ -299,19 +310,19 @@ fn open(url: &str) -> Option<String> {
         }
         text
     });
-    // It waits for its threads, one of which may look up a host.
+    // This waits for the runtime's threads. One of them may be looking up a host.
     drop(runtime);
     drop(descriptors);
     error
 }
 
-/// While it is there, the process cannot open anything.
+/// While this value lives, the process cannot open anything.
 struct NoDescriptors(Rlimit);
 
 impl NoDescriptors {
     fn now() -> Self {
         let usual = getrlimit(Resource::Nofile);
-        // The fuzzer ends the process at a panic, and has a file to write before.
+        // At a panic the fuzzer ends the process. Before that it must be able to write a file.
         static AT_A_PANIC: Once = Once::new();
         AT_A_PANIC.call_once(|| {
             let hook = std::panic::take_hook();

@@ -1,0 +1,151 @@
+//! Each short example does what its first lines say. `streams.rs` has the examples whose
+//! connections live longer than a request.
+
+use support::program::binary;
+use support::program::{Program, cookie, value};
+
+#[test]
+fn counter_and_custom_store_count_each_visitors_visits() {
+    for name in ["counter", "custom_store"] {
+        let example = Program::start(binary(name), &[]);
+        let (_, head, body) = example.send("GET", "/", "");
+        assert_eq!(body, "This is your visit number 1.\n");
+        let cookie = cookie(&head);
+        for n in 2..4 {
+            let (_, _, body) = example.send("GET", "/", &cookie);
+            assert_eq!(body, format!("This is your visit number {n}.\n"));
+        }
+        assert_eq!(
+            example.send("GET", "/", "").2,
+            "This is your visit number 1.\n"
+        );
+    }
+}
+
+#[test]
+fn typed_keys_keeps_a_cart() {
+    let example = Program::start(binary("typed_keys"), &[]);
+    let (_, head, body) = example.send("GET", "/add/7", "");
+    assert_eq!(body, "In your cart now: [7]\n");
+    let cookie = cookie(&head);
+    assert_eq!(
+        example.send("GET", "/add/8", &cookie).2,
+        "In your cart now: [7, 8]\n"
+    );
+    assert_eq!(
+        example.send("GET", "/", &cookie).2,
+        "In your cart: [7, 8]\n"
+    );
+    assert_eq!(
+        example.send("GET", "/empty", &cookie).2,
+        "Out of your cart: [7, 8]\n"
+    );
+    assert_eq!(example.send("GET", "/", &cookie).2, "In your cart: []\n");
+}
+
+#[test]
+fn flash_shows_its_message_once() {
+    let example = Program::start(binary("flash"), &[]);
+    assert!(!example.send("GET", "/", "").2.contains("saved"));
+    let (status, head, _) = example.send("POST", "/", "");
+    assert_eq!(status, 303);
+    let cookie = cookie(&head);
+    assert!(
+        example
+            .send("GET", "/", &cookie)
+            .2
+            .contains("Your changes are saved.")
+    );
+    assert!(!example.send("GET", "/", &cookie).2.contains("saved"));
+}
+
+#[test]
+fn bearer_gives_a_token_in_a_header_and_takes_it_in_another() {
+    let example = Program::start(binary("bearer"), &[]);
+    assert_eq!(example.send("GET", "/me", "").0, 401);
+    let (status, head, _) = example.send("POST", "/login/ada", "");
+    assert_eq!(status, 204);
+    let token = format!(
+        "Authorization: Bearer {}\r\n",
+        value(&head, "x-session-token")
+    );
+    assert_eq!(example.send("GET", "/me", &token).2, "You are ada.\n");
+    assert_eq!(example.send("POST", "/logout", &token).0, 204);
+    assert_eq!(example.send("GET", "/me", &token).0, 401);
+}
+
+#[test]
+fn hyper_counts_each_visitors_visits_and_makes_no_session_where_none_is_asked_for() {
+    let example = Program::start(binary("hyper"), &[]);
+    let (status, head, body) = example.send("GET", "/", "");
+    assert_eq!(
+        (status, body.as_str()),
+        (200, "This is your visit number 1.\n")
+    );
+    let cookie = cookie(&head);
+    for n in 2..4 {
+        let (_, _, body) = example.send("GET", "/", &cookie);
+        assert_eq!(body, format!("This is your visit number {n}.\n"));
+    }
+    let (status, head, body) = example.send("GET", "/health", "");
+    assert_eq!((status, body.as_str()), (200, "well\n"));
+    assert!(!head.contains("set-cookie"));
+    assert_eq!(example.send("GET", "/nowhere", &cookie).0, 404);
+    assert_eq!(
+        example.send("GET", "/", "").2,
+        "This is your visit number 1.\n"
+    );
+}
+
+#[test]
+fn every_example_begins_with_how_to_run_it() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let main = if path.is_dir() {
+            path.join("main.rs")
+        } else {
+            path
+        };
+        let text = std::fs::read_to_string(&main).unwrap();
+        assert!(
+            text.starts_with("//! Run with `cargo run --example "),
+            "{}",
+            main.display()
+        );
+        seen += 1;
+    }
+    assert!(seen >= 9);
+}
+
+/// The README's program is compiled twice: as a doctest, and as the example. This test runs the
+/// example.
+#[test]
+fn readme_is_the_program_of_the_readme_and_does_what_its_text_says() {
+    let readme = include_str!("../../../README.md");
+    let begin = "<!-- program: the same as examples/readme.rs -->\n\n```rust,no_run\n";
+    let (_, rest) = readme.split_once(begin).unwrap();
+    let (program, _) = rest.split_once("```\n\n<!-- program: end -->").unwrap();
+    let example = include_str!("../../../examples/readme.rs");
+    assert!(
+        example.ends_with(program),
+        "the README and examples/readme.rs differ"
+    );
+
+    let example = Program::start(binary("readme"), &[]);
+    let (_, head, body) = example.send("GET", "/", "");
+    assert_eq!(body, "This is your visit number 1.\n");
+    let visitor = cookie(&head);
+    let (_, _, body) = example.send("GET", "/", &visitor);
+    assert_eq!(body, "This is your visit number 2.\n");
+    assert_eq!(example.send("GET", "/me", &visitor).0, 401);
+    let (status, head, _) = example.send("POST", "/login/ada", &visitor);
+    assert_eq!(status, 200);
+    let ada = cookie(&head);
+    assert_eq!(example.send("GET", "/me", &ada).2, "You are ada.\n");
+    // The old token is dead.
+    assert_ne!(example.send("GET", "/me", &visitor).0, 200);
+    assert_eq!(example.send("POST", "/logout", &ada).0, 200);
+    assert_eq!(example.send("GET", "/me", &ada).0, 401);
+}

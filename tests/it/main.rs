@@ -1,0 +1,92 @@
+//! The integration tests, by subject. This list is the table of contents. The first lines of each
+//! file say what it shows.
+//!
+//! All tests are one program, so the database clients are linked only once. nextest runs each test
+//! in its own process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics is a test that fails"
+)]
+
+/// The promises of the public types.
+mod api;
+
+/// What a handler has: the session, its data, its user and its lifetime.
+mod session {
+    mod clocks;
+    mod detached;
+    mod handlers;
+    mod lazy;
+    mod lifetimes;
+    mod users;
+    mod values;
+}
+
+/// What clients send and get: cookies, tokens and headers. Also the settings of the layer.
+mod http {
+    mod bearer;
+    mod config;
+    mod cookies;
+    mod layers;
+    mod responses;
+}
+
+/// What holds if requests meet, or if something fails in the middle of a request.
+mod concurrency {
+    mod faults;
+    mod history;
+    mod interleavings;
+    mod model;
+    mod outages;
+    mod parallel;
+    mod processes;
+}
+
+/// What every store keeps, and what belongs to one store only.
+mod stores {
+    mod conformance;
+    mod connections;
+    mod expiry;
+    mod memory;
+    mod names;
+    mod opening;
+    mod redis;
+    mod redis_index;
+    mod round_trips;
+    mod sql;
+    mod sqlite;
+    mod strangers;
+    mod tls;
+}
+
+/// What nobody may see: tokens and data in logs, in errors, in a store.
+mod secrecy {
+    mod dumps;
+    mod logging;
+    mod metrics;
+    mod tokens;
+}
+
+/// What the pages of the documentation say, and how the source is divided.
+mod docs {
+    mod links;
+    mod rooms;
+    mod security_page;
+}
+
+/// The examples. Each one runs as its own process.
+mod examples {
+    mod chromium;
+    mod demo;
+    mod long;
+    mod short;
+    mod starter;
+    mod streams;
+}
+
+mod fuzz;
+mod testing;

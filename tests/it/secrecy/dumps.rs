@@ -1,0 +1,263 @@
+//! What the stores hold, byte by byte. There is no token, and nothing that could serve as a token.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::SystemTime;
+
+use axum::Router;
+use cloakroom::testing::FaultyStore;
+use cloakroom::{
+    MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore, SessionLayer,
+    SessionStore,
+};
+use memchr::memmem;
+use sqlx::{MySqlPool, PgPool};
+use support::base64::{decode, encode};
+use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
+use support::{Browser, app, key};
+
+/// The tokens of the sessions, and their earlier tokens.
+async fn tokens(app: &Router) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for path in ["/get/theme", "/regenerate", "/log_in/ada", "/remember/ada"] {
+        let mut browser = Browser::new(app);
+        browser.get("/insert/theme/dark").await.assert(200, "done");
+        tokens.push(browser.token());
+        assert_eq!(browser.get(path).await.status, 200);
+        tokens.push(browser.token());
+    }
+    tokens.dedup();
+    tokens
+}
+
+/// The bytes themselves, and the texts that a store or its client could write for them.
+fn forms(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    // The last letter also depends on the bytes that follow.
+    let base64 = encode(bytes)[..bytes.len() * 4 / 3].to_owned();
+    let texts = [
+        hex.to_uppercase(),
+        hex,
+        numbers.join(","),
+        numbers.join(", "),
+        base64.replace('-', "+").replace('_', "/"),
+        base64,
+    ];
+    let mut forms: Vec<_> = texts.map(String::into_bytes).into();
+    forms.push(bytes.to_vec());
+    forms
+}
+
+#[track_caller]
+fn assert_no_token(dump: &[u8], tokens: &[String]) {
+    let holds = |needle: &[u8]| memmem::find(dump, needle).is_some();
+    for token in tokens {
+        let bytes = decode(token);
+        let (id, secret, signature) = (&bytes[..16], &bytes[16..32], &bytes[32..]);
+        assert!(
+            forms(id).iter().any(|form| holds(form)),
+            "the record id is not where it should be, so the dump shows nothing"
+        );
+        for (name, bytes) in [("secret", secret), ("signature", signature)] {
+            for form in forms(bytes) {
+                assert!(!holds(&form), "the {name} is in the store: {form:?}");
+            }
+        }
+        // These parts are text from the token. There, one letter can hold bits of two parts of the
+        // token.
+        for part in [&token[22..42], &token[43..]] {
+            let standard = part.replace('-', "+").replace('_', "/");
+            for text in [part, &standard] {
+                assert!(
+                    !holds(text.as_bytes()),
+                    "the token's {text} is in the store"
+                );
+            }
+        }
+    }
+}
+
+/// The content of the files in a directory, and in the directories below it. Only files that were
+/// written since this time count. A database begins with about a thousand others.
+fn files(directory: &Path, since: SystemTime) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            bytes.extend(files(&entry.path(), since));
+        } else if metadata.is_file() && metadata.modified().unwrap() >= since {
+            let file = std::fs::read(entry.path()).unwrap();
+            // Most of a database file is empty.
+            let pages = file.chunks(512).filter(|page| *page != [0; 512]);
+            bytes.extend(pages.flatten());
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_dump_of_memory_holds_no_token() {
+    let store = MemoryStore::new();
+    let tokens = tokens(&app(SessionLayer::new(store.clone(), key()))).await;
+    let mut dump = format!("{store:?}").into_bytes();
+    for token in &tokens {
+        let id = RecordId::from_bytes(decode(token)[..16].try_into().unwrap());
+        let record = store.load(id).await.unwrap().unwrap();
+        dump.extend(id.as_bytes());
+        dump.extend(record.encode().unwrap());
+        dump.extend(format!("{record:?}").into_bytes());
+    }
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn a_dump_of_postgres_holds_no_token() {
+    let begin = SystemTime::now();
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let store = PostgresStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
+    assert_no_token(&files(server.dir(), begin), &tokens);
+}
+
+#[tokio::test]
+async fn a_dump_of_mysql_holds_no_token() {
+    let begin = SystemTime::now();
+    let server = Server::mariadb();
+    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
+    let store = MySqlStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    // MySQL writes the table's pages to its file. They stay there while the connection lives.
+    let pool = MySqlPool::connect(&url).await.unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    sqlx::raw_sql("FLUSH TABLES cloakroom_sessions FOR EXPORT")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    assert_no_token(&files(server.dir(), begin), &tokens);
+}
+
+/// The files of Redis servers: as they are, and after the servers have written them.
+fn redis_files(servers: &[&Server]) -> Vec<u8> {
+    let mut dump = Vec::new();
+    for server in servers {
+        for command in [&["CONFIG", "SET", "rdbcompression", "no"][..], &["SAVE"]] {
+            assert_eq!(run_redis(&server.address(), command), "OK");
+        }
+        dump.extend(files(server.dir(), SystemTime::UNIX_EPOCH));
+    }
+    dump
+}
+
+async fn redis_tokens(url: &str) -> Vec<String> {
+    let store = RedisStore::connect(url).await.unwrap();
+    tokens(&app(SessionLayer::new(store, key()))).await
+}
+
+#[tokio::test]
+async fn a_dump_of_redis_holds_no_token() {
+    let server = Server::redis(&[]);
+    let tokens = redis_tokens(&format!("redis://{}", server.address())).await;
+    assert_no_token(&redis_files(&[&server]), &tokens);
+}
+
+#[tokio::test]
+async fn a_dump_of_a_redis_cluster_holds_no_token() {
+    let cluster = RedisCluster::start();
+    let url = format!("redis+cluster://{}", cluster.addresses().join(","));
+    let tokens = redis_tokens(&url).await;
+    assert_no_token(&redis_files(&cluster.nodes()), &tokens);
+}
+
+#[tokio::test]
+async fn a_dump_of_redis_with_sentinels_holds_no_token() {
+    let sentinel = RedisSentinel::start();
+    let url = format!(
+        "redis+sentinel://{}/cloakroom",
+        sentinel.sentinels().join(",")
+    );
+    let tokens = redis_tokens(&url).await;
+    assert_no_token(&redis_files(&sentinel.nodes()), &tokens);
+}
+
+/// All keys of a Memcached server, with their values.
+fn memcached_items(server: &Server) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        line
+    };
+    stream.write_all(b"lru_crawler metadump all\r\n").unwrap();
+    let mut keys = Vec::new();
+    loop {
+        let line = line();
+        match line.strip_prefix("key=") {
+            Some(rest) => keys.push(rest.split(' ').next().unwrap().replace("%3A", ":")),
+            None => break assert_eq!(line, "END\r\n"),
+        }
+    }
+    for key in &keys {
+        stream
+            .write_all(format!("get {key}\r\n").as_bytes())
+            .unwrap();
+    }
+    stream.write_all(b"quit\r\n").unwrap();
+    let mut dump = Vec::new();
+    reader.read_to_end(&mut dump).unwrap();
+    assert_eq!(memmem::find_iter(&dump, b"VALUE ").count(), keys.len());
+    dump
+}
+
+#[tokio::test]
+async fn a_dump_of_memcached_holds_no_token() {
+    let servers = [Server::memcached(&[]), Server::memcached(&[])];
+    let addresses = servers.each_ref().map(Server::address).join(",");
+    let store = MemcachedStore::connect(&format!("memcache://{addresses}"))
+        .await
+        .unwrap();
+    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    assert_no_token(&servers.each_ref().map(memcached_items).concat(), &tokens);
+}
+
+#[tokio::test]
+async fn what_a_store_holds_opens_no_session() {
+    let spy = FaultyStore::new(MemoryStore::new());
+    let app = app(SessionLayer::new(spy.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let token = decode(&browser.token());
+    let id = RecordId::from_bytes(token[..16].try_into().unwrap());
+    let record = spy.inner().load(id).await.unwrap().unwrap();
+    // Before the JSON there are a format number and a checksum.
+    let json: serde_json::Value = serde_json::from_slice(&record.encode().unwrap()[5..]).unwrap();
+    let hash = json["secret_hash"].as_str().unwrap();
+    let hash = decode(&hash.replace('+', "-").replace('/', "_"));
+    assert_eq!(hash.len(), 16);
+    spy.take_calls();
+    let (id, hash, nothing) = (&id.as_bytes()[..], &hash[..], &[0; 16][..]);
+    for value in [
+        [id, hash].concat(),
+        [id, hash, hash].concat(),
+        [id, hash, nothing].concat(),
+        [id, nothing, hash].concat(),
+        [id, id, hash].concat(),
+        [hash, hash, hash].concat(),
+    ] {
+        let cookie = format!("__Host-session={}", encode(&value));
+        Browser::new(&app)
+            .get_with("/user", &[("cookie", &cookie)])
+            .await
+            .assert(401, "");
+    }
+    assert_eq!(spy.take_calls(), []);
+    browser.get("/user").await.assert(200, "ada");
+}

@@ -1,0 +1,268 @@
+//! Every store keeps the contract. The test starts the server, or an environment variable names it.
+
+use std::env;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use ::redis::AsyncCommands;
+use cloakroom::testing::FaultyStore;
+use cloakroom::{
+    AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore,
+    UserIndex,
+};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use support::processes::one_test;
+use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
+use tokio::runtime::Runtime;
+
+cloakroom::conformance_tests! { memory: MemoryStore::new() }
+
+// A store around another store passes every call on.
+cloakroom::conformance_tests! { boxed: Box::new(MemoryStore::new()) as Box<dyn UserIndex> }
+
+cloakroom::conformance_tests! { any: AnyStore::new(MemoryStore::new()), without user index }
+
+cloakroom::conformance_tests! { faulty: FaultyStore::new(MemoryStore::new()) }
+
+cloakroom::conformance_tests! { sqlite_in_memory: SqliteStore::open(":memory:").await.unwrap() }
+
+cloakroom::conformance_tests! { sqlite_file: SqliteStore::open(scratch_file()).await.unwrap() }
+
+cloakroom::conformance_tests! {
+    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await
+}
+
+cloakroom::conformance_tests! {
+    mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await
+}
+
+cloakroom::conformance_tests! {
+    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await
+}
+
+cloakroom::conformance_tests! { redis_cluster: Place::own(redis_cluster()).redis().await }
+
+cloakroom::conformance_tests! { redis_sentinel: Place::own(redis_sentinel()).redis().await }
+
+cloakroom::conformance_tests! {
+    memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
+}
+
+/// Runs one of these tests in a process with this variable. Returns whether it passes.
+fn passes(test: &str, variable: &str, url: &str) -> bool {
+    let output = one_test(module_path!(), test)
+        .env(variable, url)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("running 1 test\n"), "{printed}");
+    output.status.success()
+}
+
+#[tokio::test]
+async fn a_server_that_a_variable_names_is_used_and_left_as_it_was() {
+    let tests = [
+        (
+            "postgres::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_POSTGRES",
+            postgres(),
+        ),
+        (
+            "mysql::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_MYSQL",
+            mariadb(),
+        ),
+        (
+            "redis::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_REDIS",
+            redis(),
+        ),
+        (
+            "memcached::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_MEMCACHED",
+            memcached(),
+        ),
+    ];
+    run_redis(&REDIS.address(), &["SET", "theirs", "1"]);
+    for (test, variable, url) in tests {
+        assert!(passes(test, variable, &url), "{test}");
+        let (scheme, _) = url.split_once(':').unwrap();
+        // No server listens at this address.
+        let nowhere = format!("{scheme}://user:secret@127.0.0.1:1/database");
+        assert!(!passes(test, variable, &nowhere), "{test}");
+    }
+
+    let mut postgres = PgConnection::connect(&postgres()).await.unwrap();
+    let mut mariadb = MySqlConnection::connect(&mariadb()).await.unwrap();
+    let tables =
+        "SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'cloakroom%'";
+    let of_postgres: i64 = sqlx::query_scalar(tables)
+        .fetch_one(&mut postgres)
+        .await
+        .unwrap();
+    let of_mariadb: i64 = sqlx::query_scalar(tables)
+        .fetch_one(&mut mariadb)
+        .await
+        .unwrap();
+    assert_eq!((of_postgres, of_mariadb), (0, 0));
+    assert_eq!(run_redis(&REDIS.address(), &["KEYS", "*"]), "theirs");
+}
+
+/// A new file for each test, in a directory that the system clears.
+fn scratch_file() -> std::path::PathBuf {
+    tempfile::tempdir().unwrap().keep().join("sessions.sqlite3")
+}
+
+// The servers for all tests of this process. They end with the process.
+static POSTGRES: LazyLock<Server> = LazyLock::new(Server::postgres);
+static MARIADB: LazyLock<Server> = LazyLock::new(Server::mariadb);
+static REDIS: LazyLock<Server> = LazyLock::new(|| Server::redis(&[]));
+static REDIS_CLUSTER: LazyLock<RedisCluster> = LazyLock::new(RedisCluster::start);
+static REDIS_SENTINEL: LazyLock<RedisSentinel> = LazyLock::new(RedisSentinel::start);
+static MEMCACHED: LazyLock<[Server; 2]> =
+    LazyLock::new(|| [Server::memcached(&[]), Server::memcached(&[])]);
+
+fn postgres() -> String {
+    let address = POSTGRES.address();
+    format!("postgres://cloakroom:secret@{address}/cloakroom")
+}
+
+fn mariadb() -> String {
+    let address = MARIADB.address();
+    format!("mysql://cloakroom:secret@{address}/cloakroom")
+}
+
+fn redis() -> String {
+    format!("redis://{}", REDIS.address())
+}
+
+fn redis_cluster() -> String {
+    format!("redis+cluster://{}", REDIS_CLUSTER.addresses().join(","))
+}
+
+fn redis_sentinel() -> String {
+    format!(
+        "redis+sentinel://{}/cloakroom",
+        REDIS_SENTINEL.sentinels().join(",")
+    )
+}
+
+fn memcached() -> String {
+    let addresses: Vec<_> = MEMCACHED.iter().map(Server::address).collect();
+    format!("memcache://{}", addresses.join(","))
+}
+
+/// A table or a key prefix that no other test uses.
+///
+/// Each test makes its own place in the statement that runs the test. The place is dropped at the
+/// end of that statement. The test then removes its data from a server that it did not start.
+struct Place {
+    url: String,
+    name: String,
+    is_foreign: bool,
+}
+
+impl Place {
+    /// A place on the server that an environment variable names, or on a server that the test
+    /// starts.
+    fn named_by(variable: &str, start: impl FnOnce() -> String) -> Self {
+        // An empty variable counts as missing. A workflow's matrix leaves a variable out in this
+        // way.
+        match env::var(variable).ok().filter(|url| !url.is_empty()) {
+            Some(url) => Self::at(url, true),
+            None => Self::own(start()),
+        }
+    }
+
+    /// A place on a server that the test has started.
+    fn own(url: String) -> Self {
+        Self::at(url, false)
+    }
+
+    fn at(url: String, is_foreign: bool) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Other processes may run tests on the same server.
+        let process = RandomState::new().hash_one(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            url,
+            name: format!("cloakroom_test_{process:016x}_{number}"),
+            is_foreign,
+        }
+    }
+
+    async fn postgres(&self) -> PostgresStore {
+        let store = PostgresStore::connect(&self.url).await.unwrap();
+        let store = store.with_table(&self.name).unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn mysql(&self) -> MySqlStore {
+        let store = MySqlStore::connect(&self.url).await.unwrap();
+        let store = store.with_table(&self.name).unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn redis(&self) -> RedisStore {
+        let store = RedisStore::connect(&self.url).await.unwrap();
+        store.with_prefix(&self.name)
+    }
+
+    async fn memcached(&self) -> MemcachedStore {
+        let store = MemcachedStore::connect(&self.url).await.unwrap();
+        store.with_prefix(&self.name).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_foreign {
+            return;
+        }
+        let (url, name) = (self.url.clone(), self.name.clone());
+        // This code uses a new runtime, because the test's own runtime may be the one that drops
+        // this value.
+        let cleared = thread::spawn(move || Runtime::new().unwrap().block_on(clear(&url, &name)));
+        let cleared = cleared.join();
+        // If the test has already failed, it shows its own failure and not this one.
+        assert!(
+            thread::panicking() || cleared.is_ok(),
+            "{} stays",
+            self.name
+        );
+    }
+}
+
+/// Removes a table, or all keys with a prefix.
+async fn clear(url: &str, name: &str) {
+    let drop_table = AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}"));
+    match url.split(':').next().unwrap() {
+        "postgres" | "postgresql" => {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            connection.execute(drop_table).await.unwrap();
+        }
+        "mysql" | "mariadb" => {
+            let mut connection = MySqlConnection::connect(url).await.unwrap();
+            connection.execute(drop_table).await.unwrap();
+        }
+        // Memcached cannot list keys. The keys expire, or make room for other keys.
+        "memcache" | "memcached" => {}
+        _ => {
+            let client = ::redis::Client::open(url).unwrap();
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut keys = Vec::<String>::new();
+            let mut found = connection.scan_match(format!("{name}*")).await.unwrap();
+            while let Some(key) = found.next_item().await {
+                keys.push(key.unwrap());
+            }
+            drop(found);
+            if !keys.is_empty() {
+                let () = connection.unlink(keys).await.unwrap();
+            }
+        }
+    }
+}
