@@ -13,22 +13,22 @@ use tokio::task::JoinSet;
 
 use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
-use crate::stores::{Backend, Kind};
 use crate::time::median;
+use support::stores::{Backend, Kind};
 
-/// Of a handler.
+/// The time that a handler works.
 const WORK: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 7;
 const WRITERS: [u32; 5] = [1, 4, 16, 64, 256];
 
-/// So many requests on one session, which all count, over one store.
+/// This many requests on one session, with one store. Each request increments the counter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Contention {
     pub store: String,
     pub writers: u32,
-    /// Until all are answered.
+    /// The time until all requests have their answers.
     pub milliseconds: f64,
-    /// Of writing, beyond the first, for each request.
+    /// The number of further tries to write, for each request.
     pub retries: f64,
 }
 
@@ -43,13 +43,18 @@ pub async fn measure() -> Result<Vec<Contention>> {
         ("memcached", Kind::Memcached),
     ] {
         let servers = Backend::start(kind);
-        over(name, AnyStore::open(&servers.direct_url()).await?, &mut all).await?;
+        over(
+            name,
+            AnyStore::connect(&servers.direct_url()).await?,
+            &mut all,
+        )
+        .await?;
     }
     Ok(all)
 }
 
 async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) -> Result<()> {
-    // It is told of no fault, and counts the calls.
+    // This store has no fault set. It only counts the calls.
     let counted = FaultyStore::new(store);
     let layer = SessionLayer::new(counted.clone(), SigningKey::generate()?);
     let router = Router::new()
@@ -69,7 +74,7 @@ async fn over<S: SessionStore>(name: &str, store: S, all: &mut Vec<Contention>) 
             while let Some(done) = tasks.join_next().await {
                 done?;
             }
-            // The first round opens connections.
+            // The first round opens the connections, so it does not count.
             if round == 0 {
                 counted.take_calls();
             } else {

@@ -1,4 +1,5 @@
-//! Instructions and allocations of a request: what callgrind counts of a run, less what it counts of a shorter one.
+//! The instructions and allocations of a request. Callgrind counts a longer run and a shorter run.
+//! The difference is the result.
 
 use std::env;
 use std::fs;
@@ -10,14 +11,14 @@ use crate::contenders::Contender;
 use crate::ready::Result;
 use crate::scenario::Scenario;
 
-/// Requests of the shorter run. The longer has twice as many.
+/// The number of requests in the shorter run. The longer run has twice as many.
 const REQUESTS: usize = 1000;
 
-/// How many requests either run makes before it sends some of them, so that making them does not count: it is a server that
-/// makes them of what comes in, and not a session layer.
+/// Both runs make this many requests before they send some of them. So the making of requests does
+/// not count. In a real program, a server makes them from its input, and a session layer does not.
 pub const PREPARED: usize = 2 * REQUESTS;
 
-/// What one request costs.
+/// The cost of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub instructions: f64,
@@ -25,7 +26,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// As it is written down.
+    /// The cost with the digits that are written down.
     pub fn rounded(self) -> Self {
         Self {
             instructions: self.instructions.round(),
@@ -34,7 +35,7 @@ impl Cost {
     }
 }
 
-/// The functions of libc that hand out memory.
+/// The functions of libc that allocate memory.
 const ALLOCATORS: [&str; 5] = [
     "malloc",
     "calloc",
@@ -53,7 +54,7 @@ pub fn measure(contender: Contender, scenario: Scenario) -> Result<Cost> {
     })
 }
 
-/// Instructions and allocations of a run of its own.
+/// The instructions and allocations of one run, in its own process.
 fn run(contender: Contender, scenario: Scenario, requests: usize) -> Result<(u64, u64)> {
     let out = env::temp_dir().join(format!(
         "callgrind.{}.{contender}.{scenario}.{requests}",
@@ -79,11 +80,12 @@ fn run(contender: Contender, scenario: Scenario, requests: usize) -> Result<(u64
     counts(&profile).ok_or_else(|| "callgrind wrote no totals".into())
 }
 
-/// The sums of a profile in callgrind's format.
+/// The totals of a profile in callgrind's format.
 fn counts(profile: &str) -> Option<(u64, u64)> {
     let mut instructions = None;
     let mut allocations = 0;
-    // A name is written out the first time, and is a number afterwards: `cfn=(12) malloc`, then `cfn=(12)`.
+    // The profile gives a name only the first time, and then only its number: `cfn=(12) malloc`,
+    // then `cfn=(12)`.
     let mut allocators = Vec::new();
     let mut callee = "";
     for line in profile.lines() {

@@ -1,4 +1,4 @@
-//! Keeps what was won: instructions and allocations may not grow beyond the committed figures.
+//! Keeps the progress. Instructions and allocations may not grow far beyond the committed figures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use crate::count::{self, Cost};
 use crate::ready::Result;
 use crate::scenario::Scenario;
 
-/// What is more than this above a committed figure fails.
+/// A figure fails if it is greater than the committed figure times this number.
 const TOLERANCE: f64 = 1.03;
 
-/// By scenario.
+/// The cost of a request in each scenario.
 type Figures = BTreeMap<String, Cost>;
 
 const SCENARIOS: [(&str, Contender, Scenario); 6] = [
@@ -24,7 +24,7 @@ const SCENARIOS: [(&str, Contender, Scenario); 6] = [
     ("E lazy", Contender::CloakroomLazy, Scenario::E),
 ];
 
-/// Compares with the committed figures, or writes them anew.
+/// Compares with the committed figures. If `write` is set, writes new ones.
 pub fn run(write: bool) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures.json");
     let mut measured = Figures::new();

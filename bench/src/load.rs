@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 
-/// The same routes, with so many new sessions.
+/// The same routes, with this many new sessions.
 pub async fn sessions(ready: &Ready, count: u32) -> Result<Vec<Ready>> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -16,7 +16,7 @@ pub async fn sessions(ready: &Ready, count: u32) -> Result<Vec<Ready>> {
     Ok(all)
 }
 
-/// How long it takes until all requests are answered, of which each session has one in flight.
+/// The time until all requests have their answers. Each session has one request in flight.
 pub async fn send(sessions: &[Ready], scenario: Scenario, requests: u32) -> Result<Duration> {
     let each = requests as usize / sessions.len();
     let mut tasks = JoinSet::new();

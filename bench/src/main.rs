@@ -1,4 +1,5 @@
-//! Measures `cloakroom` side by side with other session layers. Run without arguments for the list of what it can do.
+//! Measures `cloakroom` and other session layers side by side. Run it without arguments to get the
+//! list of commands.
 
 mod contenders;
 #[cfg(feature = "peers")]
@@ -29,13 +30,6 @@ mod time;
 )]
 mod toolchain;
 
-#[cfg(feature = "peers")]
-#[path = "../../tests/support/servers.rs"]
-mod servers;
-#[cfg(feature = "peers")]
-#[path = "../../tests/support/stores.rs"]
-mod stores;
-
 use std::env;
 use std::process::ExitCode;
 
@@ -46,9 +40,8 @@ use scenario::Scenario;
 const USAGE: &str = "\
 cargo run --release -p cloakroom-bench -- COMMAND
 
-  all             measures all of the following, writes bench/results.json, and shows it in bench/plots, the README and
-                  docs/comparison.md
-  show            shows bench/results.json again
+  all             measures all of the following, writes bench/results.json, and shows it as `show` does
+  show            shows bench/results.json in bench/plots, README.md, bench/README.md and docs/comparison.md
   time            nanoseconds a request, of all contenders
   count           instructions and allocations a request, of all contenders (needs valgrind)
   threads         what a second thread brings
@@ -158,7 +151,7 @@ fn command(arguments: &[&str]) -> Result<()> {
                 for request in prepared.drain(..requests) {
                     ready.answer(request).await;
                 }
-                // What it takes to free a store is no part of a request.
+                // Freeing the store does not belong to a request.
                 std::mem::forget((ready, prepared));
                 Ok(())
             })
@@ -167,7 +160,7 @@ fn command(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// In pictures, in the README and on the page that compares.
+/// Shows the report in pictures, in the two READMEs, and on the page of the comparison.
 #[cfg(feature = "peers")]
 fn show(report: &report::Report) -> Result<()> {
     plots::draw(report)?;

@@ -1,4 +1,5 @@
-//! Requests over stores outside of the process, beside the same client library's plain GET, on servers that this starts.
+//! Requests with stores outside the process. Next to each one is the plain GET of the same client
+//! library. This program starts the servers.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -17,45 +18,45 @@ use crate::contenders;
 use crate::load::{self, sessions};
 use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
-use crate::stores::{Backend, Kind};
 use crate::time::median;
 use crate::toolchain;
+use support::stores::{Backend, Kind};
 
 const IN_FLIGHT: u32 = 64;
-/// Of a turn, at 64 in flight and one after the other.
+/// The number of requests in one turn: with 64 in flight, and one after the other.
 const REQUESTS: u32 = 6_400;
 const SEQUENTIAL: u32 = 500;
 const ROUNDS: usize = 11;
 
-/// About as long as a stored session.
+/// The length is about that of a stored session.
 static VALUE: [u8; 450] = [b'x'; 450];
 const KEY: &str = "cloakroom-bench";
 
-/// What one contender does over one store.
+/// The result of one contender with one store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Networked {
     pub store: String,
     /// A scenario, or `GET`.
     pub what: String,
     pub contender: String,
-    /// At 64 in flight.
+    /// The result with 64 requests in flight.
     pub requests_a_second: f64,
-    /// Of requests one after the other.
+    /// The time of one request, if there is only one at a time.
     pub microseconds: f64,
-    /// Its requests a second by those of the plain GET of its client library.
+    /// Its requests in a second, divided by those of its client library's plain GET.
     pub of_plain_get: Option<f64>,
 }
 
-/// What answers.
+/// What answers the requests.
 enum Client {
-    /// A session for each that is in flight.
+    /// One session for each request in flight.
     Layer(Vec<Ready>),
     Plain(Plain),
-    /// tower-sessions over sqlx, in a process of its own.
+    /// tower-sessions over sqlx, in its own process.
     Sqlx(SqlxPeer),
 }
 
-/// A client library, and no session.
+/// A client library without sessions.
 #[derive(Clone)]
 enum Plain {
     Redis(ConnectionManager),
@@ -78,7 +79,7 @@ impl Plain {
     }
 }
 
-/// What is measured: a name, a client, and the name of the plain GET that it is compared with.
+/// One measurement: a name, a client, and the name of the plain GET to compare with.
 struct Line {
     what: &'static str,
     contender: &'static str,
@@ -110,7 +111,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
     fred.init().await?;
     let pool = RedisPool::from(redis::Client::open(url.as_str())?);
 
-    let ours = contenders::over(AnyStore::open(&url).await?).await?;
+    let ours = contenders::over(AnyStore::connect(&url).await?).await?;
     let tower_sessions = contenders::tower_sessions_over_redis(fred.clone()).await?;
     let axum_session = contenders::axum_session_over_redis(pool.clone()).await?;
 
@@ -120,7 +121,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
         client: Client::Plain(client),
         plain: None,
     };
-    // What a session has to ask, and nothing else.
+    // Only the commands that a session needs.
     let floor = contenders::around_redis(plain.clone(), KEY, &VALUE);
     let floor = |what| Line {
         what,
@@ -155,7 +156,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
 async fn over_sql(kind: Kind, store: &'static str) -> Result<Vec<Networked>> {
     let server = Backend::start(kind);
     let url = server.direct_url();
-    let ours = contenders::over(AnyStore::open(&url).await?).await?;
+    let ours = contenders::over(AnyStore::connect(&url).await?).await?;
     let peer_server = Backend::start(kind);
     let peer_url = peer_server.direct_url();
     let place = peer_url.strip_prefix("sqlite:").unwrap_or(&peer_url);
@@ -188,10 +189,10 @@ pub fn kind(store: &str) -> Option<Kind> {
     })
 }
 
-/// Nothing but requests to this crate, for a profiler.
+/// Sends only requests to this crate, for a profiler.
 pub async fn run(kind: Kind, scenario: &str, requests: u32) -> Result<()> {
     let server = Backend::start(kind);
-    let ours = contenders::over(AnyStore::open(&server.direct_url()).await?).await?;
+    let ours = contenders::over(AnyStore::connect(&server.direct_url()).await?).await?;
     let mut client = Client::Layer(sessions(&ours, IN_FLIGHT).await?);
     let together = client.load(scenario, IN_FLIGHT, requests).await?;
     let few = requests / IN_FLIGHT;
@@ -204,7 +205,7 @@ pub async fn run(kind: Kind, scenario: &str, requests: u32) -> Result<()> {
     Ok(())
 }
 
-/// Each has its turn in every round, so that what else the machine does meets all of them.
+/// In every round, each line has one turn. So other work on the machine affects all of them.
 async fn in_turns(store: &str, mut lines: Vec<Line>) -> Result<Vec<Networked>> {
     let mut rates = vec![Vec::new(); lines.len()];
     let mut latencies = vec![Vec::new(); lines.len()];
@@ -212,7 +213,7 @@ async fn in_turns(store: &str, mut lines: Vec<Line>) -> Result<Vec<Networked>> {
         for (number, line) in lines.iter_mut().enumerate() {
             let together = line.client.load(line.what, IN_FLIGHT, REQUESTS).await?;
             let alone = line.client.load(line.what, 1, SEQUENTIAL).await?;
-            // The first round opens connections.
+            // The first round opens the connections, so it does not count.
             if round > 0 {
                 rates[number].push(f64::from(REQUESTS) / together.as_secs_f64());
                 latencies[number].push(alone.as_secs_f64() * 1e6 / f64::from(SEQUENTIAL));
@@ -244,7 +245,7 @@ async fn in_turns(store: &str, mut lines: Vec<Line>) -> Result<Vec<Networked>> {
 }
 
 impl Client {
-    /// How long it takes until all requests are answered.
+    /// The time until all requests have their answers.
     async fn load(&mut self, what: &str, in_flight: u32, requests: u32) -> Result<Duration> {
         match self {
             Self::Layer(sessions) => {
@@ -274,7 +275,7 @@ impl Client {
     }
 }
 
-/// The program of `bench/sqlx-peers`, which answers each line with a time.
+/// The program of `bench/sqlx-peers`. It answers each line with a time.
 struct SqlxPeer {
     process: Child,
     requests: ChildStdin,

@@ -1,4 +1,4 @@
-//! The report's pictures.
+//! The pictures of the report.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 const SIZE: (u32, u32) = (900, 420);
 const FONT: &str = "sans-serif";
 
-/// Contenders always have the same colour.
+/// A contender has the same colour in every picture.
 const COLOURS: [(&str, RGBColor); 6] = [
     ("noop", RGBColor(170, 170, 170)),
     ("without a layer", RGBColor(170, 170, 170)),
@@ -22,7 +22,7 @@ const COLOURS: [(&str, RGBColor); 6] = [
     ("axum_session", RGBColor(204, 121, 167)),
 ];
 
-/// Bars side by side: a label, and each contender's value.
+/// Bars next to each other: a label, and the value of each contender.
 type Group = (String, Vec<(String, f64)>);
 
 pub fn draw(report: &Report) -> Result<()> {
@@ -126,7 +126,7 @@ fn bars(path: &Path, title: &str, groups: &[Group], scale: Scale) -> Result<()> 
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(70)
-        // With room for the names of the contenders on the right.
+        // On the right there is room for the names of the contenders.
         .build_cartesian_2d(0.0..groups.len() as f64 * 1.2, lowest..highest * 1.12)?;
     chart
         .configure_mesh()
@@ -178,7 +178,7 @@ fn bars(path: &Path, title: &str, groups: &[Group], scale: Scale) -> Result<()> 
     Ok(())
 }
 
-/// 950, 12.3k
+/// A short form of the number, such as 950 or 12.3k.
 fn short(value: f64) -> String {
     if value < 10_000.0 {
         format!("{value:.0}")

@@ -1,4 +1,5 @@
-//! The report as the README and the page that compares session layers show it.
+//! The report in the form for pages: the README, `bench/README.md`, and the page that compares
+//! session layers.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,15 +9,15 @@ use crate::ready::Result;
 use crate::report::Report;
 use crate::scenario::Scenario;
 
-/// The part of each that is written here lies between these lines.
+/// This program writes the part of a page between these two lines.
 const BEGIN: &str =
     "<!-- measured: written by `cargo run --release -p cloakroom-bench -- all` -->\n";
 const END: &str = "<!-- measured: end -->\n";
 
-/// Of 64 requests, which a page with many parts may send.
+/// A page with many parts may send this many requests at once.
 const WRITERS: u32 = 64;
 
-/// The contenders, and what they are called.
+/// The contenders, and their names on the pages.
 const IN_PROCESS: [(&str, &str); 5] = [
     ("cloakroom", "cloakroom"),
     ("cloakroom-lazy", "cloakroom, `lazy`"),
@@ -26,7 +27,8 @@ const IN_PROCESS: [(&str, &str); 5] = [
 ];
 
 pub fn write(report: &Report) -> Result<()> {
-    put("README.md", &text(report)?)?;
+    put("README.md", &readme(report)?)?;
+    put("bench/README.md", &bench(report)?)?;
     put("docs/comparison.md", &comparison(report)?)
 }
 
@@ -44,12 +46,37 @@ fn put(file: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn text(report: &Report) -> Result<String> {
+/// One small table: the time of a request, and the memory of a session.
+fn readme(report: &Report) -> Result<String> {
     let mut text = String::from(
-        "\nOne request in one process, beside other session layers, all with signed cookies: the time beyond bare axum, and \
-         instructions and\nallocations, axum's included.\n\n\
-         ![Nanoseconds over bare axum, for five kinds of requests](bench/plots/time.svg)\n\n\
-         | instructions / allocations | A: no cookie | B: reads one key | C: increments | D: new session | E: cookie, untouched |\n\
+        "\n| | reads one key | increments | new session | memory of a session |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
+    for one in &report.size {
+        write!(text, "| {} |", one.contender)?;
+        for scenario in [Scenario::B, Scenario::C, Scenario::D] {
+            let nanos = report.in_process[&scenario.to_string()][&one.contender].over_bare;
+            write!(text, " {:.1} µs |", nanos / 1_000.0)?;
+        }
+        writeln!(text, " {:.0} bytes |", one.bytes_a_session)?;
+    }
+    write!(
+        text,
+        "\nThe time is what a session layer adds to one request of bare axum: with signed cookies, in one\n\
+         process, with its store in memory. The memory is that of a session with five keys and 290 bytes of\n\
+         JSON.\n\n\
+         {}\n\
+         [bench/README.md](bench/README.md) has everything else that we measure, also over servers.\n\n",
+        machine(report)
+    )?;
+    Ok(text)
+}
+
+/// All other results, for readers who want to know more.
+fn bench(report: &Report) -> Result<String> {
+    let mut text = String::from(
+        "\nInstructions and allocations of one request, with axum's own:\n\n\
+         | | A: no cookie | B: reads one key | C: increments | D: new session | E: cookie, untouched |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for (contender, name) in IN_PROCESS {
@@ -62,15 +89,17 @@ fn text(report: &Report) -> Result<String> {
         text.push('\n');
     }
     text.push_str(
-        "\nMemory of a session with five keys and 290 bytes of JSON, and requests a second with 64 in flight, where the \
-         servers run on the same\nprocessors:\n\n\
-         ![Bytes of memory a session](bench/plots/memory.svg)\n\n\
-         ![Requests a second over Redis, SQLite and PostgreSQL](bench/plots/throughput.svg)\n\n",
+        "\nThe time that a session layer adds to a request of bare axum:\n\n\
+         ![Nanoseconds over bare axum, for five kinds of requests](plots/time.svg)\n\n\
+         The memory of a session with five keys and 290 bytes of JSON:\n\n\
+         ![Bytes of memory a session](plots/memory.svg)\n\n\
+         Requests a second, 64 at a time. The servers run on the same processors:\n\n\
+         ![Requests a second over Redis, SQLite and PostgreSQL](plots/throughput.svg)\n\n",
     );
     write!(
         text,
-        "{WRITERS} requests at once that increment one counter, in handlers of 5 ms. All of them count.\n\n\
-         | store | all are answered after | second tries for each request |\n| --- | --- | --- |\n"
+        "{WRITERS} requests at once increment one counter. Each handler takes 5 ms, and no increment is lost:\n\n\
+         | store | all are answered after | second tries of each request |\n| --- | --- | --- |\n"
     )?;
     for one in report
         .contention
@@ -83,22 +112,33 @@ fn text(report: &Report) -> Result<String> {
             one.store, one.milliseconds, one.retries
         )?;
     }
-    let version = |of| version(report, of);
     write!(
         text,
-        "\nMeasured on {} virtual processors ({}) with {}, axum {}, tower-sessions {} ({} for its SQL stores), ruts {} and\n\
-         axum_session {}. Everything that was measured is in [results.json](bench/results.json), and `{}` does so again.\n\n",
+        "\n{}\n\n\
+         [results.json](results.json) has every figure. This command measures them again:\n\
+         `{}`.\n\n",
+        machine(report),
+        report.command,
+    )?;
+    Ok(text)
+}
+
+/// The machine of the measurements.
+fn machine(report: &Report) -> String {
+    let version = |of| version(report, of);
+    let rustc = version("rustc");
+    format!(
+        "Measured on {} virtual processors ({}) with {}, axum {}, tower-sessions {}\n\
+         ({} for its SQL stores), ruts {} and axum_session {}.",
         report.machine.processors,
         report.machine.processor,
-        version("rustc"),
+        rustc.split(" (").next().unwrap_or(rustc),
         version("axum"),
         version("tower-sessions"),
         version("tower-sessions (SQL peers)"),
         version("ruts"),
         version("axum_session"),
-        report.command,
-    )?;
-    Ok(text)
+    )
 }
 
 fn version<'a>(report: &'a Report, of: &str) -> &'a str {
@@ -107,7 +147,8 @@ fn version<'a>(report: &'a Report, of: &str) -> &'a str {
 
 fn comparison(report: &Report) -> Result<String> {
     let mut text = String::from(
-        "\nNanoseconds of a request in one process, beyond bare axum, all with signed cookies and a store in memory:\n\n\
+        "\nNanoseconds that each layer adds to a request of bare axum, in one process, with signed\n\
+         cookies and a store in memory:\n\n\
          | | no cookie | reads one key | increments | new session | cookie, untouched |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
@@ -120,14 +161,16 @@ fn comparison(report: &Report) -> Result<String> {
         text.push('\n');
     }
     text.push_str(
-        "\nBytes of memory for a session with five keys and 290 bytes of JSON, of a million in the store in memory:\n\n\
+        "\nBytes of memory of a session with five keys and 290 bytes of JSON. A million of them are in the\n\
+         store in memory:\n\n\
          | | bytes |\n| --- | --- |\n",
     );
     for one in &report.size {
         writeln!(text, "| {} | {:.0} |", one.contender, one.bytes_a_session)?;
     }
     text.push_str(
-        "\nRequests a second with 64 in flight, and how long one takes alone, the servers on the same processors:\n\n\
+        "\nRequests a second, 64 at a time, and how long one alone takes. The servers run on the same\n\
+         processors:\n\n\
          | store | request | | a second | alone, in microseconds |\n| --- | --- | --- | --- | --- |\n",
     );
     for one in &report.networked {
@@ -147,8 +190,10 @@ fn comparison(report: &Report) -> Result<String> {
     }
     write!(
         text,
-        "\nThat is tower-sessions {} over SQLite and PostgreSQL, for which its stores are made. The machine and all versions are in\n\
-         [results.json](https://github.com/cloakroom-rs/cloakroom/blob/main/bench/results.json). `{}` measures it all again.\n\n",
+        "\nOver SQLite and PostgreSQL it is tower-sessions {}, since its SQL stores are made for that\n\
+         version. [results.json](https://github.com/cloakroom-rs/cloakroom/blob/main/bench/results.json)\n\
+         has the machine and all versions. This command measures it all again:\n\
+         `{}`.\n\n",
         version(report, "tower-sessions (SQL peers)"),
         report.command
     )?;

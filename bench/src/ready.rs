@@ -1,4 +1,4 @@
-//! Routes that are ready to take requests, and requests to them.
+//! Routes that are ready for requests, and requests to them.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use crate::scenario::{GOOD, Scenario};
 
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Routes, and a session's cookie.
+/// Routes, and the cookie of a session.
 #[derive(Clone)]
 pub struct Ready {
     pub router: Router,
@@ -32,7 +32,7 @@ impl Ready {
         self.answer(request).await;
     }
 
-    /// Takes a request, and throws the answer away once it is known to be good.
+    /// Sends a request. Checks that the answer is good, and drops it.
     pub async fn answer(&mut self, request: Request<Body>) {
         let response = match self.router.call(request).await {
             Ok(response) => response,
@@ -42,7 +42,7 @@ impl Ready {
     }
 }
 
-/// The cookies that `/fill` answers with, as a browser sends them.
+/// The cookies in the answer to `/fill`, in the form that a browser sends.
 pub async fn session_cookie(router: &Router) -> Result<HeaderValue> {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = "/fill".parse()?;

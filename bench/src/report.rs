@@ -1,4 +1,4 @@
-//! All measurements, with what they were made on.
+//! All measurements, and a description of the machine and the versions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +14,19 @@ use crate::networked::{self, Networked};
 use crate::ready::Result;
 use crate::results::Results;
 use crate::scenario::Scenario;
-use crate::servers::find_program;
 use crate::size::{self, Size};
 use crate::threads::{self, Scaling};
 use crate::time::{self, Nanos};
 use crate::{one_thread, toolchain, two_threads};
+use support::servers::find_program;
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
     pub command: String,
     pub machine: Machine,
-    /// Of Rust, of the crates that are compared, and of the servers.
+    /// The versions of Rust, of the compared crates, and of the servers.
     pub versions: BTreeMap<String, String>,
-    /// By scenario and contender.
+    /// The results by scenario and contender.
     pub in_process: BTreeMap<String, BTreeMap<String, InProcess>>,
     pub threads: Vec<Scaling>,
     pub size: Vec<Size>,
@@ -45,7 +45,7 @@ pub struct Machine {
 #[derive(Serialize, Deserialize)]
 pub struct InProcess {
     pub nanos: Nanos,
-    /// The 10th percentile less that of bare axum.
+    /// The 10th percentile, minus the 10th percentile of bare axum.
     pub over_bare: f64,
     #[serde(flatten)]
     pub cost: Cost,
@@ -68,10 +68,10 @@ const CRATES: [&str; 12] = [
     "tower-sessions",
     "tower-sessions-redis-store",
 ];
-/// The same, of the program in `bench/sqlx-peers`.
+/// The crates in `bench/sqlx-peers` whose versions matter.
 const CRATES_OF_SQLX_PEERS: [&str; 3] = ["sqlx", "tower-sessions", "tower-sessions-sqlx-store"];
 
-/// Servers that say their version, and the Debian packages that bring them.
+/// The servers that print their version, and their Debian packages.
 const SERVERS: [(&str, &str); 4] = [
     ("redis-server", "redis-server"),
     ("memcached", "memcached"),
@@ -79,7 +79,7 @@ const SERVERS: [(&str, &str); 4] = [
     ("postgres", "postgresql"),
 ];
 
-/// Measures everything, and writes each part down as soon as it is there.
+/// Measures everything. Writes each part as soon as it is ready.
 pub fn make() -> Result<Report> {
     let mut results = Results::open(path())?;
     let networked = || two_threads()?.block_on(networked::measure());
@@ -98,7 +98,7 @@ pub fn make() -> Result<Report> {
     Ok(report)
 }
 
-/// A report that was written before.
+/// Reads an older report.
 pub fn read() -> Result<Report> {
     Ok(serde_json::from_str(&fs::read_to_string(path())?)?)
 }
@@ -160,10 +160,10 @@ fn versions() -> Result<BTreeMap<String, String>> {
         version("rustc", toolchain::command("rustc")?)?,
     );
     for (server, package) in SERVERS {
-        // The one that is measured, which may be where the PATH does not lead.
+        // This is the measured program. It may be outside the PATH.
         let found = find_program(server, package);
         let said = version(server, Command::new(&found))?;
-        // One says its path as well.
+        // One server also prints its path.
         versions.insert(
             server.into(),
             said.replace(&*found.to_string_lossy(), server),
@@ -180,7 +180,8 @@ fn version(program: &str, mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
-/// The newest version of each crate in a `Cargo.lock`, where they stand in order.
+/// The newest version of each crate in a `Cargo.lock`. The file lists the versions of a crate in
+/// order.
 fn locked(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(path)?;
     let quoted = |line: &str, field: &str| {

@@ -1,4 +1,5 @@
-//! A file of results, into which each part is written as soon as it is measured: a later one may fail.
+//! A file of results. Each part is written right after it is measured, because a later part may
+//! fail.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::ready::Result;
 
-/// The parts of a file: those of before, until they are measured again.
+/// The parts of a file. A part stays as it was, until it is measured again.
 pub struct Results {
     path: PathBuf,
     parts: Map<String, Value>,
@@ -16,7 +17,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// The file may be missing.
+    /// Opens a file of results. The file may be missing.
     pub fn open(path: PathBuf) -> Result<Self> {
         let parts = match path.exists() {
             true => serde_json::from_str(&fs::read_to_string(&path)?)?,
@@ -29,7 +30,7 @@ impl Results {
         })
     }
 
-    /// Measures a part, and writes it down.
+    /// Measures a part, and writes it to the file.
     pub fn part<T: Serialize>(
         &mut self,
         name: &'static str,
@@ -48,9 +49,9 @@ impl Results {
         Ok(part)
     }
 
-    /// Writes everything, in the order of its type.
+    /// Writes all parts, in the order of the type's fields.
     pub fn write(&self, all: &impl Serialize) -> Result<()> {
-        // A run that is killed here leaves the file as it was.
+        // If the run is killed here, the file stays as it was.
         let draft = self.path.with_extension("draft");
         fs::write(&draft, serde_json::to_string_pretty(all)? + "\n")?;
         Ok(fs::rename(draft, &self.path)?)

@@ -1,4 +1,4 @@
-//! What a request does in each scenario, and the session that it finds.
+//! What a request does in each scenario, and which session it finds.
 
 use std::fmt;
 
@@ -54,13 +54,13 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// A response other than this one means that a layer did not do its work.
+/// If a response has another status, a layer did not do its work.
 pub const GOOD: StatusCode = StatusCode::OK;
 
-/// The value that is read.
+/// The value that the handler reads.
 pub const THEME: &str = "dark, with large print, little motion";
 
-/// What a session holds: five keys, 288 bytes of JSON with their names.
+/// The content of a session. It has five keys, and 288 bytes of JSON with the names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Profile {
     pub id: u64,
@@ -94,5 +94,5 @@ pub fn cart() -> Vec<Item> {
     vec![item("A-1001", 2), item("B-2002", 1)]
 }
 
-/// As a token against forged requests would be.
+/// It looks like a token against forged requests.
 pub const NONCE: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA";

@@ -1,4 +1,4 @@
-//! What a million sessions in memory cost: bytes of each, and the time of a read.
+//! The cost of a million sessions in memory: the bytes of each one, and the time of a read.
 
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::time::median;
 const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 
-/// Sessions that are read, in turn.
+/// The number of sessions that are read, one after the other.
 const READ: usize = 1_000;
 const ROUNDS: usize = 50;
 
@@ -26,11 +26,11 @@ pub struct Size {
     pub contender: String,
     pub read_of_few: f64,
     pub read_of_many: f64,
-    /// Of the process's memory, what the allocator keeps for itself included.
+    /// Bytes of the process's memory. They include what the allocator keeps for itself.
     pub bytes_a_session: f64,
 }
 
-/// What a process of its own measures, so that no contender finds another's memory.
+/// The result of one process. Each contender has its own process, so none finds another's memory.
 #[derive(Serialize, Deserialize)]
 struct Filled {
     nanos_a_read: f64,
@@ -64,7 +64,7 @@ fn in_process(contender: Contender, sessions: usize) -> Result<Filled> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Fills a store, reads of it, and prints what that took.
+/// Fills a store, reads from it, and prints the cost.
 pub fn fill(contender: Contender, sessions: usize) -> Result<()> {
     one_thread()?.block_on(async {
         let mut ready = contender.ready().await?;
@@ -77,7 +77,7 @@ pub fn fill(contender: Contender, sessions: usize) -> Result<()> {
             }
         }
         let bytes = resident()?.saturating_sub(before);
-        // Not as they were made.
+        // The order of reading differs from the order of making.
         cookies.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
         let mut reads = Vec::new();
         for _ in 0..ROUNDS {
@@ -93,7 +93,7 @@ pub fn fill(contender: Contender, sessions: usize) -> Result<()> {
     })
 }
 
-/// Nanoseconds a read.
+/// The nanoseconds of one read.
 async fn read(ready: &mut Ready, cookies: &[HeaderValue]) -> f64 {
     let start = Instant::now();
     for cookie in cookies {
@@ -103,7 +103,7 @@ async fn read(ready: &mut Ready, cookies: &[HeaderValue]) -> f64 {
     start.elapsed().as_nanos() as f64 / cookies.len() as f64
 }
 
-/// Bytes of memory that the process has.
+/// The bytes of memory that the process has.
 fn resident() -> Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let kib = status

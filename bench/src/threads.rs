@@ -1,4 +1,4 @@
-//! What a second thread brings, each with a session of its own.
+//! The gain from a second thread. Each thread has its own session.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::time::median;
 const REQUESTS: u32 = 20_000;
 const ROUNDS: usize = 15;
 
-/// How many times as many requests two threads answer as one does.
+/// Two threads answer this many times as many requests as one thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scaling {
     pub contender: String,
@@ -46,7 +46,7 @@ pub fn measure() -> Result<Vec<Scaling>> {
     Ok(all)
 }
 
-/// The same layer, and two sessions.
+/// Two sessions with the same layer.
 async fn pair(contender: Contender) -> Result<[Ready; 2]> {
     let first = contender.ready().await?;
     let mut second = first.clone();
@@ -56,7 +56,7 @@ async fn pair(contender: Contender) -> Result<[Ready; 2]> {
     Ok([first, second])
 }
 
-/// From the first request to the last answer.
+/// The time from the first request to the last answer.
 fn run(each: &[Ready], scenario: Scenario) -> Result<Duration> {
     let barrier = Arc::new(Barrier::new(each.len()));
     let mut threads = Vec::new();

@@ -1,4 +1,4 @@
-//! How long a request takes in one process, side by side.
+//! The time of a request in one process, for all contenders side by side.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use crate::contenders::Contender;
 use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 
-/// Requests of one contender before the next has its turn.
+/// The number of requests in one contender's turn.
 const BATCH: u32 = 500;
 
-/// Turns of each contender.
+/// The number of turns of each contender.
 const ROUNDS: usize = 200;
 
-/// Nanoseconds a request.
+/// The nanoseconds of a request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Nanos {
     pub p10: f64,
     pub median: f64,
 }
 
-/// By scenario and contender.
+/// The times by scenario and contender.
 pub type Times = BTreeMap<String, BTreeMap<String, Nanos>>;
 
-/// Takes turns, so that what else the machine does meets all of them.
+/// The contenders take turns. So other work on the machine affects all of them.
 pub async fn measure() -> Result<Times> {
     let mut times = Times::new();
     for scenario in Scenario::ALL {
@@ -50,7 +50,8 @@ pub async fn measure() -> Result<Times> {
     Ok(times)
 }
 
-/// The requests are there before: it is a server that makes them of what comes in, and not a session layer.
+/// The requests are made before the clock starts. In a real program, a server makes them from its
+/// input, and a session layer does not.
 async fn batch(ready: &mut Ready, scenario: Scenario) -> Duration {
     let request = || scenario.request(&ready.cookie);
     let requests: Vec<_> = std::iter::repeat_with(request)

@@ -1,13 +1,14 @@
-//! The Rust toolchain, also where the PATH does not lead to it, as in a shell that knows no rustup.
+//! Finds the Rust toolchain, even if the PATH does not contain it. A shell may not know rustup.
 
 use std::env::{self, JoinPathsError};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `cargo` or `rustc`: of the cargo that runs this program, or else of the one that built it, or else as a shell finds it.
+/// `cargo` or `rustc`. The first choice is the toolchain of the cargo that runs this program. The
+/// second choice is the one that built it. The last choice is the one that a shell finds.
 ///
-/// What it starts itself comes from the same place.
+/// The programs that the command starts come from the same place.
 pub fn command(name: &str) -> Result<Command, JoinPathsError> {
     command_with(name, &env::var_os("PATH").unwrap_or_default())
 }
@@ -19,14 +20,14 @@ fn command_with(name: &str, path: &OsStr) -> Result<Command, JoinPathsError> {
         .iter()
         .flatten()
         .filter_map(|cargo| cargo.parent().map(Path::to_path_buf));
-    // Where rustup puts them.
+    // rustup puts the programs here.
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")))
         .map(|home| home.join("bin"));
     let places: Vec<_> = own.chain(env::split_paths(path)).chain(home).collect();
     let Some(place) = places.iter().find(|place| place.join(name).is_file()) else {
-        // Its error says that there is none.
+        // The command's error will say that the program does not exist.
         return Ok(Command::new(name));
     };
     let mut command = Command::new(place.join(name));
@@ -49,7 +50,7 @@ mod tests {
             .arg("--version")
             .output()?;
         assert!(version.stdout.starts_with(b"rustc "));
-        // This one starts rustc.
+        // Here, cargo starts rustc.
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         let status = command_with("cargo", OsStr::new(""))?
             .args([

@@ -9,13 +9,13 @@ use cloakroom::{
 use crate::ready::{Result, untouched};
 use crate::scenario::{NONCE, Profile, THEME, cart};
 
-/// More than are ever made here.
+/// The benchmarks never make this many sessions.
 const MAX_SESSIONS: usize = 4_000_000;
 
 pub(super) fn in_memory(lazy: bool) -> Result<Router> {
-    let mut builder = builder(MemoryStore::with_max_sessions(MAX_SESSIONS))?;
+    let mut builder = builder(MemoryStore::new().with_max_sessions(MAX_SESSIONS))?;
     if lazy {
-        builder = builder.lazy();
+        builder = builder.lazy(true);
     }
     Ok(routes().layer(builder.build()?))
 }

@@ -1,4 +1,4 @@
-//! The other session layers, signing, and else as they come.
+//! The other session layers. They sign their cookies. All other settings are the defaults.
 
 use std::sync::Arc;
 

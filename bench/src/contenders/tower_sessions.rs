@@ -1,6 +1,6 @@
-//! tower-sessions, in any version.
+//! tower-sessions, in several versions.
 
-/// Its newest stores need an older version than the newest layer.
+/// The newest stores of tower-sessions need an older version of it than the newest layer.
 macro_rules! tower_sessions {
     ($name:ident, $package:ident) => {
         pub mod $name {

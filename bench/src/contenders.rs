@@ -1,4 +1,4 @@
-//! The layers that are measured, each around the same routes.
+//! The measured layers. All of them are around the same routes.
 
 mod cloakroom;
 #[cfg(feature = "peers")]
@@ -25,7 +25,7 @@ pub enum Contender {
     /// Axum and a layer that inserts one extension.
     Noop,
     Cloakroom,
-    /// The same, loading in the first extractor.
+    /// This crate, but the first extractor loads the session.
     CloakroomLazy,
     #[cfg(feature = "peers")]
     TowerSessions,
@@ -72,7 +72,7 @@ impl Contender {
         !matches!(self, Self::Bare | Self::Noop)
     }
 
-    /// Its routes, and the cookie of a session that holds the payload.
+    /// The contender's routes, and the cookie of a session that holds the payload.
     pub async fn ready(self) -> Result<Ready> {
         let router = self.router().await?;
         if self.has_sessions() {
@@ -104,15 +104,16 @@ impl fmt::Display for Contender {
     }
 }
 
-/// This crate over any store.
+/// This crate with any store.
 #[cfg(feature = "peers")]
 pub async fn over(store: ::cloakroom::AnyStore) -> Result<Ready> {
     let layer = cloakroom::builder(store)?.build()?;
     Ready::of(cloakroom::routes().layer(layer)).await
 }
 
-/// No layer, and handlers that do nothing but ask Redis: the least that a read and a write of a session over it can cost. The
-/// write is one that nothing can come between, since a script compares what it replaces.
+/// There is no layer. The handlers only send commands to Redis. So this is the least that a read
+/// and a write of a session in Redis can cost. The write is safe against other writes, because a
+/// script compares the old value.
 #[cfg(feature = "peers")]
 pub fn around_redis(
     client: redis::aio::ConnectionManager,
@@ -167,7 +168,7 @@ pub async fn axum_session_over_redis(pool: redis_pool::SingleRedisPool) -> Resul
     Ready::of(peers::axum_session_routes::around(Some(pool)).await?).await
 }
 
-/// Every path, and no session behind any.
+/// The same paths, without a session.
 fn plain_routes() -> Router {
     Router::new()
         .route("/untouched", get(untouched))
@@ -176,7 +177,7 @@ fn plain_routes() -> Router {
         .route("/create", get(untouched))
 }
 
-/// As large as a session handle.
+/// It is as large as a session handle.
 #[derive(Clone)]
 struct Marker(#[expect(dead_code)] usize);
 
