@@ -52,7 +52,7 @@ fn logged_in(request: &HttpRequest) -> Result<User, actix_web::Error> {
         .ok_or_else(|| ErrorUnauthorized(""))
 }
 
-/// Who is logged in, as an extractor: 401 where nobody is.
+/// The user who is logged in, as an extractor. Visitors get a 401.
 impl FromRequest for User {
     type Error = actix_web::Error;
     type Future = Ready<Result<Self, actix_web::Error>>;
@@ -62,7 +62,7 @@ impl FromRequest for User {
     }
 }
 
-/// A user who has a permission: 403 for the others.
+/// A user who may change the stock. Other users get a 403.
 struct Staff(User);
 
 impl FromRequest for Staff {

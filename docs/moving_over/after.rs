@@ -1,5 +1,5 @@
-//! A small shop with `cloakroom`: a cart, a login, a page for the logged-in, one for the staff, and messages that are
-//! shown once.
+//! A small shop with `cloakroom`: a cart, a login, a page for users who are logged in, one for the
+//! staff, and messages that are shown once.
 
 use axum::Router;
 use axum::extract::{Form, FromRef, FromRequestParts, State};
@@ -39,7 +39,7 @@ struct Credentials {
     password: String,
 }
 
-/// The application's users: a pool of its database, in a real one.
+/// The users: in a real application, a pool of its database.
 #[derive(Clone)]
 struct Users;
 
@@ -54,7 +54,8 @@ impl Users {
     }
 }
 
-/// Who is logged in, as an extractor: 401 where nobody is, or where the user is gone.
+/// The user who is logged in, as an extractor. It answers 401 if nobody is logged in, or if the
+/// user was deleted.
 impl<S> FromRequestParts<S> for User
 where
     Users: FromRef<S>,
@@ -71,7 +72,7 @@ where
     }
 }
 
-/// A user who has a permission: 403 for the others.
+/// A user who may change the stock. Other users get a 403.
 struct Staff(User);
 
 impl<S> FromRequestParts<S> for Staff
@@ -104,9 +105,9 @@ struct Item {
 
 async fn add(session: Session, Form(new): Form<Item>) -> Result<Redirect, SessionError> {
     session.insert(NOTICE, format!("Added {}.", new.item))?;
-    session.update(CART, move |cart: Option<Vec<String>>| {
+    session.update_with(CART, new.item, |cart, item| {
         let mut cart = cart.unwrap_or_default();
-        cart.push(new.item.clone());
+        cart.push(item);
         cart
     })?;
     Ok(Redirect::to("/"))
@@ -140,11 +141,10 @@ async fn stock(Staff(user): Staff) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A key of this run alone: all sessions end with it. See `Keys::from_env` for one that stays.
+    // A key of this run only: all sessions end with it. See `SigningKeys::from_env` for one that
+    // stays.
     let sessions = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        // For plain HTTP on this machine. Behind TLS, leave both out and have `__Host-session`.
-        .cookie_name("session")
-        .secure(false)
+        .secure(false) // for plain HTTP on this machine; leave it out behind TLS
         .build()?;
     let app = Router::new()
         .route("/", get(home))

@@ -130,7 +130,7 @@ async fn stock(auth: AuthSession) -> Result<String, StatusCode> {
     Ok(format!("{} may change the stock.\n", user.name))
 }
 
-/// An error as a response, which the application has to make.
+/// The application has to turn the errors into a response.
 struct Failed;
 
 impl From<SessionError> for Failed {

@@ -46,7 +46,7 @@ fn find_user(name: &str) -> Option<User> {
     USERS.into_iter().find(|user| user.name == name)
 }
 
-/// Who is logged in, as an extractor: 401 where nobody is.
+/// The user who is logged in, as an extractor. Visitors get a 401.
 impl<S: Send + Sync> FromRequestParts<S> for User {
     type Rejection = Response;
 
@@ -58,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
     }
 }
 
-/// A user who has a permission: 403 for the others.
+/// A user who may change the stock. Other users get a 403.
 struct Staff(User);
 
 impl<S: Send + Sync> FromRequestParts<S> for Staff {
@@ -118,7 +118,7 @@ async fn stock(Staff(user): Staff) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // `with_secure(true)` where it is served over TLS.
+    // Behind TLS, call `with_secure(true)`.
     let config = SessionConfig::default().with_key(Key::generate());
     let sessions = SessionStore::<SessionNullPool>::new(None, config).await?;
     let app = Router::new()

@@ -1,5 +1,5 @@
-//! The old layer and the new one around the same routes. Who is still logged in by the old cookie is logged in by the new
-//! one with the next request, and the old session is ended once the new one is stored.
+//! The old layer and the new one around the same routes. The first request with an old login makes
+//! a new one. The old session ends when the browser sends the new cookie.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -12,49 +12,63 @@ use cloakroom::{
 };
 use tokio::net::TcpListener;
 
-/// Stands inside of both layers.
+/// Runs inside both layers.
 async fn carry_over(
     old: tower_sessions::Session,
     session: Session,
     request: Request,
     next: Next,
-) -> Result<Response, Response> {
-    let user = session.user().map_err(SessionError::into_response)?;
-    if user.is_none()
-        && let Some(user) = user_of(&old).await?
-    {
-        session.log_in(user).map_err(SessionError::into_response)?;
-        // What shall come along is copied, key by key.
-        if let Some(cart) = old.get::<Vec<String>>("cart").await.map_err(unavailable)? {
-            session
-                .insert("cart", cart)
-                .map_err(SessionError::into_response)?;
+) -> Result<Response, Failed> {
+    let old_user: Option<String> = old.get("user").await?;
+    let was_logged_in = old_user.is_some();
+    match (session.user(), old_user) {
+        // The browser has the new cookie, so nobody needs the old session any more.
+        (Some(_), Some(_)) => old.flush().await?,
+        (None, Some(user)) => {
+            session.log_in(user)?;
+            // Copy what users should keep, key by key.
+            if let Some(cart) = old.get::<Vec<String>>("cart").await? {
+                session.insert("cart", cart)?;
+            }
         }
+        _ => {}
     }
-    Ok(next.run(request).await)
-}
-
-/// Stands between the layers, where the new session has been stored when the answer comes. After a 5xx it has not, and the
-/// old one is still needed.
-async fn end_old(
-    old: tower_sessions::Session,
-    request: Request,
-    next: Next,
-) -> Result<Response, Response> {
     let response = next.run(request).await;
-    if !response.status().is_server_error() && user_of(&old).await?.is_some() {
-        old.flush().await.map_err(unavailable)?;
+    // The handler logged the user out: the old session must not log the user in again.
+    if was_logged_in && session.user().is_none() {
+        old.flush().await?;
     }
     Ok(response)
 }
 
-async fn user_of(old: &tower_sessions::Session) -> Result<Option<String>, Response> {
-    old.get("user").await.map_err(unavailable)
+/// What either session layer may answer.
+enum Failed {
+    Old(tower_sessions::session::Error),
+    New(SessionError),
 }
 
-fn unavailable(error: tower_sessions::session::Error) -> Response {
-    eprintln!("{error}");
-    StatusCode::SERVICE_UNAVAILABLE.into_response()
+impl From<tower_sessions::session::Error> for Failed {
+    fn from(error: tower_sessions::session::Error) -> Self {
+        Self::Old(error)
+    }
+}
+
+impl From<SessionError> for Failed {
+    fn from(error: SessionError) -> Self {
+        Self::New(error)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Old(error) => {
+                eprintln!("{error}");
+                StatusCode::SERVICE_UNAVAILABLE.into_response()
+            }
+            Self::New(error) => error.into_response(),
+        }
+    }
 }
 
 async fn account(user: CurrentUser, session: Session) -> Result<String, SessionError> {
@@ -70,19 +84,18 @@ async fn log_out(session: Session) -> Result<(), SessionError> {
 async fn log_in_as_before(
     old: tower_sessions::Session,
     Path(user): Path<String>,
-) -> Result<(), Response> {
-    old.insert("cart", ["tea"]).await.map_err(unavailable)?;
-    old.insert("user", user).await.map_err(unavailable)
+) -> Result<(), Failed> {
+    old.insert("cart", ["tea"]).await?;
+    Ok(old.insert("user", user).await?)
 }
 
-/// Both layers around these routes. The old cookie is called `id`, and each layer looks at its own.
+/// Both layers around these routes. The old cookie is `id`, and each layer reads only its own.
 pub fn with_both_layers<St: SessionStore>(routes: Router, new: SessionLayer<St>) -> Router {
     let old = tower_sessions::SessionManagerLayer::new(tower_sessions::MemoryStore::default())
         .with_secure(false);
     routes
         .layer(from_fn(carry_over))
         .layer(new)
-        .layer(from_fn(end_old))
         .route("/login_as_before/{user}", post(log_in_as_before))
         .layer(old)
 }
@@ -95,10 +108,9 @@ pub fn routes() -> Router {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A key of this run alone: see `Keys::from_env` for one that stays.
+    // A key of this run only: see `SigningKeys::from_env` for one that stays.
     let new = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session")
-        .secure(false)
+        .secure(false) // for plain HTTP on this machine
         .build()?;
     let app = with_both_layers(routes(), new);
 

@@ -1,35 +1,34 @@
-//! What `docs/moving_over.md` and `docs/comparison.md` say of other session layers, shown with them.
+//! Tests with other session layers. They show that `docs/moving_over.md` and `docs/comparison.md`
+//! are right.
 
 mod apps;
-#[path = "../../tests/support/servers.rs"]
-mod servers;
 
 use apps::{App, AxumApp, Database, Gate, Jar, KEYS};
-use servers::Server;
+use support::servers::Server;
 
 const PARALLEL: usize = KEYS;
 
-/// What became of three experiments.
+/// The results of three experiments.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    /// How many of the increments of so many requests at once are kept.
+    /// How many increments are kept of parallel requests that increment one counter.
     increments: usize,
-    /// The same of keys, where each sets one of its own.
+    /// How many keys are kept of parallel requests that set a key each.
     keys: usize,
-    /// Whether the session is good after its logout is answered, while a request that came before is under way.
-    meanwhile: bool,
-    /// The same, once that request is answered.
+    /// Whether the session is good after the answer to its logout, while an earlier request runs.
+    during: bool,
+    /// Whether the session is good after the answer to that earlier request.
     afterwards: bool,
 }
 
 async fn outcome(app: &impl App, gate: &Gate) -> Outcome {
     let increments = kept_increments(app, gate, "/count").await;
     let keys = kept_keys(app, gate).await;
-    let (meanwhile, afterwards) = logout_during_a_request(app, gate).await;
+    let (during, afterwards) = logout_during_a_request(app, gate).await;
     Outcome {
         increments,
         keys,
-        meanwhile,
+        during,
         afterwards,
     }
 }
@@ -47,7 +46,7 @@ async fn kept_keys(app: &impl App, gate: &Gate) -> usize {
     app.get("/keys", &jar).await.body.parse().unwrap()
 }
 
-/// So many requests on a new session, which all have read it before the first of them writes.
+/// Sends parallel requests on a new session. All of them read before the first one writes.
 async fn in_parallel(app: &impl App, gate: &Gate, path: impl Fn(usize) -> String) -> Jar {
     let mut jar = Jar::default();
     app.follow("/log_in", &mut jar).await;
@@ -64,28 +63,29 @@ async fn in_parallel(app: &impl App, gate: &Gate, path: impl Fn(usize) -> String
     jar
 }
 
-/// A request that changes the session, a logout while it is under way, and whether a cookie of the two shows the user still.
+/// Sends a request that changes the session, and a logout while the request runs. Returns whether a
+/// cookie is logged in after the logout, and after both.
 async fn logout_during_a_request(app: &impl App, gate: &Gate) -> (bool, bool) {
     let mut jar = Jar::default();
     app.follow("/log_in", &mut jar).await;
-    let (late, meanwhile) = futures_util::join!(app.get("/count", &jar), async {
+    let (late, during) = futures_util::join!(app.get("/count", &jar), async {
         gate.arrived(1).await;
         app.get("/log_out", &jar).await;
-        let meanwhile = is_logged_in(app, &jar).await;
+        let during = is_logged_in(app, &jar).await;
         gate.let_through(1);
-        meanwhile
+        during
     });
     let mut kept = jar.clone();
     kept.keep(&late);
     let afterwards = is_logged_in(app, &jar).await || is_logged_in(app, &kept).await;
-    (meanwhile, afterwards)
+    (during, afterwards)
 }
 
 async fn is_logged_in(app: &impl App, jar: &Jar) -> bool {
     app.get("/show", jar).await.body.starts_with("ada ")
 }
 
-/// So many increments of the counter, one after the other, and what the counter is then.
+/// Increments the counter several times, one request after another. Returns the counter.
 async fn count(app: &impl App, gate: &Gate, jar: &mut Jar, times: usize) -> String {
     for _ in 0..times {
         gate.let_through(1);
@@ -101,7 +101,7 @@ async fn cloakroom_keeps_every_increment_and_an_ended_session_ended() {
     let expected = Outcome {
         increments: PARALLEL,
         keys: KEYS,
-        meanwhile: false,
+        during: false,
         afterwards: false,
     };
     assert_outcome(&app, &gate, "cloakroom, `MemoryStore`", expected).await;
@@ -119,7 +119,7 @@ async fn tower_sessions_keeps_one_increment_and_a_late_request_revives_the_sessi
     let expected = Outcome {
         increments: 1,
         keys: 1,
-        meanwhile: false,
+        during: false,
         afterwards: true,
     };
     assert_outcome(
@@ -137,7 +137,7 @@ async fn axum_session_keeps_one_increment_and_the_session_until_the_last_request
     let expected = Outcome {
         increments: 1,
         keys: KEYS,
-        meanwhile: true,
+        during: true,
         afterwards: false,
     };
     assert_outcome(&app, &gate, "axum_session 0.22.1, in memory", expected).await;
@@ -149,7 +149,7 @@ async fn ruts_keeps_every_key_and_one_increment() {
     let expected = Outcome {
         increments: 1,
         keys: KEYS,
-        meanwhile: false,
+        during: false,
         afterwards: false,
     };
     assert_outcome(&app, &gate, "ruts 0.13.0, `MokaStore`", expected).await;
@@ -179,7 +179,7 @@ async fn actix_session_over_redis_keeps_one_increment_and_a_late_request_revives
     let expected = Outcome {
         increments: 1,
         keys: 1,
-        meanwhile: false,
+        during: false,
         afterwards: true,
     };
     assert_outcome(
@@ -198,7 +198,7 @@ async fn actix_session_in_the_cookie_keeps_one_increment_and_a_logout_ends_nothi
     let expected = Outcome {
         increments: 1,
         keys: 1,
-        meanwhile: true,
+        during: true,
         afterwards: true,
     };
     assert_outcome(
@@ -210,7 +210,7 @@ async fn actix_session_in_the_cookie_keeps_one_increment_and_a_logout_ends_nothi
     .await;
 }
 
-/// This is what happens, and the page has a line that says so.
+/// Checks the results, and that the page has a line with them.
 async fn assert_outcome(app: &impl App, gate: &Gate, who: &str, expected: Outcome) {
     assert_eq!(outcome(app, gate).await, expected, "{who}");
     let yes = |it| if it { "yes" } else { "no" };
@@ -218,7 +218,7 @@ async fn assert_outcome(app: &impl App, gate: &Gate, who: &str, expected: Outcom
         "| {who} | {} of {PARALLEL} | {} of {KEYS} | {} | {} |",
         expected.increments,
         expected.keys,
-        yes(expected.meanwhile),
+        yes(expected.during),
         yes(expected.afterwards)
     );
     let page = include_str!("../../docs/comparison.md");
@@ -238,7 +238,7 @@ async fn axum_session_has_a_session_in_each_process_that_does_not_end_with_the_o
     assert_eq!(count(&one, &gate, &mut jar, 1).await, "ada 1");
     assert_eq!(count(&other, &other_gate, &mut jar, 1).await, "ada 2");
     assert_eq!(count(&other, &other_gate, &mut jar, 1).await, "ada 3");
-    // Each goes by what it has in memory.
+    // Each process knows only its own memory.
     assert_eq!(one.get("/show", &jar).await.body, "ada 1");
     other.get("/log_out", &jar).await;
     assert!(!is_logged_in(&other, &jar).await);
@@ -260,7 +260,7 @@ async fn cloakroom_has_one_session_in_all_processes() {
     assert!(!is_logged_in(&one, &jar).await);
 }
 
-/// What a counter at 1 is after a request that sets it to 100 and answers with a 500.
+/// The counter was 1, and a request sets it to 100 and answers 500. Returns the counter.
 async fn after_a_failed_request(app: &impl App, gate: &Gate) -> String {
     let mut jar = Jar::default();
     app.follow("/log_in", &mut jar).await;
@@ -300,7 +300,7 @@ async fn a_new_id_of_a_failed_request_costs_the_session_with_tower_sessions_and_
     assert!(!is_lost(&apps::cloakroom().0).await);
 }
 
-/// The names of the cookies that come to a visitor, and with the next answer.
+/// The names of the cookies that a visitor gets with the first answer, and with the next one.
 async fn cookies_of_a_visitor(app: &impl App) -> Vec<String> {
     let mut jar = Jar::default();
     let first = app.follow("/show", &mut jar).await;

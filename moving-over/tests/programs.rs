@@ -1,9 +1,7 @@
-//! The programs of `docs/moving_over` answer alike, before and after, but for what the page says.
+//! The programs of `docs/moving_over` give the same answers before and after the move, except where
+//! the page says otherwise.
 
-#[path = "../../tests/support/program.rs"]
-mod program;
-
-use program::Program;
+use support::program::Program;
 
 const BEFORE: [&str; 3] = [
     env!("CARGO_BIN_EXE_axum_login_before"),
@@ -12,18 +10,9 @@ const BEFORE: [&str; 3] = [
 ];
 const AFTER: &str = env!("CARGO_BIN_EXE_after");
 
-impl Program {
-    fn browser(&self) -> Browser<'_> {
-        Browser {
-            program: self,
-            cookies: Vec::new(),
-        }
-    }
-}
-
 /// Keeps cookies, and follows no redirect.
 #[derive(Clone)]
-struct Browser<'a> {
+struct ShopClient<'a> {
     program: &'a Program,
     cookies: Vec<(String, String)>,
 }
@@ -31,7 +20,14 @@ struct Browser<'a> {
 /// The status and the body.
 type Answer = (u16, String);
 
-impl Browser<'_> {
+impl<'a> ShopClient<'a> {
+    fn new(program: &'a Program) -> Self {
+        Self {
+            program,
+            cookies: Vec::new(),
+        }
+    }
+
     fn get(&mut self, path: &str) -> Answer {
         self.send("GET", path, "")
     }
@@ -66,21 +62,21 @@ impl Browser<'_> {
         }
     }
 
-    /// Whether a request that sends these cookies again has an account.
+    /// Whether a request with these cookies is logged in.
     fn is_logged_in(&self) -> bool {
         match self.clone().get("/account").0 {
             200 => true,
-            // A token that was just replaced is nobody's: cloakroom asks its client to try again.
+            // 409: a login has just replaced the token, and cloakroom asks the client to try again.
             401 | 409 => false,
             other => panic!("{other}"),
         }
     }
 }
 
-/// What a customer does, and what is to be seen of it.
+/// What a customer does, and the answers.
 fn shop(program: &Program) -> Vec<(&'static str, Answer)> {
-    let mut browser = program.browser();
-    let mut other = program.browser();
+    let mut browser = ShopClient::new(program);
+    let mut other = ShopClient::new(program);
     let steps: [(&str, &str, &str); 18] = [
         ("GET", "/", ""),
         ("GET", "/account", ""),
@@ -141,7 +137,7 @@ fn the_shop_is_the_same_before_and_after() {
 #[test]
 fn the_shop_loses_no_item_of_parallel_requests_after() {
     let program = Program::start(AFTER, &[]);
-    let mut browser = program.browser();
+    let mut browser = ShopClient::new(&program);
     browser.post("/login", "name=ada&password=lovelace");
     std::thread::scope(|scope| {
         for item in 0..32 {
@@ -167,7 +163,7 @@ fn the_shop_loses_no_item_of_parallel_requests_after() {
 fn a_login_replaces_the_cookie_before_and_after() {
     for binary in BEFORE.into_iter().chain([AFTER]) {
         let program = Program::start(binary, &[]);
-        let mut browser = program.browser();
+        let mut browser = ShopClient::new(&program);
         browser.post("/cart", "item=tea");
         let anonymous = browser.clone();
         browser.post("/login", "name=ada&password=lovelace");
@@ -177,10 +173,11 @@ fn a_login_replaces_the_cookie_before_and_after() {
     }
 }
 
-/// What the next user finds who logs in without a logout of the last one.
+/// The next user logs in without a logout of the last one. Returns whether the cookies changed, and
+/// the home page.
 fn second_login(binary: &str) -> (bool, String) {
     let program = Program::start(binary, &[]);
-    let mut browser = program.browser();
+    let mut browser = ShopClient::new(&program);
     browser.post("/login", "name=ada&password=lovelace");
     browser.post("/cart", "item=tea");
     let first = browser.cookies.clone();
@@ -217,7 +214,7 @@ fn with_cloakroom_the_next_user_starts_with_an_empty_session_of_another_token() 
 fn only_with_a_session_in_the_cookie_does_a_stolen_cookie_survive_the_logout() {
     for binary in BEFORE.into_iter().chain([AFTER]) {
         let program = Program::start(binary, &[]);
-        let mut browser = program.browser();
+        let mut browser = ShopClient::new(&program);
         browser.post("/login", "name=ada&password=lovelace");
         let stolen = browser.clone();
         assert!(stolen.is_logged_in(), "{binary}");
@@ -230,14 +227,16 @@ fn only_with_a_session_in_the_cookie_does_a_stolen_cookie_survive_the_logout() {
 #[test]
 fn side_by_side_the_old_login_becomes_a_new_one_and_ends_with_it() {
     let program = Program::start(env!("CARGO_BIN_EXE_side_by_side"), &[]);
-    let mut browser = program.browser();
+    let mut browser = ShopClient::new(&program);
     assert_eq!(browser.get("/account").0, 401);
     browser.post("/login_as_before/ada", "");
     let old = browser.clone();
     assert_eq!(old.cookies.len(), 1);
     let account = "You are ada, with tea.\n".to_owned();
     assert_eq!(browser.get("/account"), (200, account));
-    // The old cookie is gone, and its session too.
+    // The browser shows the new cookie. Now the old cookie goes, and its session ends.
+    assert_eq!(browser.cookies.len(), 2);
+    assert_eq!(browser.get("/account").0, 200);
     let names: Vec<_> = browser.cookies.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["session"]);
     assert!(!old.is_logged_in());
