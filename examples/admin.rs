@@ -1,7 +1,9 @@
-//! Run with `cargo run --example admin`, then open <http://127.0.0.1:3000> and log in as ada, and as grace in another browser.
+//! Run with `cargo run --example admin`, then open <http://127.0.0.1:3000> and log in as ada, and
+//! as grace in another browser.
 //!
-//! An administrator's page: who is logged in, from where and since when, and how to end that. Only for administrators who have
-//! logged in a short while ago (`FRESH_SECONDS`, 300 by default), and deaf to what other sites send.
+//! A page for administrators. It shows who is logged in, from where and since when, and it can end
+//! those sessions. Only an administrator who has logged in a short while ago gets the page
+//! (`FRESH_SECONDS`, 300 by default). The application refuses forms that other sites send.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -14,7 +16,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use cloakroom::{
-    Client, ErrorKind, Key, MemoryStore, RecordId, Session, SessionError, SessionInfo,
+    Client, Key, MemoryStore, RecordId, Session, SessionError, SessionErrorKind, SessionInfo,
     SessionLayer, Sessions, SigningKey, Timestamp, UserId,
 };
 use serde::Deserialize;
@@ -28,7 +30,8 @@ struct User {
     is_admin: bool,
 }
 
-/// The table of users. Who is an administrator stands here and not in the session, so that a demotion holds at once.
+/// The table of users. It says who is an administrator. The session does not say it, so that a
+/// demotion holds at once.
 const USERS: [User; 3] = [
     User {
         name: "ada",
@@ -44,7 +47,7 @@ const USERS: [User; 3] = [
     },
 ];
 
-/// Everybody's. The example `login` shows how to keep and check passwords.
+/// The password of all users. The example `login` shows how to keep and check passwords.
 const PASSWORD: &str = "cloakroom";
 
 fn find(name: &str) -> Option<&'static User> {
@@ -63,7 +66,7 @@ impl FromRef<App> for Sessions<MemoryStore> {
     }
 }
 
-/// An administrator with a fresh login. All handlers below `/admin` begin with this one.
+/// An administrator with a fresh login. All handlers below `/admin` begin with this extractor.
 struct Admin {
     user: UserId,
     session: Session,
@@ -74,14 +77,15 @@ impl FromRequestParts<App> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
         let session = Session::from_request_parts(parts, app).await?;
-        let user = session.user()?.ok_or(Failure::Elsewhere("/"))?;
+        let user = session.user().ok_or(Failure::Elsewhere("/"))?;
         if !find(user.as_str()).is_some_and(|user| user.is_admin) {
-            // Others do not learn that there is such a page.
+            // Other users do not learn that this page exists.
             return Err(Failure::NotFound);
         }
-        // A browser that was left open is not enough: the password was given a short while ago, or is asked for again.
-        match session.require_fresh(app.fresh_for) {
-            Err(error) if error.kind() == ErrorKind::LoginTooOld => {
+        // A browser that was left open is not enough. The administrator must have given the
+        // password a short while ago, or must give it again.
+        match session.require_recent_login(app.fresh_for) {
+            Err(error) if error.kind() == SessionErrorKind::LoginTooOld => {
                 Err(Failure::Elsewhere("/confirm"))
             }
             other => Ok(other.map(|()| Self { user, session })?),
@@ -98,7 +102,7 @@ impl FromRequestParts<App> for Admin {
 <h2>{{ name }}</h2>
 {% for row in rows %}<form method="post" action="/admin/revoke">
 <input type="hidden" name="user" value="{{ name }}"><input type="hidden" name="id" value="{{ row.id }}">
-{{ row.client }}, logged in {{ row.created }} s ago, last seen {{ row.last_seen }} s ago
+{{ row.client }}, logged in {{ row.created }} s ago, last seen {{ row.last_seen_at }} s ago
 {% if row.is_own %}(this one){% else %}<button>Log out</button>{% endif %}</form>
 {% else %}<p>is logged in nowhere</p>
 {% endfor %}
@@ -116,7 +120,7 @@ struct Row {
     id: RecordId,
     client: String,
     created: u64,
-    last_seen: u64,
+    last_seen_at: u64,
     is_own: bool,
 }
 
@@ -134,23 +138,23 @@ impl Row {
                 address.unwrap_or(unknown)
             ),
             created: now.since(info.created_at()).as_secs(),
-            last_seen: now.since(info.last_seen()).as_secs(),
+            last_seen_at: now.since(info.last_seen_at()).as_secs(),
             is_own: own == Some(info.id()),
         }
     }
 }
 
-/// A store finds sessions by their user. There is no list of all: the application has one of its users, and goes through it
-/// (a page at a time, where they are many).
+/// A store finds sessions by their user, and does not list all sessions. So the application goes
+/// through its list of users. If there are many users, show one page of them at a time.
 async fn overview(
     State(sessions): State<Sessions<MemoryStore>>,
     admin: Admin,
 ) -> Result<Response, Failure> {
-    let own = admin.session.id()?;
+    let own = admin.session.id();
     let now = Timestamp::from(SystemTime::now());
     let mut users = Vec::new();
     for user in &USERS {
-        let sessions = sessions.list(user.name).await?;
+        let sessions = sessions.list_for(user.name).await?;
         let rows = sessions.iter().map(|info| Row::new(info, own, now));
         users.push((user.name, rows.collect()));
     }
@@ -165,15 +169,17 @@ struct Revocation {
     id: String,
 }
 
-/// A revoked session is nobody's from its next request on; one that is under way keeps its answer, and loses its changes.
+/// Ends a session. The next request with its token is a visitor's. A request that is under way
+/// keeps its answer, and loses its changes.
 async fn revoke(
     State(sessions): State<Sessions<MemoryStore>>,
     admin: Admin,
     Form(form): Form<Revocation>,
 ) -> Result<Redirect, Failure> {
     let id = form.id.parse::<RecordId>().map_err(|_| Failure::NotFound)?;
-    // `revoke` would end the session whoever's it is. The page may be old, and the session another user's by now.
-    let notice = match sessions.revoke_of(form.user.as_str(), id).await? {
+    // `revoke` would end the session, whichever user it belongs to. The page may be old, and the
+    // session may belong to another user by now.
+    let notice = match sessions.revoke_owned(form.user.as_str(), id).await? {
         true => format!("A session of {} is ended.", form.user),
         false => "There is no such session any more.".to_owned(),
     };
@@ -186,24 +192,26 @@ struct WhoseSessions {
     user: String,
 }
 
-/// Where this is a ban, mark it in the table of users first: a login that is under way makes a session afterwards.
-async fn revoke_all(
+/// Ends all sessions of a user. To ban a user, mark the ban in the table of users first: a login
+/// that is under way may still make a session after this handler has run.
+async fn revoke_user(
     State(sessions): State<Sessions<MemoryStore>>,
     admin: Admin,
     Form(form): Form<WhoseSessions>,
 ) -> Result<Redirect, Failure> {
     let user = form.user.as_str();
-    let count = match admin.session.id()? {
-        // One's own session, in which the notice is to be shown, stays.
+    let count = match admin.session.id() {
+        // The administrator's current session stays, because it shows the notice.
         Some(own) if admin.user.as_str() == user => sessions.revoke_others(user, own).await?,
-        _ => sessions.revoke_all(user).await?,
+        _ => sessions.revoke_user(user).await?,
     };
     let notice = format!("{count} sessions of {user} are ended.");
     admin.session.insert(NOTICE, notice)?;
     Ok(Redirect::to("/admin"))
 }
 
-/// Expired sessions are no good in any case. This frees their room; `Sessions::spawn_purge` does so from time to time.
+/// Removes expired sessions to free their room. The layer refuses expired sessions in any case.
+/// `Sessions::spawn_purge` removes them from time to time.
 async fn purge(
     State(sessions): State<Sessions<MemoryStore>>,
     admin: Admin,
@@ -216,7 +224,7 @@ async fn purge(
 }
 
 async fn home(session: Session) -> Result<Html<String>, Failure> {
-    Ok(Html(match session.user()?.and_then(|user| find(user.as_str())) {
+    Ok(Html(match session.user().and_then(|user| find(user.as_str())) {
         Some(User { name, .. }) => format!(
             "<p>You are {name}. <a href=\"/admin\">Sessions</a><form method=post action=/logout><button>Log out</button></form>"
         ),
@@ -239,7 +247,7 @@ async fn log_in(
     let user = find(&form.name).filter(|_| form.password == PASSWORD);
     let user = user.ok_or(Failure::WrongPassword)?;
     session.log_in(user.name)?;
-    // What the administrator is shown of this browser.
+    // The page for administrators shows this client.
     let client = Client::new().with_address(&peer.ip().to_string());
     let agent = headers.get(header::USER_AGENT);
     session.set_client(match agent.and_then(|agent| agent.to_str().ok()) {
@@ -261,11 +269,11 @@ struct Confirmation {
 }
 
 async fn confirm(session: Session, Form(form): Form<Confirmation>) -> Result<Redirect, Failure> {
-    let user = session.user()?.ok_or(Failure::Elsewhere("/"))?;
+    let user = session.user().ok_or(Failure::Elsewhere("/"))?;
     if form.password != PASSWORD {
         return Err(Failure::WrongPassword);
     }
-    // The same user again: the login is fresh from now on, and the session has a new token.
+    // The same user logs in again. The login is fresh from now on, and the session has a new token.
     session.log_in(user)?;
     Ok(Redirect::to("/admin"))
 }
@@ -275,9 +283,9 @@ async fn log_out(session: Session) -> Result<Redirect, Failure> {
     Ok(Redirect::to("/"))
 }
 
-/// Why there is no page.
+/// The reason why a request does not get its page.
 enum Failure {
-    /// Something has to be done there first.
+    /// The user has to do something at this address first.
     Elsewhere(&'static str),
     NotFound,
     WrongPassword,
@@ -319,8 +327,7 @@ impl IntoResponse for Failure {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let fresh_for = std::env::var("FRESH_SECONDS").unwrap_or_else(|_| "300".into());
     let app = App {
@@ -334,11 +341,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/confirm", get(confirm_form).post(confirm))
         .route("/admin", get(overview))
         .route("/admin/revoke", post(revoke))
-        .route("/admin/revoke-all", post(revoke_all))
+        .route("/admin/revoke-all", post(revoke_user))
         .route("/admin/purge", post(purge))
         .with_state(app)
         .layer(layer)
-        // Refuses the forms of other sites, of other ports and subdomains too, before a session is loaded. SameSite does not.
+        // `CsrfLayer` refuses forms of other sites, and also of other ports and subdomains, before
+        // the session layer loads a session. SameSite does not stop other ports and subdomains.
         .layer(CsrfLayer::new());
 
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());

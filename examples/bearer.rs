@@ -5,7 +5,7 @@
 //! curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3000/me
 //! ```
 //!
-//! For clients without a cookie jar: the token travels in headers.
+//! For clients that do not keep cookies: the token travels in headers.
 
 use axum::extract::Path;
 use axum::routing::{get, post};
@@ -26,7 +26,7 @@ async fn log_out(session: Session) -> Result<StatusCode, SessionError> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Answers 401 where nobody is logged in.
+/// The answer is 401 if nobody is logged in.
 async fn me(user: CurrentUser) -> String {
     format!("You are {}.\n", *user)
 }

@@ -1,13 +1,13 @@
 //! Run with `cargo run --example counter`, then open http://127.0.0.1:3000 and reload.
 //!
-//! The smallest application with a session: it counts each visitor's visits.
+//! The smallest application with a session: it counts the visits of each browser.
 
 use axum::{Router, routing::get};
 use cloakroom::{MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use tokio::net::TcpListener;
 
 async fn home(session: Session) -> Result<String, SessionError> {
-    // `update` is for what parallel requests change: none of their visits is lost.
+    // Parallel requests may change this number, so it needs `update`: no visit is lost.
     let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
     Ok(format!("This is your visit number {visits}.\n"))
 }
@@ -15,8 +15,7 @@ async fn home(session: Session) -> Result<String, SessionError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        // For plain HTTP on this machine. Behind TLS, leave both out and have `__Host-session`.
-        .cookie_name("session")
+        // For plain HTTP on this machine. Behind TLS, leave this out.
         .secure(false)
         .build()?;
     let app = Router::new().route("/", get(home)).layer(layer);

@@ -1,6 +1,8 @@
-//! Run with `cargo run --example custom_store`, and its tests with `cargo test --example custom_store`.
+//! Run with `cargo run --example custom_store`, and its tests with
+//! `cargo test --example custom_store`.
 //!
-//! A store of one's own, which keeps the encoded bytes of each record as a database would. The conformance suite tests it.
+//! How to write a store. This one keeps the encoded bytes of each record, as a database would. The
+//! conformance suite tests it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +17,8 @@ use cloakroom::{
 #[derive(Debug, Default)]
 struct MyStore(Mutex<HashMap<RecordId, Row>>);
 
-/// What a store has to know beside the bytes: what it compares, what `touch` moves, and what the index needs.
+/// What a store has to know besides the bytes: the version to compare, the expiry that `touch`
+/// moves, and the user for the index.
 #[derive(Debug)]
 struct Row {
     version: Version,
@@ -105,7 +108,7 @@ impl SessionStore for MyStore {
 
 #[async_trait]
 impl UserIndex for MyStore {
-    async fn sessions_of(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let rows = self.rows();
         let theirs = rows
             .iter()
@@ -115,7 +118,7 @@ impl UserIndex for MyStore {
             .collect())
     }
 
-    async fn remove_all_of(
+    async fn remove_by_user(
         &self,
         user: &UserId,
         except: Option<RecordId>,
@@ -136,8 +139,7 @@ async fn home(session: Session) -> Result<String, SessionError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MyStore::default(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let app = Router::new().route("/", get(home)).layer(layer);
 

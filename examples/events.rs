@@ -1,8 +1,11 @@
-//! Run with `cargo run --example events`, then open http://127.0.0.1:3000 in two tabs and press the buttons.
+//! Run with `cargo run --example events`, then open http://127.0.0.1:3000 in two tabs and press the
+//! buttons.
 //!
-//! Server-sent events: each tab shows what another one puts into the cart, and that it logged out. The stream outlives its
-//! request, so it follows the session with a detached handle. It looks each `CHECK_MS` milliseconds, and is no use of the
-//! session: without any other request, that ends after `IDLE_MS`, and the stream with it.
+//! Server-sent events: each tab shows what another tab puts into the cart, and that another tab has
+//! logged out. The stream outlives its request, so it follows the session with a detached handle.
+//! The stream reads the session every `CHECK_MS` milliseconds. That does not count as use of the
+//! session: without other requests, the session ends after `IDLE_MS` milliseconds, and the stream
+//! ends with it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,8 +16,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, Redirect};
 use axum::routing::{get, post};
 use cloakroom::{
-    CurrentUser, DetachedSession, ErrorKind, Key, MemoryStore, Session, SessionError, SessionLayer,
-    SigningKey,
+    CurrentUser, DetachedSession, Key, MemoryStore, Session, SessionError, SessionErrorKind,
+    SessionLayer, SigningKey,
 };
 use futures_util::stream::{self, Stream};
 use tokio::net::TcpListener;
@@ -23,22 +26,26 @@ use tower_http::csrf::CsrfLayer;
 
 const CART: Key<u32> = Key::new("cart");
 
-/// A browser connects anew when a stream ends, and gives up at any status but 200 (HTML, 9.2.2). So after a logout the 401
-/// of a visitor stops it, and after another login it comes back with the new token.
+/// A browser connects again when a stream ends. It gives up at any status except 200 (HTML, 9.2.2).
+/// So after a logout, the answer 401 stops the browser. After another login, the browser comes back
+/// with the new token.
 ///
-/// A page of another site may ask for the stream, but cannot read it: unlike a socket, it is under the same-origin policy.
+/// A page of another site may ask for the stream, but cannot read it. The same-origin policy holds
+/// for a stream, and does not hold for a socket.
 async fn events(
     State(every): State<Duration>,
     session: Session,
     _user: CurrentUser,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, SessionError> {
-    // Browsers connect by themselves, and a tab that was forgotten would keep the session alive for ever.
-    session.passive()?;
+    // Browsers connect again by themselves. If that were use of the session, a forgotten tab would
+    // keep the session alive for ever.
+    session.skip_touch()?;
     let mut checks = interval(every);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follower = Follower {
-        // The request's own session is sealed when the response's head is sent.
-        session: session.detach()?,
+        // The layer seals the request's session when the response's head leaves. So the stream
+        // needs a handle.
+        session: session.detach(),
         checks,
         shown: None,
     };
@@ -46,7 +53,8 @@ async fn events(
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
-    // Without it, nobody notices that a client went away while nothing changes.
+    // Without the keep-alive, the server does not notice a client that went away while nothing
+    // changes.
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
@@ -57,19 +65,19 @@ struct Follower {
 }
 
 impl Follower {
-    /// The next change of the cart, or `None` once the session is over.
+    /// Returns the next change of the cart, or `None` after the end of the session.
     async fn next(&mut self) -> Option<Event> {
         loop {
             self.checks.tick().await;
-            // It only reads: `save` would count as use of the session, even without changes.
+            // A reload only reads. `save` would count as use of the session, even without changes.
             match self.session.reload().await {
                 Ok(()) => {}
-                // An outage is no logout. The next check tries again.
-                Err(error) if error.kind() == ErrorKind::Store => {
+                // An outage is not a logout. The next check tries again.
+                Err(error) if error.kind() == SessionErrorKind::Store => {
                     eprintln!("{error}; trying again");
                     continue;
                 }
-                // It has ended, or has another token.
+                // The session has ended, or it has another token.
                 Err(_) => return None,
             }
             let items = self.session.get(CART).ok()?.unwrap_or(0);
@@ -116,8 +124,7 @@ async fn add(session: Session, _user: CurrentUser) -> Result<Redirect, SessionEr
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let setting = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .idle_timeout(Duration::from_millis(setting("IDLE_MS", "600000").parse()?))
         .build()?;
     let app = Router::new()

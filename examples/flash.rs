@@ -1,6 +1,6 @@
 //! Run with `cargo run --example flash`, then open http://127.0.0.1:3000 and press the button.
 //!
-//! A flash message: kept over a redirect, and shown once.
+//! A flash message: the session keeps it over a redirect, and the next page shows it once.
 
 use axum::response::{Html, Redirect};
 use axum::{Router, routing::get};
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 const NOTICE: Key<String> = Key::new("notice");
 
 async fn form(session: Session) -> Result<Html<String>, SessionError> {
-    // `remove` takes the message out, so that a reload does not show it again.
+    // `remove` takes the message out of the session, so that a reload does not show it again.
     let notice = session.remove(NOTICE)?.unwrap_or_default();
     Ok(Html(format!(
         "<p>{notice}</p><form method=post><button>Save</button></form>"
@@ -25,8 +25,7 @@ async fn save(session: Session) -> Result<Redirect, SessionError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let app = Router::new().route("/", get(form).post(save)).layer(layer);
 

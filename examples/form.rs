@@ -1,7 +1,9 @@
-//! Run with `cargo run --example form`, then open <http://127.0.0.1:3000> and send the form half filled in.
+//! Run with `cargo run --example form`, then open <http://127.0.0.1:3000> and send the form half
+//! filled in.
 //!
-//! A form whose errors and entries outlive the redirect after it was sent: post, redirect, get. A reload sends nothing again.
-//! With JavaScript, htmx swaps the form in place, and the session is not needed; without it, the form works all the same.
+//! A form that keeps its errors and entries over a redirect: post, redirect, get. A reload does not
+//! send the form again. With JavaScript, htmx swaps the form in place, and the form does not need
+//! the session. Without JavaScript, the form works too.
 
 use askama::Template;
 use axum::extract::DefaultBodyLimit;
@@ -13,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
 
-/// What was entered, for the next page. Two tabs share it: the form that was sent last is shown.
+/// The user's entries, for the next page. Two tabs share them: the next page shows the form that
+/// was sent last.
 const ENTRIES: Key<Entries> = Key::new("entries");
 const NOTICE: Key<String> = Key::new("notice");
 
-/// The form as it was sent. It has no `Debug` and no `Serialize`, since it holds a password.
+/// The form as the browser sends it. It has no `Debug` and no `Serialize`, since it holds a
+/// password.
 #[derive(Deserialize)]
 struct SignUp {
     name: String,
@@ -25,8 +29,8 @@ struct SignUp {
     password: String,
 }
 
-/// The form as it is shown. The password is no part of it, so it is never in the session and never in a page: whoever got it
-/// wrong enters it again.
+/// The form as the page shows it. The password is not a part of it, so the password is never in the
+/// session and never in a page. The user has to enter it again.
 #[derive(Default, Serialize, Deserialize, Template)]
 #[template(
     ext = "html",
@@ -53,7 +57,8 @@ struct Errors {
     password: Option<String>,
 }
 
-// htmx leaves the page alone after a 4xx, unless it is told that a 422 is a form to show.
+// By default, htmx does not change the page after a 4xx. This configuration makes htmx show the
+// form that comes with a 422.
 #[derive(Template)]
 #[template(
     ext = "html",
@@ -70,7 +75,7 @@ struct Errors {
 )]
 struct Page {
     notice: Option<String>,
-    /// A template as well, which escapes what it shows.
+    /// The form is a template as well, and escapes what it shows.
     form: Entries,
 }
 
@@ -87,7 +92,7 @@ fn check(form: &SignUp) -> Errors {
 }
 
 async fn show(session: Session) -> Result<Response, SessionError> {
-    // `remove` takes them out: a reload shows the empty form.
+    // `remove` takes the notice and the entries out of the session: a reload shows the empty form.
     let page = Page {
         notice: session.remove(NOTICE)?,
         form: session.remove(ENTRIES)?.unwrap_or_default(),
@@ -103,7 +108,7 @@ async fn send(
     let is_htmx = headers.contains_key("hx-request");
     let errors = check(&form);
     if errors == Errors::default() {
-        // Here a real site makes the account. Both ways lead to the page that shows the notice.
+        // A real site makes the account here. Both ways lead to the page that shows the notice.
         session.insert(NOTICE, format!("Welcome, {}.", form.name))?;
         return Ok(if is_htmx {
             [("hx-redirect", "/")].into_response()
@@ -123,7 +128,7 @@ async fn send(
     Ok(Redirect::to("/").into_response())
 }
 
-/// No cache keeps it: the back button must not show what was entered before.
+/// Makes a page that caches must not keep: the back button must not show the old entries.
 fn html(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, [(header::CACHE_CONTROL, "no-store")], Html(html)).into_response(),
@@ -137,12 +142,11 @@ fn html(status: StatusCode, template: &impl Template) -> Response {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let app = Router::new()
         .route("/", get(show).post(send))
-        // What is entered goes into the session, so it must fit there: a session has 64 KiB.
+        // The entries go into the session, so they must fit there: a session has 64 KiB.
         .layer(DefaultBodyLimit::max(8 * 1024))
         .layer(layer)
         .layer(CsrfLayer::new());

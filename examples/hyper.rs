@@ -1,6 +1,6 @@
 //! Run with `cargo run --example hyper`, then open http://127.0.0.1:3000 and reload.
 //!
-//! Sessions without Axum: the layer around a Tower service, and a plain hyper server.
+//! Sessions without Axum: the layer is around a Tower service, and the server is plain hyper.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,9 +14,8 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 
 async fn count<B>(request: Request<B>) -> Result<Response<String>, SessionError> {
-    let session = Session::from_extensions(request.extensions())?;
-    // The layer is lazy, and so the session has to be loaded first. The extractors of Axum do it by themselves.
-    session.load().await?;
+    // The layer is lazy, so this line loads the session. Axum's extractors load it by themselves.
+    let session = Session::load_from(request.extensions()).await?;
     let visits = session.update("visits", |n: Option<u64>| n.unwrap_or(0) + 1)?;
     Ok(Response::new(format!(
         "This is your visit number {visits}.\n"
@@ -25,11 +24,11 @@ async fn count<B>(request: Request<B>) -> Result<Response<String>, SessionError>
 
 async fn handle<B>(request: Request<B>) -> Result<Response<String>, Infallible> {
     let response = match request.uri().path() {
-        // hyper closes the connection where a service fails, so every error becomes a response.
+        // hyper closes the connection if a service fails. So every error becomes a response.
         "/" => count(request)
             .await
             .unwrap_or_else(|error| error.to_response()),
-        // This one does not look at the session: a lazy layer asks no store for it.
+        // This route does not use the session, so the lazy layer does not ask the store for it.
         "/health" => Response::new("well\n".into()),
         _ => {
             let mut response = Response::new(String::new());
@@ -43,9 +42,8 @@ async fn handle<B>(request: Request<B>) -> Result<Response<String>, Infallible> 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
-        .lazy()
+        .secure(false) // this example speaks plain HTTP, on this machine only
+        .lazy(true)
         .build()?;
     let service = ServiceBuilder::new()
         .layer(layer)
@@ -58,13 +56,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Too many open files, say: there is room again when a connection ends.
+                // For example, too many files are open. There is room again when a connection ends.
                 eprintln!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        // All connections share the layer's store and keys: they are behind an `Arc`.
+        // All connections share the layer's store and keys, which are behind an `Arc`.
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
             let connection = http1::Builder::new()

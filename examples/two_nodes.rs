@@ -8,8 +8,10 @@
 //! curl -c jar -b jar http://127.0.0.1:3001/ http://127.0.0.1:3002/
 //! ```
 //!
-//! Two nodes that share their sessions, and how one leaves: after a SIGTERM `/ready` fails, so that a balancer sends nothing
-//! more; `DRAIN_SECONDS` later, or at a second SIGTERM, it takes no more connections, finishes what is under way and ends.
+//! Two nodes that share their sessions. The example also shows how a node leaves. After a SIGTERM,
+//! `/ready` fails, so that the load balancer does not send more requests. The node takes no more
+//! connections `DRAIN_SECONDS` later, or at a second SIGTERM. It finishes the requests that are
+//! under way, and ends.
 
 use std::env;
 use std::io;
@@ -22,14 +24,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use cloakroom::{Key, Keys, RedisStore, Session, SessionError, SessionLayer};
+use cloakroom::{Key, RedisStore, Session, SessionError, SessionLayer, SigningKeys};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 const VISITS: Key<u64> = Key::new("visits");
 const UPLOADED: Key<usize> = Key::new("uploaded");
 
-/// How long requests that are under way may take once no more are taken.
+/// The time that requests under way may take after the node takes no more connections.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
@@ -47,8 +49,11 @@ async fn home(State(node): State<Node>, session: Session) -> Result<String, Sess
     ))
 }
 
-/// As slow as its client. The session is loaded before the body comes, and saved before the answer goes: what another node
-/// writes meanwhile stays, since `update` is applied to what is there then.
+/// Counts the bytes of an upload.
+///
+/// This handler is as slow as its client. The layer loads the session before the body comes, and
+/// saves the session before the answer goes. Another node may write to the session between the two,
+/// and its changes stay: the layer applies `update` to the stored value of that moment.
 async fn upload(
     State(node): State<Node>,
     session: Session,
@@ -60,7 +65,8 @@ async fn upload(
     Ok(format!("{uploaded} bytes uploaded, says {name}\n"))
 }
 
-/// Whether to send requests here. It does not ask for Redis: all nodes have the same, so without it no other would do better.
+/// Says whether the load balancer may send requests here. This does not ask Redis. All nodes use
+/// the same Redis, so without Redis another node could not do better.
 async fn ready(State(node): State<Node>) -> (StatusCode, &'static str) {
     match node.is_leaving.load(Ordering::SeqCst) {
         false => (StatusCode::OK, "ready\n"),
@@ -73,13 +79,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379/".into());
     let drain = env::var("DRAIN_SECONDS").unwrap_or_else(|_| "5".into());
     let drain = Duration::from_secs(drain.parse()?);
-    // The same keys on every node: what one has signed, the other has to verify.
+    // All nodes need the same keys: one node signs a token, and another node verifies it.
     let layer = SessionLayer::builder(
-        RedisStore::open(&url).await?,
-        Keys::from_env("SESSION_KEYS")?,
+        RedisStore::connect(&url).await?,
+        SigningKeys::from_env("SESSION_KEYS")?,
     )
-    .cookie_name("session") // for plain HTTP on this machine, like the next line
-    .secure(false)
+    .secure(false) // this example speaks plain HTTP, on this machine only
     .build()?;
 
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
@@ -93,11 +98,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/", get(home))
         .route("/upload", post(upload))
         .layer(layer)
-        // After the session layer, and so outside of it: the balancer's question costs no store call.
+        // This route comes after the session layer, so it is outside of the layer. The load
+        // balancer's question does not cost a store call.
         .route("/ready", get(ready))
         .with_state(node.clone());
 
-    // Heeded from here on, and not only when it is waited for: who reads the address may send a signal at once.
+    // The process catches signals from here on, even before it waits for one. A program that reads
+    // the address below may send a signal at once.
     let mut signals = Signals::new()?;
     println!("http://{address}");
     let (stop, stopped) = oneshot::channel();
@@ -114,7 +121,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let _ = stopped.await;
         tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
-    // A request that is dropped by the timeout has saved its changes whole or not at all.
+    // The timeout may drop a request. Such a request has saved all of its changes or none.
     tokio::select! {
         ended = server.into_future() => ended?,
         () = too_late => eprintln!("some requests took too long and were dropped"),
@@ -122,7 +129,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The wishes to stop: Ctrl-C, or the SIGTERM of a service manager.
+/// The signals to stop: Ctrl-C, or the SIGTERM of a service manager.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,

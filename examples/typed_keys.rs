@@ -1,6 +1,6 @@
 //! Run with `cargo run --example typed_keys`, then open http://127.0.0.1:3000/add/7 and reload.
 //!
-//! A shopping cart under a typed key: a misspelt key or a wrong type does not compile.
+//! A shopping cart under a typed key. A misspelt key or a wrong type does not compile.
 
 use axum::{Router, extract::Path, routing::get};
 use cloakroom::{Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
@@ -20,7 +20,7 @@ async fn show(session: Session) -> Result<String, SessionError> {
 }
 
 async fn add(session: Session, Path(item): Path<u32>) -> Result<String, SessionError> {
-    // Two tabs that add something at once both find it in the cart.
+    // Two tabs may add an item at once. The cart then has both items.
     let cart = session.update(CART, move |cart| {
         let mut cart = cart.unwrap_or_default();
         cart.items.push(item);
@@ -37,8 +37,7 @@ async fn empty(session: Session) -> Result<String, SessionError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let app = Router::new()
         .route("/", get(show))

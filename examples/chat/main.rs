@@ -1,8 +1,10 @@
-//! Run with `cargo run --example chat`, then open http://127.0.0.1:3000 in two browsers and log in with a name in each.
+//! Run with `cargo run --example chat`, then open http://127.0.0.1:3000 in two browsers and log in
+//! with a name in each.
 //!
-//! A chat over WebSockets. A socket outlives its request, so it has a detached handle of the session: with that it counts what
-//! its user has sent, and sees names that another tab changes. A logout closes all sockets of the session, within the
-//! milliseconds that `CHECK_MS` says. `STORE` takes the URL of a store in place of memory.
+//! A chat over WebSockets. A socket outlives its request, so it has a detached handle of the
+//! session. With the handle, the socket counts the messages of its user, and sees a name that
+//! another tab changes. A logout closes all sockets of the session. That takes at most `CHECK_MS`
+//! milliseconds. `STORE` takes the URL of a store, which replaces the memory store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +16,8 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use cloakroom::{
-    AnyStore, CurrentUser, DetachedSession, ErrorKind, Key, Session, SessionError, SessionLayer,
-    SigningKey,
+    AnyStore, CurrentUser, DetachedSession, Key, Session, SessionError, SessionErrorKind,
+    SessionLayer, SigningKey,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -25,27 +27,31 @@ use tower_http::csrf::CsrfLayer;
 
 /// How many messages the user has sent.
 const SENT: Key<u64> = Key::new("sent");
-/// What the user is called here.
+/// The user's name in the chat.
 const NAME: Key<String> = Key::new("name");
 
 const MAX_MESSAGE: usize = 4096;
-/// How long a socket waits for a client that takes nothing.
+/// The time that a socket waits for a client that reads nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Chat {
-    /// To all sockets.
+    /// The way to all sockets.
     messages: broadcast::Sender<Utf8Bytes>,
-    /// The pages that may open a socket.
+    /// The origins whose pages may open a socket.
     origins: Arc<[String]>,
     check_every: Duration,
 }
 
-/// Browsers send the cookie with an upgrade that a page of another site asks for, unless SameSite stops it, and no same-origin
-/// policy keeps that page from the answers: cross-site WebSocket hijacking. Other ports and subdomains are the same site, so
-/// SameSite does not stop them. The Origin tells (RFC 6455, section 10.2; ASVS 5.0, 4.4.2). What guards forms against CSRF lets
-/// an upgrade through, since it is a GET.
+/// Opens a socket, for pages of this site only: otherwise, cross-site WebSocket hijacking is
+/// possible.
+///
+/// A page of another site can ask the browser for an upgrade. The browser sends the cookie with the
+/// upgrade, unless SameSite stops the cookie. The same-origin policy does not keep the answers from
+/// that page. SameSite does not stop other ports and subdomains, since they are the same site. So
+/// this handler checks the Origin (RFC 6455, section 10.2; ASVS 5.0, 4.4.2). A guard of forms
+/// against CSRF lets an upgrade through, since an upgrade is a GET.
 async fn open_socket(
     State(chat): State<Chat>,
     session: Session,
@@ -57,8 +63,9 @@ async fn open_socket(
     if !headers.get(ORIGIN).is_some_and(is_own) {
         return Ok(StatusCode::FORBIDDEN.into_response());
     }
-    // The request's own session is sealed when the upgrade is answered.
-    let mut session = session.detach()?;
+    // The layer seals the request's session when the response to the upgrade leaves. So the socket
+    // needs a handle.
+    let mut session = session.detach();
     Ok(upgrade
         .max_message_size(MAX_MESSAGE)
         .on_upgrade(async move |mut socket| {
@@ -75,7 +82,7 @@ async fn talk(
     chat: &Chat,
 ) -> Result<(), SessionError> {
     let mut messages = chat.messages.subscribe();
-    // The handle has the session as it was before the upgrade.
+    // Before the reload, the handle has the session as it was before the upgrade.
     while let Err(error) = session.reload().await {
         wait_out(error).await?;
     }
@@ -83,7 +90,8 @@ async fn talk(
     if !send(socket, welcome.into()).await {
         return Ok(());
     }
-    // A reload is no use of the session: who only listens is logged out after the idle timeout, and then the socket closes.
+    // A reload does not count as use of the session. So the idle timeout ends the session of a user
+    // who only listens, and then the socket closes.
     let mut checks = interval_at(Instant::now() + chat.check_every, chat.check_every);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -91,20 +99,23 @@ async fn talk(
             received = socket.recv() => match received {
                 Some(Ok(Message::Text(text))) => {
                     session.update(SENT, |n| n.unwrap_or(0) + 1)?;
-                    // Before the others get the message, so that nothing is said in a session that is over. It may be counted
-                    // twice where the store's answer was lost.
+                    // The save comes before the others get the message, so that a user whose
+                    // session is over cannot say anything. If the store's answer was lost, the
+                    // message may count twice.
                     while let Err(error) = session.save().await {
                         wait_out(error).await?;
                     }
-                    // What was saved is what is stored, and so the name is the one that it has now.
+                    // After the save, the handle has the session as the store has it. So the name
+                    // is the current one.
                     let message = format!("{}: {text}", name(session)?);
-                    // It fails without a receiver, and this socket is one.
+                    // `send` fails only without a receiver, and this socket is a receiver.
                     let _ = chat.messages.send(message.into());
                 }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Ok(()),
             },
-            // Until the next check, they also reach a socket whose session is over. If that is too long, reload here as well.
+            // Until the next check, messages also reach a socket whose session is over. If that is
+            // too long for you, reload here as well.
             message = messages.recv() => match message {
                 Ok(message) => if !send(socket, message).await {
                     return Ok(());
@@ -112,8 +123,9 @@ async fn talk(
                 Err(RecvError::Lagged(_)) => {} // a slow client misses some
                 Err(RecvError::Closed) => return Ok(()),
             },
-            // The end of a session reaches an idle socket here: a logout in another tab, a revocation, an expiry. While the store
-            // fails, nobody knows, and nothing is sent.
+            // Here an idle socket learns that its session is over: after a logout in another tab, a
+            // revocation or an expiry. While the store fails, the socket cannot know it, and so it
+            // sends nothing.
             _ = checks.tick() => while let Err(error) = session.reload().await {
                 wait_out(error).await?;
             },
@@ -121,9 +133,13 @@ async fn talk(
     }
 }
 
-/// Waits a while where the store failed, so that it can be tried again: an outage logs nobody out. Other errors are returned.
+/// Waits a while if the store failed, so that the caller can try again: an outage must not log
+/// anybody out. Returns all other errors.
 async fn wait_out(error: SessionError) -> Result<(), SessionError> {
-    if !matches!(error.kind(), ErrorKind::Store | ErrorKind::Contended) {
+    if !matches!(
+        error.kind(),
+        SessionErrorKind::Store | SessionErrorKind::Contended
+    ) {
         return Err(error);
     }
     eprintln!("{error}; trying again");
@@ -131,25 +147,26 @@ async fn wait_out(error: SessionError) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// The page tells by the code whether it should load anew: either to the form for the login, or to a socket with the new token.
-async fn close(socket: &mut WebSocket, why: ErrorKind) {
+/// Closes the socket with a code. The code tells the page whether to load again. The page then
+/// shows the login form, or opens a socket with the new token.
+async fn close(socket: &mut WebSocket, why: SessionErrorKind) {
     let (code, reason) = match why {
-        ErrorKind::Ended => (close_code::POLICY, "the session has ended"),
-        ErrorKind::Superseded => (close_code::POLICY, "the session has another token"),
+        SessionErrorKind::Ended => (close_code::POLICY, "the session has ended"),
+        SessionErrorKind::TokenRotated => (close_code::POLICY, "the session has another token"),
         _ => (close_code::ERROR, "the server is at fault"),
     };
     let reason = reason.into();
     let goodbye = async {
         let frame = Message::Close(Some(CloseFrame { code, reason }));
         if socket.send(frame).await.is_ok() {
-            // The connection stays until the client has answered (RFC 6455, section 7.1.1).
+            // The connection stays open until the client has answered (RFC 6455, section 7.1.1).
             while let Some(Ok(_)) = socket.recv().await {}
         }
     };
     let _ = timeout(PATIENCE, goodbye).await;
 }
 
-/// Whether the client is still there.
+/// Returns whether the client is still there.
 async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> bool {
     matches!(
         timeout(PATIENCE, socket.send(Message::Text(text))).await,
@@ -158,7 +175,7 @@ async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> bool {
 }
 
 fn name(session: &DetachedSession) -> Result<String, SessionError> {
-    let user = session.user()?.map(|user| user.to_string());
+    let user = session.user().map(|user| user.to_string());
     Ok(session.get(NAME)?.or(user).unwrap_or_default())
 }
 
@@ -182,7 +199,7 @@ async fn log_out(session: Session) -> Result<Redirect, SessionError> {
     Ok(Redirect::to("/"))
 }
 
-/// Changes the session in a request, while sockets write to it: all keep what they changed.
+/// A request changes the session here while sockets write to it. All of them keep their changes.
 async fn rename(
     session: Session,
     _user: CurrentUser,
@@ -205,17 +222,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = listener.local_addr()?.port();
     let chat = Chat {
         messages: broadcast::Sender::new(256),
-        // Yours is https://chat.example.com, say.
+        // Yours could be https://chat.example.com.
         origins: ["127.0.0.1", "localhost"]
             .map(|host| format!("http://{host}:{port}"))
             .into(),
         check_every: Duration::from_millis(setting("CHECK_MS", "5000").parse()?),
     };
 
-    let store = AnyStore::open(&setting("STORE", "memory:")).await?;
+    let store = AnyStore::connect(&setting("STORE", "memory:")).await?;
     let layer = SessionLayer::builder(store, SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
+        .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let app = Router::new()
         .route("/login", post(log_in))

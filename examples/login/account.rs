@@ -1,4 +1,4 @@
-//! Register, log in and out, confirm and change the password.
+//! The handlers to register, log in and out, and confirm and change the password.
 
 use axum::Form;
 use axum::extract::State;
@@ -13,15 +13,16 @@ use crate::member::{self, Member, ThisClient};
 use crate::pages::{self, FLASH, Flash, Frame, THEME, page};
 use crate::users::{self, User};
 
-/// Says nothing of which part was wrong, or one could find out who has an account.
+/// This text does not say which part was wrong. Otherwise anybody could find out who has an
+/// account.
 const WRONG: &str = "Wrong user name or password.";
 
-/// A new account or a login. It has no `Debug`, since it holds a password.
+/// The form for a new account or a login. It has no `Debug`, since it holds a password.
 #[derive(Deserialize)]
 pub(crate) struct Credentials {
     username: String,
     password: String,
-    /// A checkbox: sent only if it is ticked.
+    /// A checkbox. The browser sends it only if the user ticks it.
     remember: Option<String>,
 }
 
@@ -116,7 +117,7 @@ pub(crate) async fn log_in(
     enter(&session, &user, client, form.remember.is_some(), welcome)
 }
 
-/// Logs a user in, and leads to where the user wanted to go.
+/// Logs a user in, and redirects to the page that the user wanted.
 fn enter(
     session: &Session,
     user: &User,
@@ -126,7 +127,7 @@ fn enter(
 ) -> Result<Response, Error> {
     let path = member::take_return_path(session)?;
     member::log_in(session, user)?;
-    session.remember(remember)?;
+    session.set_remembered(remember)?;
     session.set_client(client)?;
     session.insert(FLASH, Flash::done(welcome))?;
     Ok(Redirect::to(&path).into_response())
@@ -136,7 +137,7 @@ fn enter(
 pub(crate) async fn log_out(session: Session) -> Result<Redirect, Error> {
     let theme = session.get(THEME)?;
     session.log_out()?;
-    // What is put into an ended session makes a new one, of nobody.
+    // An insert after the end of a session makes a new session, without a user.
     if let Some(theme) = theme {
         session.insert(THEME, theme)?;
     }
@@ -180,7 +181,7 @@ pub(crate) async fn confirm(
         );
     };
     let path = member::take_return_path(&session)?;
-    // A login again: from now on it is a recent one.
+    // The user logs in again, so the login is recent from now on.
     member::log_in(&session, &user)?;
     Ok(Redirect::to(&path).into_response())
 }
@@ -191,7 +192,7 @@ pub(crate) async fn password_form(
     Member(user): Member,
     session: Session,
 ) -> Result<Response, Error> {
-    member::require_fresh(&app, &session, "/password")?;
+    member::require_recent_login(&app, &session, "/password")?;
     let frame = Frame::new(&session, Some(&user), "/password")?;
     page(
         StatusCode::OK,
@@ -215,8 +216,9 @@ pub(crate) async fn change_password(
     session: Session,
     Form(form): Form<NewPassword>,
 ) -> Result<Response, Error> {
-    member::require_fresh(&app, &session, "/password")?;
-    // The password first. The other way round, somebody with the old one could log in between the two.
+    member::require_recent_login(&app, &session, "/password")?;
+    // Change the password first, and end the other sessions after that. In the other order,
+    // somebody with the old password could log in between the two steps.
     let changed = match users::check_password(&form.new) {
         Err(problem) => Err(problem),
         Ok(()) => new_password(&app, &user, &form)
@@ -234,8 +236,10 @@ pub(crate) async fn change_password(
             );
         }
     };
-    // A login that was checked before is perhaps not written yet, and is not among these: its version is an old one.
-    let told = match (session.id()?, &app.devices) {
+    // A parallel login may have checked the old password, and may write its session only after
+    // `revoke_others`. Then `revoke_others` does not end that session. But that session has an old
+    // password version, so nobody is logged in with it.
+    let notice = match (session.id(), &app.devices) {
         (Some(own), Devices::Listed(sessions)) => {
             sessions.revoke_others(user.id, own).await?;
             "Your password is changed, and all your other sessions are ended."
@@ -245,11 +249,11 @@ pub(crate) async fn change_password(
         }
     };
     member::keep(&session, &user)?;
-    session.insert(FLASH, Flash::done(told))?;
+    session.insert(FLASH, Flash::done(notice))?;
     Ok(Redirect::to("/").into_response())
 }
 
-/// The user with the new password; `None` if the current one is not right.
+/// Returns the user with the new password, or `None` if the current password is wrong.
 async fn new_password(app: &App, user: &User, form: &NewPassword) -> Result<Option<User>, Error> {
     match app.users.authenticate(&user.name, &form.current).await? {
         Some(checked) => app.users.set_password(&checked, &form.new).await,
@@ -257,7 +261,8 @@ async fn new_password(app: &App, user: &User, form: &NewPassword) -> Result<Opti
     }
 }
 
-/// A form that has to be filled in again is not a success, and browsers show its page all the same.
+/// A form with a problem is not a success, so its status is 422. Browsers show the page of a 422
+/// too.
 fn form_status(problem: Option<&String>) -> StatusCode {
     match problem {
         Some(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -16,10 +16,10 @@ use crate::error::Error;
 use crate::users::Users;
 use crate::{account, devices, home, pages};
 
-/// No form of this site comes near it.
+/// The forms of this site are much smaller.
 const MAX_BODY: usize = 8 * 1024;
 
-/// What handlers share.
+/// The state that handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) users: Users,
@@ -69,17 +69,20 @@ pub(crate) fn router<S: SessionStore>(app: App, sessions: SessionLayer<S>) -> Ro
         .route("/devices/revoke-others", post(devices::revoke_others))
         .fallback(async || Error::NotFound)
         .with_state(app)
-        // From here on, each layer is around those above it. Errors of handlers get a page in the visitor's theme.
+        // From here on, each layer is around the layers above it. This one makes pages of the
+        // handlers' errors, in the theme of the session.
         .layer(from_fn(pages::show_errors))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(sessions)
-        // SameSite=Lax keeps the cookie out of other sites' POSTs, but not out of those of another port or subdomain. This
-        // refuses both, before a session is loaded.
+        // SameSite=Lax keeps the cookie out of POSTs from other sites. It does not keep the cookie
+        // out of POSTs from another port or subdomain. `CsrfLayer` refuses both before the session
+        // layer loads a session.
         .layer(CsrfLayer::new())
-        // Routes that come after the session layer cost no store call.
+        // Routes that come after the session layer do not cost a store call.
         .route("/style.css", get(pages::style))
         .route("/icon.svg", get(pages::icon))
-        // Errors of the layers themselves: a refused origin, a session store that is down.
+        // This one makes pages of the layers' errors: a refused origin, or a session store that is
+        // down.
         .layer(from_fn(pages::show_errors))
         .layer(from_fn(security_headers))
 }
@@ -97,7 +100,7 @@ async fn security_headers(request: Request, next: Next) -> Response {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ),
-        // Not `no-referrer`: with that, browsers send `Origin: null` with our own forms.
+        // Not `no-referrer`: with that policy, browsers send `Origin: null` with this site's forms.
         (
             header::REFERRER_POLICY,
             HeaderValue::from_static("same-origin"),

@@ -1,4 +1,4 @@
-//! Where a user is logged in, and how to end that.
+//! The list of a user's sessions, and the handlers that end them.
 
 use std::time::SystemTime;
 
@@ -16,13 +16,13 @@ use crate::pages::{self, FLASH, Flash, Frame, page};
 
 /// A session, as the page shows it.
 pub(crate) struct Device {
-    /// Not a secret: it names the session, and opens nothing.
+    /// The id is not a secret. It names the session, and does not give access to it.
     pub(crate) id: RecordId,
     pub(crate) browser: String,
     pub(crate) user_agent: String,
     pub(crate) address: String,
     pub(crate) created: String,
-    pub(crate) last_seen: String,
+    pub(crate) last_seen_at: String,
     pub(crate) is_this: bool,
 }
 
@@ -33,17 +33,17 @@ pub(crate) async fn list(
     session: Session,
 ) -> Result<Response, Error> {
     let now = Timestamp::from(SystemTime::now());
-    let own = session.id()?;
+    let own = session.id();
     let frame = Frame::new(&session, Some(&user), "/devices")?;
     let Devices::Listed(sessions) = &app.devices else {
         return page(StatusCode::OK, &pages::NoDevices { frame });
     };
-    let sessions = sessions.list(user.id).await?;
+    let sessions = sessions.list_for(user.id).await?;
     let mut devices: Vec<_> = sessions
         .iter()
         .map(|info| describe(info, own, now))
         .collect();
-    // This one first, and the others as they come: the last used first.
+    // The current session comes first. The others keep their order: the last used first.
     devices.sort_by_key(|device| !device.is_this);
     page(StatusCode::OK, &pages::Devices { frame, devices })
 }
@@ -63,12 +63,13 @@ fn describe(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Device
         user_agent: user_agent.to_owned(),
         address: address.to_owned(),
         created: pages::ago(now.since(info.created_at())),
-        last_seen: pages::ago(now.since(info.last_seen())),
+        last_seen_at: pages::ago(now.since(info.last_seen_at())),
         is_this: own == Some(info.id()),
     }
 }
 
-/// What to call a browser. Its user agent names half a dozen others, so the order matters.
+/// Returns a name for a browser. The user agent of a browser also names other browsers, so the
+/// order of the list matters.
 fn browser(user_agent: &str) -> String {
     let find = |names: &[(&str, &'static str)]| {
         names
@@ -115,14 +116,15 @@ pub(crate) async fn revoke(
     session: Session,
     Form(form): Form<Revocation>,
 ) -> Result<Redirect, Error> {
-    // The id comes from the client, so it may be anybody's: `revoke_of` ends none but this user's.
+    // The id comes from the client, so it may name a session of any user. `revoke_owned` ends only
+    // sessions of this user.
     let is_ended = match form.id.parse::<RecordId>() {
-        Ok(id) if session.id()? == Some(id) => {
+        Ok(id) if session.id() == Some(id) => {
             session.log_out()?;
             true
         }
         Ok(id) => match &app.devices {
-            Devices::Listed(sessions) => sessions.revoke_of(user.id, id).await?,
+            Devices::Listed(sessions) => sessions.revoke_owned(user.id, id).await?,
             Devices::Unknown => false,
         },
         Err(_) => false,
@@ -141,7 +143,7 @@ pub(crate) async fn revoke_others(
     Member(user): Member,
     session: Session,
 ) -> Result<Redirect, Error> {
-    let count = match (session.id()?, &app.devices) {
+    let count = match (session.id(), &app.devices) {
         (Some(own), Devices::Listed(sessions)) => sessions.revoke_others(user.id, own).await?,
         _ => 0,
     };

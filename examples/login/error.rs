@@ -1,21 +1,21 @@
-//! What stops a handler.
+//! The errors that stop a handler.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cloakroom::SessionError;
 
-/// Why a handler has no page to show.
+/// The reason why a handler does not show its page.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// Something else has to be done first, there.
+    /// The user has to do something else first, at this address.
     Elsewhere(&'static str),
     NotFound,
     Session(SessionError),
-    /// Nothing that the visitor could mend.
+    /// A fault of the server, which the user cannot repair.
     Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The answer has no body: `pages::show_errors` makes a page of it.
+/// The answer does not have a body: `pages::show_errors` makes a page of it.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         match self {

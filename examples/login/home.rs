@@ -1,4 +1,4 @@
-//! What a visitor finds, and a page for members only.
+//! The home page, the theme, and a page for members only.
 
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ const VISITS: Key<u64> = Key::new("visits");
 
 /// `GET /`
 pub(crate) async fn home(State(app): State<App>, session: Session) -> Result<Response, Error> {
-    // Two tabs that are opened at once count as two: `update` loses neither.
+    // Two tabs may open this page at once. `update` counts both.
     let visits = session.update(VISITS, |visits| visits.unwrap_or(0) + 1)?;
     let user = member::current(&app, &session).await?;
     let frame = Frame::new(&session, user.as_ref(), "/")?;
@@ -28,11 +28,11 @@ pub(crate) async fn home(State(app): State<App>, session: Session) -> Result<Res
 /// `GET /private`
 pub(crate) async fn private(Member(user): Member, session: Session) -> Result<Response, Error> {
     let now = Timestamp::from(SystemTime::now());
-    let since = session
-        .authenticated_at()?
-        .map(|at| pages::ago(now.since(at)));
-    let ends = session.ends_at()?.map(|at| pages::how_long(at.since(now)));
-    let id = session.id()?.map(|id| id.to_string());
+    let since = session.logged_in_at().map(|at| pages::ago(now.since(at)));
+    let ends = session
+        .expires_at()
+        .map(|at| pages::how_long(at.since(now)));
+    let id = session.id().map(|id| id.to_string());
     let frame = Frame::new(&session, Some(&user), "/private")?;
     let template = pages::Private {
         frame,
@@ -43,11 +43,11 @@ pub(crate) async fn private(Member(user): Member, session: Session) -> Result<Re
     page(StatusCode::OK, &template)
 }
 
-/// A theme that is neither light nor dark is refused as the form is read.
+/// The extractor refuses a theme that is neither light nor dark.
 #[derive(Deserialize)]
 pub(crate) struct ThemeForm {
     theme: Theme,
-    /// The page that the form was on.
+    /// The page with the form.
     #[serde(default)]
     back: String,
 }

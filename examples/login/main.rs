@@ -1,19 +1,20 @@
 //! Run with `cargo run --example login`, then open <http://127.0.0.1:3000>.
 //!
-//! A small site with accounts: register, log in, stay logged in over a restart, see and end one's other sessions, change the
-//! password. Users and sessions are kept in one SQLite file, unless `--store` says where else sessions are to be. It works without JavaScript.
+//! A small site with accounts. A user can register, log in, stay logged in over a restart, see and
+//! end other sessions, and change the password. One SQLite file holds the users and the sessions.
+//! `--store` names another place for the sessions. The site works without JavaScript.
 //!
-//! The parts, in the order in which they are worth reading:
+//! Read the parts in this order:
 //!
-//! - `app.rs`: the session layer and what stands around it
+//! - `app.rs`: the session layer and the layers around it
 //! - `account.rs`: register, log in and out, confirm and change the password
-//! - `devices.rs`: a user's sessions, listed and ended
+//! - `devices.rs`: the list of a user's sessions, and how to end them
 //! - `home.rs`: a counter, a theme, and a page for members only
-//! - `member.rs`: who is logged in, and the way to the login page and back
-//! - `pages.rs`, `error.rs`: HTML, notices that are shown once, and pages for errors
-//! - `users.rs`: the accounts and their passwords, which are no business of a session library
+//! - `member.rs`: the logged-in user, and the way to the login page and back
+//! - `pages.rs`, `error.rs`: HTML, notices that a page shows once, and pages for errors
+//! - `users.rs`: the accounts and their passwords. A session library has nothing to do with them.
 //!
-//! One thing is left out that a real site needs: a limit on how many passwords one may try.
+//! A real site needs one more thing: a limit on how many passwords a client may try.
 
 mod account;
 mod app;
@@ -30,11 +31,10 @@ use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::{
-    AnyStore, Keys, SessionLayer, SessionLayerBuilder, SessionStore, SqliteStore, WhenFull,
+    AnyStore, AtLimit, SessionLayer, SessionLayerBuilder, SessionStore, SigningKeys, SqliteStore,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -44,12 +44,12 @@ use app::{App, Devices};
 use options::{Command, Options, USAGE};
 use users::Users;
 
-/// How long requests that are under way may take once the server is asked to stop.
+/// The time that requests under way may take after somebody has asked the server to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// More devices than people have. The list of them stays readable.
+/// More devices than people have. With this limit, the list of sessions stays readable.
 const MAX_SESSIONS: usize = 20;
 
 #[tokio::main]
@@ -89,26 +89,27 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .with_writer(std::io::stderr)
         .init();
 
-    // The file holds password hashes, so it is nobody else's to read.
+    // The file holds password hashes, so only its owner may read it.
     secret_file::create(&options.database, "")?;
     let users = Users::open(&options.database).await?;
     let store = match &options.store {
-        Some(url) => AnyStore::open(url).await?,
-        None => AnyStore::WithIndex(Arc::new(SqliteStore::open(&options.database).await?)),
+        Some(url) => AnyStore::connect(url).await?,
+        None => AnyStore::from_user_index(SqliteStore::open(&options.database).await?),
     };
-    // Kept beside the database: after a restart with another key, nobody would be logged in any more.
+    // The key is in a file beside the database. If a restart changed the key, nobody would be
+    // logged in any more.
     let key_file = options.key_file();
     secret_file::create_key(&key_file)?;
-    let keys = Keys::from_file(&key_file)?;
-    match store {
-        AnyStore::WithIndex(store) => {
-            let layer = SessionLayer::builder(store, keys)
-                .max_sessions_per_user(MAX_SESSIONS, WhenFull::EndOldest);
+    let keys = SigningKeys::from_file(&key_file)?;
+    match store.user_index() {
+        Some(store) => {
+            let layer =
+                SessionLayer::builder(store, keys).session_limit(MAX_SESSIONS, AtLimit::EndOldest);
             let layer = finish(layer, &options)?;
             let devices = Devices::Listed(layer.sessions());
             run(options, users, layer, devices).await
         }
-        AnyStore::WithoutIndex(store) => {
+        None => {
             let layer = finish(SessionLayer::builder(store, keys), &options)?;
             run(options, users, layer, Devices::Unknown).await
         }
@@ -119,13 +120,10 @@ fn finish<S: SessionStore>(
     builder: SessionLayerBuilder<S>,
     options: &Options,
 ) -> Result<SessionLayer<S>, Box<dyn Error>> {
-    Ok(match options.behind_tls {
-        // The crate's default: `__Host-session`, which browsers keep only if it came over HTTPS.
-        true => builder.build()?,
-        // The demo speaks plain HTTP on this machine. Not every browser takes a `Secure` cookie from there, and a `__Host-`
-        // name needs one. Never do this where others can listen.
-        false => builder.cookie_name("session").secure(false).build()?,
-    })
+    // The demo speaks plain HTTP on this machine, unless a proxy in front of it speaks TLS. Some
+    // browsers do not take a `Secure` cookie from plain HTTP. Never use plain HTTP if others can
+    // listen.
+    Ok(builder.secure(options.behind_tls).build()?)
 }
 
 async fn run<S: SessionStore>(
@@ -134,7 +132,7 @@ async fn run<S: SessionStore>(
     layer: SessionLayer<S>,
     devices: Devices,
 ) -> Result<(), Box<dyn Error>> {
-    // The layer does not accept expired sessions in any case; this removes them.
+    // The layer refuses expired sessions in any case. This task removes them from the store.
     let purge = layer.sessions().spawn_purge(PURGE_INTERVAL);
     let listener = TcpListener::bind(&options.listen)
         .await
@@ -176,7 +174,8 @@ async fn run<S: SessionStore>(
     Ok(())
 }
 
-/// Waits for Ctrl-C, or for the SIGTERM of a service manager. Either is heeded from the call on, and not only once it is awaited.
+/// Waits for Ctrl-C, or for the SIGTERM of a service manager. The process catches both signals from
+/// this call on, even before the caller awaits the future.
 #[cfg(unix)]
 fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,27 +1,31 @@
-//! Who is logged in, and the way to the login page and back.
+//! The logged-in user, and the way to the login page and back.
 
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
-use cloakroom::{Client, ErrorKind, Key, Session, SessionError};
+use cloakroom::{Client, Key, Session, SessionError, SessionErrorKind};
 
 use crate::app::App;
 use crate::error::Error;
 use crate::users::User;
 
-/// Where to go after the login. It is kept in the session, so that no link can say where a login leads.
+/// The page to go to after the login. The session keeps it, so that a link cannot say where a login
+/// leads.
 const RETURN_TO: Key<String> = Key::new("return_to");
 
-/// Which password the login was checked against. A login that was checked before a new password, and is written after all
-/// other sessions were ended for it, would be a session of the old password: this tells it from the others.
+/// The version of the password that the login was checked against.
+///
+/// A login may check the old password during a change of the password. The login may then write its
+/// session after all other sessions were ended. That session would be a session of the old
+/// password. With the version, this site can refuse it.
 const PASSWORD_VERSION: Key<i64> = Key::new("password_version");
 
-/// A user who is logged in: an extractor that sends everybody else to the login page.
+/// A logged-in user, as an extractor. It sends everybody else to the login page.
 ///
-/// The crate's `CurrentUser` is enough where an id will do. This one also reads the account, and knows a session of an old
-/// password.
+/// The crate's `CurrentUser` is enough if a handler needs only the id. This extractor also reads
+/// the account, and refuses a session of an old password.
 pub(crate) struct Member(pub(crate) User);
 
 impl FromRequestParts<App> for Member {
@@ -32,21 +36,22 @@ impl FromRequestParts<App> for Member {
         if let Some(user) = current(app, &session).await? {
             return Ok(Self(user));
         }
-        // A form that was sent cannot be sent again by a redirect.
+        // A redirect loses a form that was sent, so the answer is 401.
         if parts.method != Method::GET {
-            return Err(SessionError::from(ErrorKind::NotLoggedIn).into());
+            return Err(SessionError::from(SessionErrorKind::NotLoggedIn).into());
         }
         return_to(&session, parts.uri.path())?;
         Err(Error::Elsewhere("/login"))
     }
 }
 
-/// A user who is logged in, or `None`.
+/// Returns the logged-in user, or `None`.
 ///
-/// A session of an old password is nobody's. It is not ended: while a password changes, the user's own session has the old
-/// version for a moment, and another tab may ask just then.
+/// Nobody is logged in with a session of an old password. This function does not end such a
+/// session. During a change of the password, the user's current session has the old version for a
+/// moment, and another tab may send a request in that moment.
 pub(crate) async fn current(app: &App, session: &Session) -> Result<Option<User>, Error> {
-    let Some(id) = session.user()? else {
+    let Some(id) = session.user() else {
         return Ok(None);
     };
     let version = session.get(PASSWORD_VERSION)?;
@@ -54,25 +59,28 @@ pub(crate) async fn current(app: &App, session: &Session) -> Result<Option<User>
     Ok(user.filter(|user| version == Some(user.password_version)))
 }
 
-/// Logs a user in whose password was checked.
+/// Logs in a user whose password was checked.
 pub(crate) fn log_in(session: &Session, checked: &User) -> Result<(), SessionError> {
-    // The session gets a new token: one that an attacker planted before the login is worth nothing after it.
+    // The session gets a new token. An attacker may have planted the old token before the login,
+    // and the old token is worth nothing now.
     session.log_in(checked.id)?;
-    // Afterwards, since the login of another user starts an empty session.
+    // This comes after `log_in`, since the login of another user starts an empty session.
     session.insert(PASSWORD_VERSION, checked.password_version)
 }
 
-/// Keeps a session whose user has a new password.
+/// Keeps the session of a user who has a new password.
 pub(crate) fn keep(session: &Session, user: &User) -> Result<(), SessionError> {
-    // Whoever may have a copy of this session's token is out.
+    // Somebody may have a copy of the session's token. After the rotation, the copy is worth
+    // nothing.
     session.regenerate()?;
     session.insert(PASSWORD_VERSION, user.password_version)
 }
 
-/// Asks for the password once more where the login is not recent, and comes back to `path` afterwards.
-pub(crate) fn require_fresh(app: &App, session: &Session, path: &str) -> Result<(), Error> {
-    match session.require_fresh(app.fresh_for) {
-        Err(error) if error.kind() == ErrorKind::LoginTooOld => {
+/// Asks for the password again if the login is not recent. The user comes back to `path`
+/// afterwards.
+pub(crate) fn require_recent_login(app: &App, session: &Session, path: &str) -> Result<(), Error> {
+    match session.require_recent_login(app.fresh_for) {
+        Err(error) if error.kind() == SessionErrorKind::LoginTooOld => {
             return_to(session, path)?;
             Err(Error::Elsewhere("/confirm"))
         }
@@ -87,14 +95,14 @@ fn return_to(session: &Session, path: &str) -> Result<(), SessionError> {
     }
 }
 
-/// Where to go after a login, once.
+/// Takes the page to go to after a login out of the session.
 pub(crate) fn take_return_path(session: &Session) -> Result<String, SessionError> {
     Ok(session.remove(RETURN_TO)?.unwrap_or_else(|| "/".to_owned()))
 }
 
-/// Whether a path leads to a page of this site.
+/// Returns whether a path leads to a page of this site.
 ///
-/// Browsers take `//host` and `/\host` for another site, and drop tabs and line breaks before they look.
+/// Browsers read `//host` and `/\host` as another site. They drop tabs and line breaks before that.
 pub(crate) fn is_local(path: &str) -> bool {
     let mut bytes = path.bytes();
     bytes.next() == Some(b'/')
@@ -102,14 +110,15 @@ pub(crate) fn is_local(path: &str) -> bool {
         && path.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The client that sent the request, for the list of devices.
+/// The client that sent the request, for the list of sessions.
 pub(crate) struct ThisClient(pub(crate) Client);
 
 impl<S: Send + Sync> FromRequestParts<S> for ThisClient {
     type Rejection = <ConnectInfo<SocketAddr> as FromRequestParts<S>>::Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        // The address of the connection. X-Forwarded-For is whatever the client says, unless a proxy of yours sets it.
+        // This is the address of the connection. The client can write anything into
+        // X-Forwarded-For, unless your proxy sets that header.
         let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
         let client = Client::new().with_address(&peer.ip().to_string());
         let user_agent = parts

@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Help,
 }
 
-/// What the arguments ask for, or what is wrong with them.
+/// Returns what the arguments ask for, or what is wrong with them.
 pub(crate) fn parse(
     mut args: impl Iterator<Item = OsString>,
     port: Option<&str>,

@@ -1,4 +1,4 @@
-//! HTML: what all pages share, the pages, and those for errors.
+//! The HTML: the parts that all pages share, the pages, and the pages for errors.
 
 use std::fmt;
 use std::time::Duration;
@@ -58,9 +58,9 @@ impl Flash {
     }
 }
 
-/// What stands around every page.
+/// The parts that all pages share.
 pub(crate) struct Frame {
-    /// `None` follows the system's.
+    /// `None` follows the theme of the system.
     theme: Option<Theme>,
     flash: Option<Flash>,
     user: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Takes the notice out of the session, so make it only for a page that is shown.
+    /// Takes the notice out of the session. So call this only for a page that the user will see.
     pub(crate) fn new(
         session: &Session,
         user: Option<&User>,
@@ -160,7 +160,8 @@ struct ErrorPage {
     log_in: bool,
 }
 
-/// A page, which no cache keeps: the back button must show nothing of a user who has logged out.
+/// Makes a page that caches must not keep: after a logout, the back button must not show the user's
+/// pages.
 pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Error> {
     Ok((
         status,
@@ -170,8 +171,10 @@ pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Respo
         .into_response())
 }
 
-/// Gives an error a page, where it has none of its own. It stands inside of the session layer and around it: there the
-/// session is `None`, and the page follows the system's theme.
+/// Gives a page to an error that does not have one.
+///
+/// The router has this layer twice: inside the session layer and around it. Around it, `session` is
+/// `None`, and the page follows the theme of the system.
 pub(crate) async fn show_errors(
     session: Option<Session>,
     request: Request,
@@ -197,7 +200,7 @@ pub(crate) async fn show_errors(
     let Ok(html) = template.render() else {
         return response;
     };
-    // All other headers stay: the session's cookie, say, or `Retry-After`.
+    // All other headers stay, for example the session's cookie or `Retry-After`.
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     parts
@@ -263,9 +266,9 @@ fn asset(content_type: &'static str, content: &'static str) -> impl IntoResponse
     )
 }
 
-/// A span of time in words, in its largest unit.
+/// Writes a span of time in words, in its largest unit.
 pub(crate) fn how_long(time: Duration) -> String {
-    // The milliseconds that a request takes do not make 29 minutes of 30.
+    // A request takes some milliseconds. Without this rounding, 30 minutes would show as 29.
     let seconds = (time + Duration::from_millis(500)).as_secs();
     let (count, unit) = match seconds {
         0..60 => return "less than a minute".to_owned(),

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use cloakroom::SigningKey;
 
-/// Makes a file of this content, and leaves one alone that is there.
+/// Makes a file with this content. A file that exists already stays as it is.
 ///
-/// The permissions are part of the file's creation: set afterwards, they would leave a moment for others to open it.
+/// The file has its permissions from the start. If this function set them later, others could open
+/// the file before that.
 pub(crate) fn create(path: &Path, content: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -29,7 +30,7 @@ pub(crate) fn create(path: &Path, content: &str) -> io::Result<()> {
         .write_all(content.as_bytes())
         .and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a key would stand in the way of the next start.
+        // If half a key stayed in the file, the next start would fail.
         let _ = fs::remove_file(path);
     }
     written

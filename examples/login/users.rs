@@ -19,10 +19,11 @@ pub(crate) const DEMO_PASSWORD: &str = "lovelace";
 const MIN_NAME: usize = 2;
 const MAX_NAME: usize = 32;
 const MIN_PASSWORD: usize = 8;
-/// Longer ones would add nothing but work for the server.
+/// Longer passwords would only make more work for the server.
 const MAX_PASSWORD: usize = 128;
 
-/// How many passwords are hashed at a time. Each takes 19 MiB and a core, so a flood of logins must not start them all.
+/// The number of passwords to hash at the same time. Each one takes 19 MiB and a core, so a flood
+/// of logins must not start all of them at once.
 const HASHED_AT_ONCE: usize = 2;
 
 /// An account, without its password.
@@ -30,16 +31,17 @@ const HASHED_AT_ONCE: usize = 2;
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) name: String,
-    /// Which password this account was read with: each new one adds one.
+    /// The version of the password when this account was read. Each new password adds one.
     pub(crate) password_version: i64,
 }
 
-/// All accounts. Clones are the same.
+/// All accounts. Clones share one pool and one limit on hashing.
 #[derive(Clone, Debug)]
 pub(crate) struct Users {
     pool: SqlitePool,
     hashing: Arc<Semaphore>,
-    /// The hash of a password that nobody has: what a login under an unknown name is compared with.
+    /// The hash of a password that nobody has. A login with an unknown name is compared with this
+    /// hash.
     nobody: Arc<str>,
 }
 
@@ -51,7 +53,8 @@ impl Users {
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(Duration::from_secs(4));
         let pool = SqlitePool::connect_with(options).await?;
-        // AUTOINCREMENT, so that an id is never given a second time: sessions are filed under it.
+        // AUTOINCREMENT makes sure that the table never gives an id twice. A store files the
+        // sessions of a user under the id.
         sqlx::query(
             "CREATE TABLE IF NOT EXISTS users (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -62,7 +65,7 @@ impl Users {
         )
         .execute(&pool)
         .await?;
-        // An earlier demo made the table without it.
+        // An earlier version of the demo made the table without this column.
         let column = "SELECT 1 FROM pragma_table_info('users') WHERE name = 'password_version'";
         if sqlx::query(column).fetch_optional(&pool).await?.is_none() {
             sqlx::query("ALTER TABLE users ADD COLUMN password_version INTEGER NOT NULL DEFAULT 1")
@@ -78,7 +81,7 @@ impl Users {
         })
     }
 
-    /// Adds the demo user to an empty table; `false` if there are users already.
+    /// Adds the demo user to an empty table. Returns `false` if there are users already.
     pub(crate) async fn add_demo_user(&self) -> Result<bool, Error> {
         let is_empty = sqlx::query("SELECT 1 FROM users LIMIT 1")
             .fetch_optional(&self.pool)
@@ -87,7 +90,7 @@ impl Users {
         Ok(is_empty && self.register(DEMO_NAME, DEMO_PASSWORD).await?.is_some())
     }
 
-    /// Makes an account; `None` if the name is taken.
+    /// Makes an account. Returns `None` if the name is taken.
     pub(crate) async fn register(&self, name: &str, password: &str) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
         let row = sqlx::query(
@@ -101,15 +104,17 @@ impl Users {
         Ok(row.as_ref().map(to_user).transpose()?)
     }
 
-    /// The user who has this name and password.
+    /// Returns the user who has this name and password.
     ///
-    /// A name that nobody has takes as long as a wrong password, or the answer's time would tell which names exist.
+    /// An unknown name takes as long as a wrong password. Otherwise the time of the answer would
+    /// show which names exist.
     pub(crate) async fn authenticate(
         &self,
         name: &str,
         password: &str,
     ) -> Result<Option<User>, Error> {
-        // The hash and its version in one statement, or the version could be that of a newer password.
+        // One statement reads the hash and its version. With two statements, the version could be
+        // that of a newer password.
         let row = sqlx::query(
             "SELECT id, name, password_version, password_hash FROM users WHERE name = ?",
         )
@@ -126,7 +131,7 @@ impl Users {
         }
     }
 
-    /// The user of a session. `None` if the account is gone.
+    /// Returns the user of a session, or `None` if the account is gone.
     pub(crate) async fn find(&self, id: &UserId) -> Result<Option<User>, Error> {
         let Ok(id) = id.as_str().parse::<i64>() else {
             return Ok(None);
@@ -138,8 +143,10 @@ impl Users {
         Ok(row.as_ref().map(to_user).transpose()?)
     }
 
-    /// Gives a user a new password, and answers with the account as it is then. `None` if the password is no longer the
-    /// one that `checked` was read with: of two who change it at once, the second one has to know the new one.
+    /// Gives a user a new password, and returns the account with the new version.
+    ///
+    /// Returns `None` if the password has changed since `checked` was read. If two clients change
+    /// the password at once, the second one has to know the new password.
     pub(crate) async fn set_password(
         &self,
         checked: &User,
@@ -159,7 +166,7 @@ impl Users {
     }
 
     async fn matches(&self, password: &str, expected: String) -> Result<bool, Error> {
-        // Nobody could have set such a password.
+        // `check_password` refuses such a password, so nobody has it.
         if password.len() > MAX_PASSWORD {
             return Ok(false);
         }
@@ -186,14 +193,18 @@ async fn hash(hashing: &Arc<Semaphore>, password: &str) -> Result<String, Error>
     .await
 }
 
-/// Hashing takes a good part of a second by design, in which an async thread could serve many requests.
+/// Runs `work` on a thread where it may block.
+///
+/// Hashing takes a good part of a second by design. In that time, an async thread could serve many
+/// requests.
 async fn off_the_async_threads<T: Send + 'static>(
     hashing: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let permit = hashing.clone().acquire_owned().await?;
     tokio::task::spawn_blocking(move || {
-        // Held by the work and not by the request: a client that goes away does not make room for one more.
+        // The work holds the permit, and the request does not. So a client that goes away does not
+        // make room for one more.
         let _permit = permit;
         work()
     })
@@ -208,7 +219,7 @@ fn to_user(row: &SqliteRow) -> Result<User, sqlx::Error> {
     })
 }
 
-/// What is wrong with a new user's name, if anything is.
+/// Returns what is wrong with a new user's name, if anything is.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !(MIN_NAME..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_good) {
@@ -219,7 +230,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with a new password, if anything is.
+/// Returns what is wrong with a new password, if anything is.
 pub(crate) fn check_password(password: &str) -> Result<(), String> {
     if password.chars().count() < MIN_PASSWORD {
         return Err(format!(

@@ -1,4 +1,4 @@
-//! The login, and what it keeps in the session between its two redirects.
+//! The login, and the data that the session keeps between its two redirects.
 
 use std::io;
 use std::sync::Arc;
@@ -25,30 +25,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::provider::{self, Addresses};
 
-/// The name of the user who is logged in, as the provider says it.
+/// The name of the logged-in user. It comes from the provider.
 pub(crate) const NAME: Key<String> = Key::new("name");
 
 const PENDING: Key<Vec<PendingLogin>> = Key::new("pending_logins");
 
-/// How many logins of a browser may be under way. One more pushes out the oldest, so that they do not pile up in the session.
+/// How many logins one browser may have under way. One more login pushes out the oldest, so that
+/// the logins do not fill the session.
 const MAX_PENDING: usize = 5;
 
-/// A login that has been sent to the provider and is not back yet: one for each tab.
+/// A login that has gone to the provider and has not come back yet. Each tab can have one.
 #[derive(Clone, Serialize, Deserialize)]
 struct PendingLogin {
-    /// What the way back must bring along. Somebody else's link to `/callback` has no state of this session, so that nobody is
-    /// logged in to a stranger's account (RFC 6749, section 10.12).
+    /// The callback must bring this state. An attacker's link to `/callback` does not have a state
+    /// of this session. So the link cannot log a user in to the attacker's account (RFC 6749,
+    /// section 10.12).
     state: String,
-    /// Proves to the provider that who redeems the code has also asked for it (RFC 7636). It must not travel through the
-    /// browser, and in the session it does not.
+    /// The verifier proves to the provider that the client that redeems the code is the client that
+    /// asked for the code (RFC 7636). The verifier must not travel through the browser. The session
+    /// keeps it on the server.
     verifier: String,
-    /// Where to go afterwards. In the URL it could be changed, and the login would be an open redirector (RFC 9700, section 4.11).
+    /// The page to go to afterwards. In the URL, anybody could change the page, and the login would
+    /// be an open redirector (RFC 9700, section 4.11).
     return_to: String,
 }
 
 type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
-/// The client of the provider.
+/// The client that talks to the provider.
 #[derive(Clone)]
 pub(crate) struct Login {
     oauth: BasicClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>,
@@ -73,7 +77,7 @@ impl Login {
         })
     }
 
-    /// Keeps a new login in the session, and leads to the provider.
+    /// Keeps a new login in the session, and redirects to the provider.
     fn begin(&self, session: &Session, return_to: &str) -> Result<Redirect, SessionError> {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (url, state) = self
@@ -86,7 +90,7 @@ impl Login {
             verifier: verifier.into_secret(),
             return_to: return_to.to_owned(),
         };
-        // Two tabs may begin at once: with `update`, both are kept.
+        // Two tabs may begin a login at once. `update` keeps both logins.
         session.update(PENDING, move |pending| {
             let mut pending = pending.unwrap_or_default();
             pending.push(login.clone());
@@ -96,7 +100,7 @@ impl Login {
         Ok(Redirect::to(url.as_str()))
     }
 
-    /// Redeems the code, and asks the provider whose it is.
+    /// Redeems the code, and asks the provider which user the code belongs to.
     async fn identify(&self, code: String, verifier: String) -> Result<User, Failure> {
         let http = self.http.clone();
         let client = move |request| send(http.clone(), request);
@@ -107,7 +111,8 @@ impl Login {
             .request_async(&client)
             .await
             .map_err(|error| Failure::provider(&error))?;
-        // The access token is needed once. One that is kept in the session can be read by who reads the store.
+        // The application needs the access token only once. If the session kept it, anybody who
+        // reads the store could read it.
         let request = Request::get(&*self.user_info)
             .header(ACCEPT, "application/json")
             .header(
@@ -127,7 +132,7 @@ impl Login {
     }
 }
 
-/// Sends a request, and follows no redirect, as `oauth2` asks of a client.
+/// Sends a request. It does not follow redirects, because `oauth2` asks that of a client.
 async fn send(http: HttpClient, request: HttpRequest) -> io::Result<HttpResponse> {
     let exchange = async {
         let response = http.request(request.map(Full::from)).await;
@@ -139,10 +144,11 @@ async fn send(http: HttpClient, request: HttpRequest) -> io::Result<HttpResponse
     tokio::time::timeout(Duration::from_secs(10), exchange).await?
 }
 
-/// What the provider says of a user.
+/// What the provider says about a user.
 #[derive(Deserialize)]
 struct User {
-    /// An id of the provider's that is never given to another. Names and mail addresses change hands.
+    /// The provider's id of the user. The provider never gives an id to another user. Names and
+    /// mail addresses can pass to other people.
     sub: String,
     name: String,
 }
@@ -159,7 +165,7 @@ pub(crate) async fn start(
 pub(crate) struct Answer {
     #[serde(default)]
     state: String,
-    /// Missing where the user or the provider said no: then there is an `error`.
+    /// The code is missing if the user or the provider refused. Then there is an `error`.
     code: Option<String>,
 }
 
@@ -174,8 +180,9 @@ pub(crate) async fn callback(
     let Some(this) = pending.into_iter().find(|login| login.state == state) else {
         return Err(Failure::Unknown);
     };
-    // A state is good once, whatever comes of it. What fails from here on is answered with a 4xx, since a 5xx drops a request's
-    // changes, and the state would be back. Of two callbacks at once only one gets on: the provider takes a code once.
+    // A state is good only once, whatever the result is. From here on, a failed login gets a 4xx. A
+    // 5xx would drop the request's changes, and the state would be in the session again. If two
+    // callbacks come at once, only one succeeds: the provider takes a code only once.
     session.update(PENDING, move |pending| {
         let mut pending = pending.unwrap_or_default();
         pending.retain(|login| login.state != state);
@@ -185,14 +192,16 @@ pub(crate) async fn callback(
         return Err(Failure::Refused);
     };
     let user = login.identify(code, this.verifier).await?;
-    // The session gets a new token: one that somebody planted in this browser before is worth nothing now. Where another user
-    // was logged in, it is a new session, so what belongs to the user comes after this.
+    // The session gets a new token. An attacker may have planted the old token in this browser, and
+    // the old token is worth nothing now. If another user was logged in, the session is a new one.
+    // So insert the user's data after `log_in`.
     session.log_in(user.sub)?;
     session.insert(NAME, user.name)?;
     Ok(Redirect::to(&this.return_to))
 }
 
-/// A user who is logged in: an extractor that sends everybody else to the provider, and has them come back to the same page.
+/// A logged-in user, as an extractor. It sends everybody else to the provider, and they come back
+/// to the same page.
 pub(crate) struct Member(pub(crate) UserId);
 
 impl FromRequestParts<Login> for Member {
@@ -200,25 +209,26 @@ impl FromRequestParts<Login> for Member {
 
     async fn from_request_parts(parts: &mut Parts, login: &Login) -> Result<Self, Failure> {
         let session = Session::from_request_parts(parts, login).await?;
-        if let Some(user) = session.user()? {
+        if let Some(user) = session.user() {
             return Ok(Self(user));
         }
-        // The path is that of a route of this site, so it cannot lead to another one.
+        // The path belongs to a route of this site, so it cannot lead to another site.
         let path = parts.uri.path_and_query();
         let path = path.map_or("/", |path| path.as_str());
         Err(Failure::NotLoggedIn(login.begin(&session, path)?))
     }
 }
 
-/// Why there is no page, or no login.
+/// The reason why a request gets neither its page nor its login.
 pub(crate) enum Failure {
-    /// This is the way to the login.
+    /// The redirect to the provider's login.
     NotLoggedIn(Redirect),
-    /// No login of this session has this state: it was forged, used already, pushed out, or the session has ended.
+    /// This session does not have a login with this state. The state was forged, used or pushed
+    /// out, or the session has ended.
     Unknown,
-    /// The user or the provider said no.
+    /// The user or the provider refused.
     Refused,
-    /// The provider does not confirm the login, or cannot be reached.
+    /// The provider did not confirm the login, or the application cannot reach the provider.
     Unconfirmed,
     Session(SessionError),
     Page(askama::Error),
@@ -256,7 +266,8 @@ impl IntoResponse for Failure {
                 return StatusCode::INTERNAL_SERVER_ERROR.into_response();
             }
         };
-        // Nothing that came with the request is in it, and it leads to no other site, to which a Referer could carry the code.
+        // The page does not repeat anything from the request. It does not link to another site,
+        // since a Referer could carry the code there.
         let page = format!("<p>{reason} <a href=\"/login\">Try again</a></p>");
         (StatusCode::BAD_REQUEST, Html(page)).into_response()
     }

@@ -1,12 +1,15 @@
 //! Run with `cargo run --example oauth`, then open <http://127.0.0.1:3000/orders>.
 //!
-//! A login with a provider: OAuth 2.0 with an authorization code and PKCE. What the flow has to remember between the two
-//! redirects is kept in the session. The provider is a small one of the example's own, on another port, so that you need no
-//! account anywhere. OAuth alone says nothing of who somebody is; the provider has a page for that, as most have. Where yours
-//! speaks OpenID Connect, take the crate `openidconnect`, and keep its nonce beside the state.
+//! A login with a provider: OAuth 2.0 with an authorization code and PKCE. The session keeps the
+//! data that the flow needs between its two redirects.
 //!
-//! - `login.rs`: the login, and what it keeps in the session
-//! - `provider.rs`: the other side, which is no business of a session library
+//! The example brings its own small provider, on another port. So you do not need an account
+//! anywhere. OAuth alone does not say who a user is. This provider has a page that says it, as most
+//! providers have. If your provider speaks OpenID Connect, use the crate `openidconnect`, and keep
+//! its nonce beside the state.
+//!
+//! - `login.rs`: the login, and the data that the session keeps for it
+//! - `provider.rs`: the other side. A session library has nothing to do with it.
 
 mod login;
 mod provider;
@@ -42,7 +45,7 @@ async fn home(session: Session) -> Result<Html<String>, Failure> {
     Ok(Html(Home { name }.render()?))
 }
 
-/// For members: everybody else is sent to the provider, and comes back here.
+/// A page for members. Everybody else goes to the provider first, and comes back here.
 async fn orders(Member(user): Member) -> String {
     format!("The orders of user {user}.\n")
 }
@@ -61,10 +64,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let provider = provider::start(redirect_uri.clone()).await?;
 
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .cookie_name("session") // for plain HTTP on this machine, like the next line
-        .secure(false)
-        // The default, and what this needs: the way back from the provider is a navigation from another site, with which
-        // browsers send a Lax cookie. They would keep back a Strict one, and each login would fail for want of its state.
+        .secure(false) // this example speaks plain HTTP, on this machine only
+        // Lax is the default, and this example needs it. The way back from the provider is a
+        // navigation from another site. Browsers send a Lax cookie with it. They would not send a
+        // Strict cookie, and then each login would fail, because the session with its state would
+        // be missing.
         .same_site(SameSite::Lax)
         .build()?;
     let app = Router::new()

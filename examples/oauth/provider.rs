@@ -1,4 +1,5 @@
-//! A small provider. It stands for Google, GitHub, or your company's: it has two users, and believes who says to be one.
+//! A small provider. In a real application it is Google, GitHub, or your company's provider. This
+//! one has two users, and believes anybody who claims to be one of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-/// What an application gets when it is registered. A real secret comes from the environment or a file.
+/// An application gets these two when it registers. A real secret comes from the environment or a
+/// file.
 pub(crate) const CLIENT_ID: &str = "shop";
 pub(crate) const CLIENT_SECRET: &str = "the secret of the shop";
 
@@ -30,12 +32,12 @@ pub(crate) struct Addresses {
 
 #[derive(Clone)]
 struct Provider {
-    /// The only one, compared byte for byte (RFC 9700, section 2.1).
+    /// The only redirect URI. The provider compares it byte for byte (RFC 9700, section 2.1).
     redirect_uri: Arc<str>,
     grants: Arc<Mutex<Grants>>,
 }
 
-/// What codes and access tokens stand for.
+/// The users that codes and access tokens belong to.
 #[derive(Default)]
 struct Grants {
     codes: HashMap<String, Grant>,
@@ -53,8 +55,10 @@ impl Provider {
     }
 }
 
-/// Serves it on a free port. For a browser it is on `localhost`, which is another site than 127.0.0.1: its redirects count as
-/// cross-site, as those of a real provider do.
+/// Starts the provider on a free port.
+///
+/// The browser finds it on `localhost`, which is another site than 127.0.0.1. So its redirects
+/// count as cross-site, like those of a real provider.
 pub(crate) async fn start(redirect_uri: String) -> io::Result<Addresses> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
@@ -83,7 +87,8 @@ struct Authorization {
     state: String,
     code_challenge: String,
     code_challenge_method: String,
-    /// Who the user says to be; nothing as long as nobody was asked.
+    /// The user's answer. It is missing until the provider has asked, and empty if the user
+    /// refuses.
     user: Option<String>,
 }
 
@@ -174,7 +179,7 @@ async fn token(
         return Err(refused("invalid_client"));
     }
     let mut grants = provider.grants();
-    // A code is good once.
+    // A code is good only once.
     let grant = grants.codes.remove(&asked.code);
     let user = grant
         .filter(|grant| {
