@@ -214,7 +214,8 @@ impl RecordFields {
         self.expires_at.before(idle_timeout) > now
     }
 
-    /// What Memcached calls this version, if this version is the one that was loaded.
+    /// What Memcached calls the version that was loaded. The record may have a newer version by
+    /// now.
     #[cfg(feature = "memcached")]
     pub(crate) fn loaded_cas(&self) -> Option<LoadedCas> {
         self.loaded_cas

@@ -30,8 +30,8 @@ use crate::id::RecordId;
 ///
 /// It is an extractor, and a handle: clones are the same session. It is loaded, so that
 /// [`id`](Self::id), [`user`](Self::user) and the like cannot fail. Reads see the changes of this
-/// request at once. The layer writes the changes to the store after the handler, before it sends the
-/// head of the response.
+/// request at once. The layer writes the changes to the store after the handler, before it sends
+/// the head of the response.
 ///
 /// If the handler fails, the layer drops the changes. If the handler asked for the end of the
 /// session, the session still ends. A handler fails with a status of 5xx or 408, or with a gRPC

@@ -181,8 +181,8 @@ impl ChangeSet {
         self.client = Some(Arc::new(client));
     }
 
-    /// What these changes say of the browser, and nothing else.
-    pub(crate) fn of_browser(&mut self) -> Self {
+    /// Moves what these changes say of the browser into a change set of its own.
+    pub(crate) fn take_browser_changes(&mut self) -> Self {
         Self {
             remembered: self.remembered.take(),
             client: self.client.take(),

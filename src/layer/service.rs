@@ -20,8 +20,8 @@ use crate::token::presented::PresentedTokens;
 
 /// The service that [`SessionLayer`](crate::SessionLayer) puts around another.
 ///
-/// The inner service and the body of the request must be `Send + 'static`, as in Axum: they wait in a box
-/// while the store loads the session.
+/// The inner service and the body of the request must be `Send + 'static`, as in Axum: they wait in
+/// a box while the store loads the session.
 #[derive(Clone)]
 pub struct SessionService<S> {
     inner: S,

@@ -148,8 +148,8 @@ impl DetachedSession {
     /// [`SessionErrorKind::Ended`] if the session has ended or was never stored.
     /// [`SessionErrorKind::TokenRotated`] if the session has another token by now.
     /// [`SessionErrorKind::Store`] and [`SessionErrorKind::Contended`] as for a request. If another
-    /// request has changed the session, each [`update`](Self::update) runs again, and its errors are
-    /// those of [`Session::update`].
+    /// request has changed the session, each [`update`](Self::update) runs again, and its errors
+    /// are those of [`Session::update`].
     pub async fn save(&mut self) -> Result<(), SessionError> {
         let mut base = self.newest().await?;
         if !self.work.state().is_dirty() {

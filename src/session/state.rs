@@ -222,12 +222,12 @@ impl State {
     /// Leaves the previous user's session. What the request knows of the browser holds for both
     /// users.
     fn switch_user(&mut self) -> Option<DroppedChanges> {
-        let of_browser = self.changes.of_browser();
+        let browser_changes = self.changes.take_browser_changes();
         let (dropped, left) = self.start_over(DropReason::OtherUser);
         if let Some(id) = left {
             self.end = Some(EndRequest::SwitchUser(id));
         }
-        self.changes = of_browser;
+        self.changes = browser_changes;
         dropped
     }
 

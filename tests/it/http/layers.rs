@@ -460,7 +460,8 @@ async fn log_out_everywhere_ends_the_sessions_of_its_own_realm_and_no_others() {
     operator.get("/user").await.assert(200, "7");
 }
 
-/// An Axum router works when its future is polled. Another Tower service may work when it is called.
+/// An Axum router works when its future is polled. Another Tower service may work when it is
+/// called.
 #[tokio::test]
 async fn a_service_that_panics_when_it_is_called_leaves_no_session_that_takes_changes() {
     use std::sync::{Arc, Mutex};
