@@ -65,9 +65,19 @@ impl Timestamp {
         Duration::from_millis(self.0.abs_diff(other.0))
     }
 
+    /// This time plus so many milliseconds.
+    pub(crate) const fn plus_millis(self, millis: u64) -> Self {
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// This time minus so many milliseconds, and at least the Unix epoch.
+    pub(crate) const fn minus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// This time minus `duration`, and at least the Unix epoch.
     pub(crate) fn before(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(duration)))
+        self.minus_millis(millis(duration))
     }
 }
 
@@ -75,7 +85,7 @@ impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self::from_millis(self.0.saturating_add(millis(duration)))
+        self.plus_millis(millis(duration))
     }
 }
 

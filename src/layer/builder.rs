@@ -1,5 +1,11 @@
 //! [`SessionLayerBuilder`]: the settings of a layer, and the checks of them.
 
+mod lifetimes;
+#[cfg(feature = "login")]
+mod users;
+
+#[cfg(feature = "login")]
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +15,7 @@ use crate::context::commit_rule::CommitRule;
 use crate::context::session_limit::{AtLimit, SessionLimit};
 use crate::context::{LayerContext, Loading, Settings};
 use crate::error::{BoxError, ConfigError};
-use crate::record::lifetime::Lifetimes;
+use crate::record::lifetime::settings::LifetimeSettings;
 use crate::record::realm::Realm;
 use crate::store::{SessionStore, UserIndex};
 use crate::token::cookie::{Attributes, SameSite};
@@ -29,13 +35,15 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// | [`cookie_path`](Self::cookie_path), [`cookie_domain`](Self::cookie_domain) | `/`, none |
 /// | [`secure`](Self::secure), [`same_site`](Self::same_site), [`partitioned`](Self::partitioned) | yes, `Lax`, no |
 /// | HttpOnly | always |
-/// | [`idle_timeout`](Self::idle_timeout), [`absolute_timeout`](Self::absolute_timeout) | 30 minutes, 12 hours |
+/// | [`idle_timeout`](Self::idle_timeout), [`absolute_timeout`](Self::absolute_timeout) | 30 minutes (20 until a user logs in), 12 hours |
 /// | [`remember_idle_timeout`](Self::remember_idle_timeout), [`remember_absolute_timeout`](Self::remember_absolute_timeout) | 14 days, 90 days |
+/// | [`lifetime`](Self::lifetime), [`persistent_lifetime`](Self::persistent_lifetime) | none of the application's own |
 /// | [`touch_interval`](Self::touch_interval) | a tenth of the idle timeout |
 /// | [`store_timeout`](Self::store_timeout), [`commit_timeout`](Self::commit_timeout) | 5 seconds, 10 seconds |
 /// | [`data_limit`](Self::data_limit) | 64 KiB |
 /// | [`realm`](Self::realm) | the cookie's name |
 /// | [`commit_when`](Self::commit_when) | no 5xx, no 408, no gRPC error |
+/// | [`users`](Self::users) (feature `login`) | none |
 /// | [`lazy`](Self::lazy), [`clear_site_data`](Self::clear_site_data) | no, no |
 ///
 /// Every switch takes a `bool`, so that a configuration can set it. A setting has `cookie_` in its
@@ -60,7 +68,8 @@ pub struct SessionLayerBuilder<St> {
     keys: SigningKeys,
     attributes: Attributes,
     transport: Transport,
-    lifetimes: Lifetimes,
+    lifetimes: LifetimeSettings,
+    sets_visitors: bool,
     store_timeout: Duration,
     commit_timeout: Duration,
     data_limit: usize,
@@ -71,6 +80,8 @@ pub struct SessionLayerBuilder<St> {
     commit_rule: CommitRule,
     clock: Arc<dyn Clock>,
     random: RandomSource,
+    #[cfg(feature = "login")]
+    users: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl<St: SessionStore> SessionLayerBuilder<St> {
@@ -80,7 +91,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             keys,
             attributes: Attributes::default(),
             transport: Transport::default(),
-            lifetimes: Lifetimes::default(),
+            lifetimes: LifetimeSettings::default(),
+            sets_visitors: false,
             store_timeout: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(10),
             data_limit: 64 * 1024,
@@ -91,6 +103,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             commit_rule: CommitRule::default(),
             clock: Arc::new(SystemClock),
             random: RandomSource::default(),
+            #[cfg(feature = "login")]
+            users: None,
         }
     }
 
@@ -175,41 +189,6 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     /// ```
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
-        self
-    }
-
-    /// How long a session lasts without a request.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.lifetimes.browser.idle = timeout;
-        self
-    }
-
-    /// How long a session lasts even if it is used. The time starts when the session is created,
-    /// and starts again with a login.
-    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.lifetimes.browser.absolute = timeout;
-        self
-    }
-
-    /// The idle timeout of a session that is remembered.
-    pub fn remember_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.lifetimes.remembered.idle = timeout;
-        self
-    }
-
-    /// The absolute timeout of a session that is remembered. Browsers keep the cookie for at most
-    /// 400 days.
-    pub fn remember_absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.lifetimes.remembered.absolute = timeout;
-        self
-    }
-
-    /// The least time between two touches. A touch moves the expiry of a session that was used but
-    /// not changed.
-    ///
-    /// A longer interval saves writes. A session may then expire early, by at most this time.
-    pub fn touch_interval(mut self, interval: Duration) -> Self {
-        self.lifetimes.touch_interval = Some(interval);
         self
     }
 
@@ -389,7 +368,7 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             transport,
             random: self.random,
             clock: self.clock,
-            lifetimes: self.lifetimes,
+            lifetimes: self.lifetimes.resolve(),
             store_timeout: self.store_timeout,
             commit_timeout: self.commit_timeout.min(LONGEST_COMMIT),
             data_limit: self.data_limit,
@@ -398,6 +377,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             session_limit: self.session_limit,
             realm,
             commit_rule: self.commit_rule,
+            #[cfg(feature = "login")]
+            users: self.users,
         };
         SessionLayer {
             context: Arc::new(LayerContext::new(self.store.clone(), settings)),

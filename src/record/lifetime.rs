@@ -1,122 +1,96 @@
 //! How long a session lasts: timeouts, when a touch is due, and the cookie's Max-Age.
 
+pub(crate) mod class;
+pub(crate) mod settings;
+
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::class::LifetimeClass;
+use self::settings::Timeouts;
 use super::{Record, RecordFields};
 use crate::clock::Timestamp;
-use crate::error::ConfigError;
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 
 /// The longest that a browser keeps a cookie (RFC 6265bis, section 5.5).
-const MAX_COOKIE_AGE: Duration = Duration::from_secs(400 * DAY);
+const MAX_COOKIE_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// How far the clocks of well-kept nodes differ.
-const CLOCK_DIFFERENCE: Duration = Duration::from_secs(MINUTE);
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-/// How long a session lasts without a request, and how long it lasts in any case.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    pub(crate) idle: Duration,
-    pub(crate) absolute: Duration,
-}
-
-/// The timeouts of a layer.
+/// How long the sessions of one class last. Times are milliseconds, as records and clocks have them.
 #[derive(Clone, Debug)]
-pub(crate) struct Lifetimes {
-    /// For a session that ends with the browser.
-    pub(crate) browser: Timeouts,
-    /// For a session that is remembered.
-    pub(crate) remembered: Timeouts,
-    /// The least time between two touches. If it is not set, it is a tenth of the idle timeout.
-    pub(crate) touch_interval: Option<Duration>,
+struct Lifetime {
+    idle: u64,
+    absolute: u64,
+    /// A third of the idle timeout. Every request has at least so much time until its session is
+    /// over.
+    buffer: u64,
+    /// The least time between two touches.
+    touch_interval: u64,
+    /// Whether the browser keeps the cookie when it is closed.
+    is_persistent: bool,
 }
 
-impl Default for Lifetimes {
-    fn default() -> Self {
+impl Lifetime {
+    fn new(timeouts: &Timeouts, touch_interval: Option<Duration>) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
-            browser: Timeouts {
-                idle: Duration::from_secs(30 * MINUTE),
-                absolute: Duration::from_secs(12 * HOUR),
-            },
-            remembered: Timeouts {
-                idle: Duration::from_secs(14 * DAY),
-                absolute: Duration::from_secs(90 * DAY),
-            },
-            touch_interval: None,
+            idle: millis(timeouts.idle),
+            absolute: millis(timeouts.absolute),
+            buffer: millis(timeouts.idle / 3),
+            // Two touches at the same millisecond would move nothing.
+            touch_interval: millis(touch_interval.unwrap_or(timeouts.idle / 10)).max(1),
+            is_persistent: timeouts.is_persistent,
         }
     }
+}
+
+/// The lifetimes of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Lifetimes {
+    visitor: Lifetime,
+    browser: Lifetime,
+    remembered: Lifetime,
+    named: Vec<(Arc<str>, Lifetime)>,
 }
 
 impl Lifetimes {
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let settings = [
-            ("idle_timeout", "absolute_timeout", self.browser),
-            (
-                "remember_idle_timeout",
-                "remember_absolute_timeout",
-                self.remembered,
-            ),
-        ];
-        for (idle_setting, absolute_setting, timeouts) in settings {
-            // A record keeps times in milliseconds.
-            for (setting, timeout) in [
-                (idle_setting, timeouts.idle),
-                (absolute_setting, timeouts.absolute),
-            ] {
-                if timeout < Duration::from_millis(1) {
-                    return Err(ConfigError::new(
-                        setting,
-                        "a session that ends at once is of no use; set at least 1 ms",
-                    ));
-                }
+    /// The class of this name, if the layer has it.
+    pub(crate) fn class(&self, name: &str) -> Option<LifetimeClass> {
+        match LifetimeClass::from(name) {
+            LifetimeClass::Named(name) => {
+                // The name that the layer has is used again, and not copied.
+                let mut names = self.named.iter().map(|(own, _)| own);
+                let own = names.find(|own| **own == name)?;
+                Some(LifetimeClass::Named(own.clone()))
             }
-            if timeouts.idle > timeouts.absolute {
-                return Err(ConfigError::new(
-                    idle_setting,
-                    format!(
-                        "it is longer than {absolute_setting}, so that it would never be reached"
-                    ),
-                ));
-            }
-            if self
-                .touch_interval
-                .is_some_and(|interval| interval >= timeouts.idle)
-            {
-                return Err(ConfigError::new(
-                    "touch_interval",
-                    format!(
-                        "it must be shorter than {idle_setting}, or an active session would end"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn timeouts(&self, is_remembered: bool) -> Timeouts {
-        if is_remembered {
-            self.remembered
-        } else {
-            self.browser
+            built_in => Some(built_in),
         }
     }
 
-    fn touch_interval(&self, is_remembered: bool) -> Duration {
-        self.touch_interval
-            .unwrap_or_else(|| self.timeouts(is_remembered).idle / 10)
+    /// The lifetime of a session. If another layer has given it a name that this layer does not
+    /// know, it has that of a session that ends with the browser.
+    fn of(&self, fields: &RecordFields) -> &Lifetime {
+        match fields.lifetime() {
+            LifetimeClass::Browser if fields.login().is_some() => &self.browser,
+            LifetimeClass::Browser | LifetimeClass::Visitor => &self.visitor,
+            LifetimeClass::Remembered => &self.remembered,
+            LifetimeClass::Named(name) => {
+                let mut named = self.named.iter();
+                let own = named.find(|(own, _)| own == name);
+                own.map_or(&self.browser, |(_, lifetime)| lifetime)
+            }
+        }
     }
 
     /// The idle timeout as a record keeps it.
-    pub(crate) fn idle_millis(&self, is_remembered: bool) -> u64 {
-        u64::try_from(self.timeouts(is_remembered).idle.as_millis()).unwrap_or(u64::MAX)
+    pub(crate) fn idle_millis(&self, fields: &RecordFields) -> u64 {
+        self.of(fields).idle
     }
 
     /// The expiry of a session that is used now.
-    pub(crate) fn expiry(&self, is_remembered: bool, now: Timestamp) -> Timestamp {
-        now + self.timeouts(is_remembered).idle
+    pub(crate) fn expiry(&self, fields: &RecordFields, now: Timestamp) -> Timestamp {
+        now.plus_millis(self.of(fields).idle)
     }
 
     /// When the session ends if nobody uses it any more.
@@ -127,7 +101,8 @@ impl Lifetimes {
     /// When the session ends even if somebody uses it.
     fn absolute_end(&self, record: &Record) -> Timestamp {
         let fields = record.fields();
-        fields.created_at() + self.timeouts(fields.is_remembered()).absolute
+        let end = fields.created_at().plus_millis(self.of(fields).absolute);
+        fields.ends_by().map_or(end, |ends_by| ends_by.min(end))
     }
 
     pub(crate) fn is_over(&self, record: &Record, now: Timestamp) -> bool {
@@ -145,7 +120,7 @@ impl Lifetimes {
         now: Timestamp,
     ) -> bool {
         let as_of = match was_nearly_over {
-            true => now.before(self.buffer(record.fields().is_remembered())),
+            true => now.minus_millis(self.of(record.fields()).buffer),
             false => now,
         };
         self.is_over(record, as_of)
@@ -153,13 +128,7 @@ impl Lifetimes {
 
     /// Whether so little of the idle timeout is left that a slow request could outlive the session.
     pub(crate) fn is_nearly_over(&self, record: &Record, now: Timestamp) -> bool {
-        record.expires_at().since(now) < self.buffer(record.fields().is_remembered())
-    }
-
-    /// A third of the idle timeout. Every request has at least so much time until its session is
-    /// over.
-    fn buffer(&self, is_remembered: bool) -> Duration {
-        self.timeouts(is_remembered).idle / 3
+        record.expires_at() < now.plus_millis(self.of(record.fields()).buffer)
     }
 
     /// When the session was last used, as far as the record knows. The real time may be up to a
@@ -168,7 +137,7 @@ impl Lifetimes {
         let fields = record.fields();
         fields
             .expires_at()
-            .before(self.timeouts(fields.is_remembered()).idle)
+            .minus_millis(self.of(fields).idle)
             .max(fields.created_at())
     }
 
@@ -177,16 +146,18 @@ impl Lifetimes {
     /// The stored expiry can be later than the timeout allows, if a layer with a longer timeout
     /// wrote it. Then the expiry moves back.
     pub(crate) fn renewal(&self, fields: &RecordFields, now: Timestamp) -> Option<Timestamp> {
-        let renewed = self.expiry(fields.is_remembered(), now);
+        let lifetime = self.of(fields);
+        let renewed = now.plus_millis(lifetime.idle);
         // By this node's clock, the session was used in the future: this clock is behind, or
         // another node's is ahead. If this clock is behind, an expiry that moves back would end the
         // session for all other nodes.
         if renewed < fields.expires_at() && fields.was_used_after(now) {
             return None;
         }
-        let moves = renewed.distance(fields.expires_at());
-        let is_due = moves > Duration::ZERO && moves >= self.touch_interval(fields.is_remembered());
-        is_due.then_some(renewed)
+        let moves = renewed
+            .as_millis()
+            .abs_diff(fields.expires_at().as_millis());
+        (moves >= lifetime.touch_interval).then_some(renewed)
     }
 
     /// Whether a login is too long ago.
@@ -203,7 +174,7 @@ impl Lifetimes {
     /// but then the layer would have to send it again while the token is in use, and such a cookie
     /// could overwrite the newer token of a parallel request.
     pub(crate) fn max_age(&self, record: &Record, now: impl FnOnce() -> Timestamp) -> Option<u64> {
-        record.fields().is_remembered().then(|| {
+        self.of(record.fields()).is_persistent.then(|| {
             self.absolute_end(record)
                 .since(now())
                 .min(MAX_COOKIE_AGE)

@@ -55,7 +55,11 @@ fn node(
     store: &Arc<MemoryStore>,
     clock: &AnyClock,
 ) -> (Router, cloakroom::Sessions<Arc<MemoryStore>>) {
-    let layer = builder(store.clone()).clock(clock.clone()).build().unwrap();
+    let layer = builder(store.clone())
+        .idle_timeout(30 * MINUTE)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     let sessions = layer.sessions();
     (routes().route("/fresh", get(fresh)).layer(layer), sessions)
 }
@@ -184,7 +188,11 @@ async fn a_clock_that_steps_back_while_a_request_runs_ends_nothing() {
         session.insert("after", "step")
     });
     let store = store(&clock);
-    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let layer = builder(store)
+        .idle_timeout(30 * MINUTE)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     let app = routes().route("/step", step).layer(layer);
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;

@@ -44,7 +44,13 @@ fn setup() -> Setup {
             "/detach_and_log_in",
             detach(|session| session.log_in("grace")),
         )
-        .layer(builder(spy.clone()).clock(clock.clone()).build().unwrap());
+        .layer(
+            builder(spy.clone())
+                .idle_timeout(Duration::from_secs(30 * 60))
+                .clock(clock.clone())
+                .build()
+                .unwrap(),
+        );
     Setup {
         browser: Browser::new(&app),
         clock,

@@ -30,7 +30,11 @@ fn setup() -> Setup {
             .with_max_sessions(1000)
             .with_clock(stopped),
     );
-    let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    let layer = builder(spy.clone())
+        .idle_timeout(30 * MINUTE)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     Setup {
         app: app(layer.clone()),
         layer,
@@ -132,6 +136,7 @@ async fn the_touch_interval_is_configurable() {
     let clock = TestClock::new();
     let spy = FaultyStore::new(MemoryStore::new());
     let layer = builder(spy.clone())
+        .idle_timeout(30 * MINUTE)
         .clock(clock.clone())
         .touch_interval(Duration::ZERO)
         .build()
@@ -347,6 +352,7 @@ async fn a_slow_login_starts_a_session_where_the_old_one_has_expired_meanwhile()
 #[tokio::test]
 async fn a_cookie_lasts_400_days_at_most() {
     let layer = builder(MemoryStore::new())
+        .idle_timeout(30 * MINUTE)
         .remember_idle_timeout(1000 * DAY)
         .remember_absolute_timeout(1000 * DAY)
         .build()
@@ -419,6 +425,7 @@ async fn a_session_that_is_too_old_to_be_remembered_no_more_ends_and_its_cookie_
     });
     let app = support::routes().route("/both", both).layer(
         support::builder(spy.clone())
+            .idle_timeout(30 * MINUTE)
             .clock(clock.clone())
             .build()
             .unwrap(),
@@ -435,6 +442,7 @@ async fn a_layer_with_shorter_timeouts_shortens_sessions_at_their_next_request()
     let store = MemoryStore::new();
     let layer = |idle| {
         app(builder(store.clone())
+            .idle_timeout(30 * MINUTE)
             .clock(clock.clone())
             .idle_timeout(idle)
             .build()
@@ -496,7 +504,10 @@ async fn a_clock_may_look_at_the_session_when_it_is_asked() {
     let keep = axum::routing::get(async move |session: Session| {
         *kept.lock().unwrap() = Some(session);
     });
-    let layer = builder(MemoryStore::new()).clock(clock.clone()).build();
+    let layer = builder(MemoryStore::new())
+        .idle_timeout(30 * MINUTE)
+        .clock(clock.clone())
+        .build();
     let app = support::routes().route("/keep", keep).layer(layer.unwrap());
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
@@ -531,7 +542,9 @@ async fn the_use_of_a_session_that_is_nearly_over_counts_from_the_requests_arriv
         for lazy in [false, true] {
             for what in ["insert", "read", "log_in"] {
                 let clock = TestClock::new();
-                let mut layer = builder(MemoryStore::new()).clock(clock.clone());
+                let mut layer = builder(MemoryStore::new())
+                    .clock(clock.clone())
+                    .idle_timeout(30 * MINUTE);
                 if lazy {
                     layer = layer.lazy(true);
                 }
@@ -690,7 +703,11 @@ async fn a_passive_write_and_a_click(store: impl SessionStore, touch_first: bool
             .update("polls", |n: Option<u64>| n.unwrap_or(0) + 1)
             .map(drop)
     });
-    let layer = builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    let layer = builder(spy.clone())
+        .idle_timeout(30 * MINUTE)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     let app = support::routes().route("/poll", poll).layer(layer);
     let mut browser = Browser::new(&app);
     browser.get("/insert/theme/dark").await;
