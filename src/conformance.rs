@@ -29,8 +29,10 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::id::RecordId;
 use crate::record::client::Client;
 use crate::record::data::{Data, Entry};
+use crate::record::lifetime::class::LifetimeClass;
+use crate::record::login::Login;
 use crate::record::secret_hash::SecretHash;
-use crate::record::user::{Login, UserId};
+use crate::record::user::UserId;
 use crate::record::{Record, RecordFields};
 use crate::store::SessionStore;
 use crate::token::random::RandomSource;
@@ -153,7 +155,7 @@ fn new_record() -> Record {
     let data = data([("theme", "dark"), ("name", "Ada")]);
     let mut fields = RecordFields::new(secret_hash(), now(), data);
     fields.rotate_token(secret_hash(), now());
-    fields.set_remembered(true);
+    fields.set_lifetime(LifetimeClass::Remembered);
     fields.set_client(Some(Arc::new(
         Client::new()
             .with_user_agent("Browser/1.0")
@@ -164,7 +166,7 @@ fn new_record() -> Record {
 }
 
 fn new_record_of(user: &str) -> Record {
-    new_record().with(|fields| fields.log_in(Login::new(user_id(user), now())))
+    new_record().with(|fields| fields.log_in(Login::plain(user_id(user), now())))
 }
 
 /// A user as a store has them.

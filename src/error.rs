@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -108,6 +109,22 @@ pub enum SessionErrorKind {
     NotLoggedIn,
     /// The login is too long ago. The answer is a 401.
     LoginTooOld,
+    /// The login has not reached a level that is asked for. The answer is a 401.
+    LevelTooLow,
+    /// The user cannot act as another here: the session acts as somebody already, or the other is
+    /// the user. The answer is a 403.
+    CannotAct,
+    /// A [guard](crate::login::required) lets through only other users. The answer is a 403.
+    #[cfg(feature = "login")]
+    NotAllowed,
+    /// The look-up of the user failed. The answer is a 503.
+    #[cfg(feature = "login")]
+    Users,
+    /// No layer around the handler has the users that were asked for. The answer is a 500.
+    #[cfg(feature = "login")]
+    NoUsers,
+    /// The layer has no lifetime of this name. The answer is a 500.
+    UnknownLifetime,
     /// The user has as many sessions as the layer allows. The answer is a 403.
     TooManySessions,
     /// The random generator failed. The answer is a 500.
@@ -148,6 +165,25 @@ impl SessionErrorKind {
             Self::InvalidUserId => "a user id must have 1 to 255 bytes, none of them NUL",
             Self::NotLoggedIn => "nobody is logged in",
             Self::LoginTooOld => "the login is too long ago; ask for the password again",
+            Self::LevelTooLow => {
+                "the login has not reached the level that is asked for; ask for a stronger one"
+            }
+            Self::CannotAct => {
+                "the user cannot act as this one: the session acts as somebody already, has just been \
+                 logged in, or belongs to this user"
+            }
+            #[cfg(feature = "login")]
+            Self::NotAllowed => "the user may not do this",
+            #[cfg(feature = "login")]
+            Self::Users => "the look-up of the user failed",
+            #[cfg(feature = "login")]
+            Self::NoUsers => {
+                "no session layer around the handler has these users; call `.users(db)` on the layer's \
+                 builder"
+            }
+            Self::UnknownLifetime => {
+                "the layer has no lifetime of this name; call `lifetime` on its builder"
+            }
             Self::TooManySessions => "the user has as many sessions as allowed; end one first",
             Self::Random => "the random generator failed",
         }
@@ -175,6 +211,8 @@ pub struct SessionError(Box<Reason>);
 struct Reason {
     kind: SessionErrorKind,
     key: Option<Box<str>>,
+    /// What a better login needs, for the challenge of a 401.
+    step_up: Option<StepUp>,
     source: Option<BoxError>,
 }
 
@@ -183,12 +221,19 @@ impl SessionError {
         Self(Box::new(Reason {
             kind,
             key: None,
+            step_up: None,
             source: None,
         }))
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error, with what a better login needs.
+    pub(crate) fn with_step_up(mut self, step_up: StepUp) -> Self {
+        self.0.step_up = Some(step_up);
         self
     }
 
@@ -211,10 +256,16 @@ impl SessionError {
             SessionErrorKind::Store | SessionErrorKind::Contended => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            SessionErrorKind::NotLoggedIn | SessionErrorKind::LoginTooOld => {
-                StatusCode::UNAUTHORIZED
+            #[cfg(feature = "login")]
+            SessionErrorKind::Users => StatusCode::SERVICE_UNAVAILABLE,
+            #[cfg(feature = "login")]
+            SessionErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            SessionErrorKind::NotLoggedIn
+            | SessionErrorKind::LoginTooOld
+            | SessionErrorKind::LevelTooLow => StatusCode::UNAUTHORIZED,
+            SessionErrorKind::TooManySessions | SessionErrorKind::CannotAct => {
+                StatusCode::FORBIDDEN
             }
-            SessionErrorKind::TooManySessions => StatusCode::FORBIDDEN,
             SessionErrorKind::TokenRotated => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -237,6 +288,9 @@ impl SessionError {
         let mut response = http::Response::new(B::default());
         *response.status_mut() = self.status();
         response.extensions_mut().insert(self.kind());
+        if let Some(step_up) = &self.0.step_up {
+            response.extensions_mut().insert(step_up.clone());
+        }
         let headers = response.headers_mut();
         headers.insert(
             http::header::CACHE_CONTROL,
@@ -272,6 +326,38 @@ impl SessionError {
         if let Some(inner) = inner {
             response.extensions_mut().insert(inner);
         }
+    }
+}
+
+/// What a login needs so that a request is allowed: the parameters of a challenge (RFC 9470, section
+/// 3).
+#[derive(Clone, Debug)]
+pub(crate) struct StepUp(Arc<str>);
+
+impl StepUp {
+    /// A login that is at most this old.
+    pub(crate) fn max_age(max_age: Duration) -> Self {
+        Self(format!("max_age=\"{}\"", max_age.as_secs()).into())
+    }
+
+    /// A login of one of these levels. A level that a header cannot have is left out.
+    pub(crate) fn levels(accepted: &[&str]) -> Self {
+        let is_good = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let mut levels = accepted.iter().filter(|level| level.bytes().all(is_good));
+        let mut text = String::from("acr_values=\"");
+        if let Some(first) = levels.next() {
+            text.push_str(first);
+        }
+        for level in levels {
+            text.push(' ');
+            text.push_str(level);
+        }
+        text.push('"');
+        Self(text.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

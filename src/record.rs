@@ -4,18 +4,20 @@ pub(crate) mod client;
 pub(crate) mod data;
 mod encoding;
 pub(crate) mod lifetime;
+pub(crate) mod login;
 pub(crate) mod realm;
 pub(crate) mod secret_hash;
 pub(crate) mod user;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::client::Client;
 use self::data::Data;
+use self::lifetime::class::LifetimeClass;
+use self::login::Login;
 use self::secret_hash::SecretHash;
-use self::user::{Login, UserId};
+use self::user::UserId;
 use crate::clock::Timestamp;
 
 /// Counts the writes of a record: 1 for a new record, and one more with each change of it.
@@ -89,7 +91,9 @@ pub(crate) struct RecordFields {
     idle_timeout: u64,
     /// When the token was last rotated.
     token_rotated_at: Option<Timestamp>,
-    is_remembered: bool,
+    lifetime: LifetimeClass,
+    /// When the session ends at the latest, whatever its lifetime says.
+    ends_by: Option<Timestamp>,
     client: Option<Arc<Client>>,
     data: Data,
     /// See [`Record::keeps_later_expiry`]. It belongs to one write, and no store keeps it.
@@ -119,7 +123,8 @@ impl RecordFields {
             expires_at: now,
             idle_timeout: 0,
             token_rotated_at: None,
-            is_remembered: false,
+            lifetime: LifetimeClass::default(),
+            ends_by: None,
             client: None,
             data,
             keeps_later_expiry: false,
@@ -134,6 +139,7 @@ impl RecordFields {
             version: self.version.next(),
             data,
             login: self.login.clone(),
+            lifetime: self.lifetime.clone(),
             client: self.client.clone(),
             ..*self
         }
@@ -159,8 +165,12 @@ impl RecordFields {
         self.token_rotated_at
     }
 
-    pub(crate) fn is_remembered(&self) -> bool {
-        self.is_remembered
+    pub(crate) fn lifetime(&self) -> &LifetimeClass {
+        &self.lifetime
+    }
+
+    pub(crate) fn ends_by(&self) -> Option<Timestamp> {
+        self.ends_by
     }
 
     pub(crate) fn client(&self) -> Option<&Arc<Client>> {
@@ -171,9 +181,11 @@ impl RecordFields {
         &self.data
     }
 
-    /// A login makes the session young again: its absolute timeout starts with it.
+    /// A login makes the session young again: its absolute timeout starts with it, and an end that
+    /// was set before is no longer true.
     pub(crate) fn log_in(&mut self, login: Login) {
         self.created_at = login.at();
+        self.ends_by = None;
         self.login = Some(login);
     }
 
@@ -182,8 +194,12 @@ impl RecordFields {
         self.data = data;
     }
 
-    pub(crate) fn set_remembered(&mut self, is_remembered: bool) {
-        self.is_remembered = is_remembered;
+    pub(crate) fn set_lifetime(&mut self, lifetime: LifetimeClass) {
+        self.lifetime = lifetime;
+    }
+
+    pub(crate) fn set_ends_by(&mut self, ends_by: Option<Timestamp>) {
+        self.ends_by = ends_by;
     }
 
     pub(crate) fn set_client(&mut self, client: Option<Arc<Client>>) {
@@ -210,8 +226,7 @@ impl RecordFields {
 
     /// Whether the session was last used after `now`, by another node's clock.
     pub(crate) fn was_used_after(&self, now: Timestamp) -> bool {
-        let idle_timeout = Duration::from_millis(self.idle_timeout);
-        self.expires_at.before(idle_timeout) > now
+        self.expires_at.minus_millis(self.idle_timeout) > now
     }
 
     /// What Memcached calls the version that was loaded. The record may have a newer version by

@@ -32,7 +32,7 @@ pub async fn a_replace_of_the_expected_version_writes_the_whole_record(
     let id = insert(&*store, &old).await;
     let new = next(&new_record_of("ada"), data([("cart", "3 books")])).with(|fields| {
         fields.use_until(old.expires_at() + HOUR, 3_600_000);
-        fields.set_remembered(false);
+        fields.set_lifetime(LifetimeClass::Browser);
         fields.set_client(None);
     });
     assert_eq!(

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::client::Client;
 use super::data::Data;
+use super::lifetime::class::LifetimeClass;
+use super::login::{Login, StoredLogin};
 use super::secret_hash::SecretHash;
-use super::user::{Login, StoredLogin};
 use super::{Record, RecordFields, Version};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -34,8 +35,10 @@ struct Encoded<L, T, D> {
     idle_timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rotated_at: Option<u64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    remember: bool,
+    #[serde(default, skip_serializing_if = "LifetimeClass::is_default")]
+    lifetime: LifetimeClass,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_by: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<EncodedClient<T>>,
     data: D,
@@ -69,7 +72,8 @@ impl Record {
             expires_at: fields.expires_at.as_millis(),
             idle_timeout: fields.idle_timeout,
             token_rotated_at: fields.token_rotated_at.map(Timestamp::as_millis),
-            remember: fields.is_remembered,
+            lifetime: fields.lifetime.clone(),
+            ends_by: fields.ends_by.map(Timestamp::as_millis),
             client,
             data: &fields.data,
         };
@@ -134,7 +138,8 @@ fn try_decode(bytes: &[u8]) -> Result<Record, String> {
         expires_at: Timestamp::from_millis(encoded.expires_at),
         idle_timeout: encoded.idle_timeout,
         token_rotated_at: encoded.token_rotated_at.map(Timestamp::from_millis),
-        is_remembered: encoded.remember,
+        lifetime: encoded.lifetime,
+        ends_by: encoded.ends_by.map(Timestamp::from_millis),
         client,
         ..RecordFields::new(
             encoded.secret_hash,

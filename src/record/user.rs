@@ -12,7 +12,6 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::realm::Realm;
-use crate::clock::Timestamp;
 use crate::error::{SessionError, SessionErrorKind};
 
 /// The application's own id of a user: text of 1 to 255 bytes without NUL.
@@ -299,48 +298,3 @@ displayed!(
 );
 #[cfg(feature = "uuid")]
 displayed!(uuid::Uuid);
-
-/// Who is logged in, and since when.
-#[derive(Clone, Debug)]
-pub(crate) struct Login {
-    user: UserId,
-    at: Timestamp,
-}
-
-/// A login as a record keeps it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredLogin<T> {
-    user: T,
-    at: u64,
-}
-
-impl Login {
-    /// A login of this user, whose id has its realm.
-    pub(crate) fn new(user: UserId, at: Timestamp) -> Self {
-        Self { user, at }
-    }
-
-    pub(crate) fn user(&self) -> &UserId {
-        &self.user
-    }
-
-    pub(crate) fn at(&self) -> Timestamp {
-        self.at
-    }
-
-    pub(super) fn stored(&self) -> StoredLogin<&str> {
-        StoredLogin {
-            user: self.user.as_str(),
-            at: self.at.as_millis(),
-        }
-    }
-}
-
-impl From<StoredLogin<Box<str>>> for Login {
-    fn from(login: StoredLogin<Box<str>>) -> Self {
-        Self {
-            user: UserId::stored(login.user.into()),
-            at: Timestamp::from_millis(login.at),
-        }
-    }
-}

@@ -256,8 +256,8 @@ mod tests {
     use super::*;
     use crate::record::RecordFields;
     use crate::record::data::Data;
+    use crate::record::login::Login;
     use crate::record::secret_hash::SecretHash;
-    use crate::record::user::Login;
     use std::time::Duration;
 
     /// The entries of former expiries cannot be seen from outside.
@@ -280,7 +280,7 @@ mod tests {
             Record::new(fields)
         };
         let record = of(None);
-        let logged_in = of(Some(Login::new(UserId::from(1), now)));
+        let logged_in = of(Some(Login::plain(UserId::from(1), now)));
         store.insert(id, &record).await?;
         for _ in 0..1000 {
             store.replace(id, Version::FIRST, &logged_in).await?;
