@@ -32,9 +32,19 @@ pub(crate) struct SessionToken {
 }
 
 impl SessionToken {
+    /// The token that the record of this id has now. Only its client knows the secret.
+    pub(crate) fn of_record(id: RecordId, secret_hash: SecretHash) -> Self {
+        Self { id, secret_hash }
+    }
+
     /// The id of the record that the token leads to.
     pub(crate) fn id(&self) -> RecordId {
         self.id
+    }
+
+    /// Whether both are the same token.
+    fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id && self.secret_hash.matches(&other.secret_hash)
     }
 
     /// The hash that the record has, unless the token was rotated.
@@ -48,7 +58,12 @@ impl SessionToken {
 #[derive(Debug)]
 pub(crate) enum VerifiedTokens {
     One(SessionToken),
-    Several(Vec<SessionToken>),
+    Several {
+        tokens: Vec<SessionToken>,
+        /// How many of the first are bearer tokens, if the request has a bearer token, good or not,
+        /// and the rest are of the cookie.
+        bearer: Option<usize>,
+    },
 }
 
 impl VerifiedTokens {
@@ -58,8 +73,20 @@ impl VerifiedTokens {
 
     fn push(&mut self, token: SessionToken) {
         match self {
-            Self::One(first) => *self = Self::Several(vec![*first, token]),
-            Self::Several(all) => all.push(token),
+            Self::One(first) => {
+                *self = Self::Several {
+                    tokens: vec![*first, token],
+                    bearer: None,
+                };
+            }
+            Self::Several { tokens, .. } => tokens.push(token),
+        }
+    }
+
+    fn as_slice(&self) -> &[SessionToken] {
+        match self {
+            Self::One(token) => std::slice::from_ref(token),
+            Self::Several { tokens, .. } => tokens,
         }
     }
 }

@@ -3,10 +3,10 @@
 use http::{Response, StatusCode};
 
 use crate::commit::CommitOutcome;
-use crate::error::{SessionErrorKind, SessionHeaders};
+use crate::error::{SessionErrorKind, SessionHeaders, StepUp};
 use crate::events;
 use crate::session::{ResponseFlags, Session};
-use crate::token::transport::TokenTransport;
+use crate::token::transport::{ClientTransport, TokenTransport};
 
 /// Tells the client and caches what they must know of the session.
 pub(super) fn write_session_headers<B>(
@@ -29,16 +29,22 @@ pub(super) fn write_session_headers<B>(
                 let warning = &context.warnings().insecure_origin;
                 warning.call(|| events::insecure_origin(transport.name()));
             }
-            transport.set_token(headers, token, *max_age);
+            let client = || session.client_transport();
+            transport.set_token(headers, token, *max_age, client);
         }
-        CommitOutcome::Ended => transport.remove_token(headers),
+        CommitOutcome::Ended => transport.remove_token(headers, session.client().transport),
     }
     if flags.clears_site_data {
         TokenTransport::clear_site_data(headers);
     }
     let has_headers = flags.clears_site_data || !matches!(outcome, CommitOutcome::Kept(_));
     if has_headers && session.is_inside_another_layer() {
-        keep_for_outer_layers(transport, flags.clears_site_data, response);
+        let client = match outcome {
+            CommitOutcome::Kept(_) => None,
+            CommitOutcome::Issued { .. } => Some(session.client_transport()),
+            CommitOutcome::Ended => Some(session.client().transport.without_choice()),
+        };
+        keep_for_outer_layers(transport, client, flags.clears_site_data, response);
     }
 }
 
@@ -51,7 +57,9 @@ pub(super) fn write_challenge<B>(
     if response.status() == StatusCode::UNAUTHORIZED
         && let Some(kind) = response.extensions().get::<SessionErrorKind>().copied()
     {
-        transport.challenge(kind, is_token_dead, response.headers_mut());
+        let step_up = response.extensions().get::<StepUp>().cloned();
+        let headers = response.headers_mut();
+        transport.challenge(kind, step_up.as_ref(), is_token_dead, headers);
     }
 }
 
@@ -59,10 +67,11 @@ pub(super) fn write_challenge<B>(
 /// error in the place of this response, and the client still needs the headers.
 fn keep_for_outer_layers<B>(
     transport: &TokenTransport,
+    client: Option<ClientTransport>,
     clears_site_data: bool,
     response: &mut Response<B>,
 ) {
-    let mut own = transport.session_headers(response.headers(), clears_site_data);
+    let mut own = transport.session_headers(response.headers(), client, clears_site_data);
     let extensions = response.extensions_mut();
     if let Some(inner) = extensions.remove::<SessionHeaders>() {
         own.0.extend(inner.0);

@@ -28,12 +28,13 @@ use crate::layer::future::respond;
 use crate::session::{ClientFacts, Session};
 use crate::store::SessionStore;
 use crate::token::cookie::has_prefix;
-use crate::token::transport::{TokenTransport, Transport};
+use crate::token::transport::Transport;
 
 /// Sends requests to a service, such as an Axum `Router`, and keeps cookies as browsers do.
 ///
 /// It follows their rules for domain and path, `Secure`, `Max-Age` and the prefixes of names. It
-/// also keeps and sends a token of [`Transport::Bearer`]. Nothing goes over a network.
+/// also keeps and sends a token of [`Transport::Bearer`] or [`Transport::CookieOrBearer`]. Nothing
+/// goes over a network.
 ///
 /// The browser is at `https://localhost`, or where [`at`](Self::at) says. A request to an absolute
 /// URI goes to the site of the URI. Each request looks as if it came from a page of the site that
@@ -79,7 +80,7 @@ pub struct Browser<S> {
     /// The origin that relative URIs lead to.
     site: String,
     jar: CookieStore,
-    /// Of a layer with [`Transport::Bearer`].
+    /// Of a layer with [`Transport::Bearer`] or [`Transport::CookieOrBearer`].
     token: Option<String>,
 }
 
@@ -180,22 +181,20 @@ impl<S> Browser<S> {
         let context = layer.context();
         let transport = context.transport();
         let mut headers = HeaderMap::new();
-        // The path and the domain of the cookie make no difference here.
-        let (header, value) = match transport {
-            TokenTransport::Cookie { cookie, .. } => {
-                let name = cookie.name();
-                let token = self.cookie(name);
-                (COOKIE, token.map(|token| format!("{name}={token}")))
+        // A transport does not read the header of another one. The path and the domain of the cookie
+        // make no difference here.
+        let name = transport.name();
+        let cookie = self.cookie(name).map(|token| format!("{name}={token}"));
+        for (header, value) in [(COOKIE, cookie), (AUTHORIZATION, self.bearer())] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(header, value);
             }
-            TokenTransport::Bearer { .. } => (AUTHORIZATION, self.bearer()),
-        };
-        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-            headers.insert(header, value);
         }
         let presented = transport.presented(&headers);
         let client = ClientFacts {
             presents_token: presented.is_anything(),
             is_on_plain_http: false,
+            transport: transport.client(&headers, &presented),
         };
         let base = find_presented(context, &presented).await?;
         let session = Session::new(context.clone(), None, client, base);

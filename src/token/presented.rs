@@ -27,7 +27,7 @@ impl EncodedToken {
     }
 }
 
-/// The values of the right length that a request presented under the token's name.
+/// The values of the right length that a request presented as its token.
 #[derive(Clone, Default)]
 pub(crate) enum PresentedTokens {
     #[default]
@@ -35,11 +35,47 @@ pub(crate) enum PresentedTokens {
     /// Only values of another length. They cannot be tokens.
     Malformed,
     One(EncodedToken),
-    /// Several values of one name. A browser sends them for cookies of several paths or domains.
-    Several(Vec<EncodedToken>),
+    Several {
+        /// A browser sends several for cookies of several paths or domains.
+        tokens: Vec<EncodedToken>,
+        /// How many of the first are bearer tokens, if the request has a bearer token and a cookie.
+        /// The rest are of the cookie. Each may have none, because malformed values are not here.
+        bearer: Option<usize>,
+    },
 }
 
 impl PresentedTokens {
+    /// What a request presented as its bearer token, and what it presented as its cookie.
+    pub(super) fn beside(bearer: Self, cookie: Self) -> Self {
+        match (bearer.is_anything(), cookie.is_anything()) {
+            (true, true) => Self::Several {
+                tokens: [bearer.candidates(), cookie.candidates()].concat(),
+                bearer: Some(bearer.candidates().len()),
+            },
+            (true, false) => bearer,
+            (false, _) => cookie,
+        }
+    }
+
+    /// Values that came in one way.
+    pub(super) fn of_one_way(tokens: &[EncodedToken]) -> Self {
+        Self::Several {
+            tokens: tokens.to_vec(),
+            bearer: None,
+        }
+    }
+
+    /// Whether the request has a bearer token and a cookie, good or not.
+    pub(super) fn is_of_both(&self) -> bool {
+        matches!(
+            self,
+            Self::Several {
+                bearer: Some(_),
+                ..
+            }
+        )
+    }
+
     /// Adds a value if it could be a token.
     pub(super) fn push(&mut self, value: &[u8]) {
         let Ok(token) = value.try_into().map(EncodedToken) else {
@@ -50,10 +86,13 @@ impl PresentedTokens {
         };
         *self = match std::mem::take(self) {
             Self::Nothing | Self::Malformed => Self::One(token),
-            Self::One(first) => Self::Several(vec![first, token]),
-            Self::Several(mut all) => {
-                all.push(token);
-                Self::Several(all)
+            Self::One(first) => Self::Several {
+                tokens: vec![first, token],
+                bearer: None,
+            },
+            Self::Several { mut tokens, bearer } => {
+                tokens.push(token);
+                Self::Several { tokens, bearer }
             }
         };
     }
@@ -65,14 +104,14 @@ impl PresentedTokens {
 
     /// Whether there is something to verify.
     pub(crate) fn has_candidates(&self) -> bool {
-        matches!(self, Self::One(_) | Self::Several(_))
+        matches!(self, Self::One(_) | Self::Several { .. })
     }
 
     pub(super) fn candidates(&self) -> &[EncodedToken] {
         match self {
             Self::Nothing | Self::Malformed => &[],
             Self::One(one) => std::slice::from_ref(one),
-            Self::Several(all) => all,
+            Self::Several { tokens, .. } => tokens,
         }
     }
 }

@@ -59,6 +59,13 @@ impl Signer {
 
     /// The good tokens among those presented. Nearly always there is one.
     pub(crate) fn verify(&self, presented: &PresentedTokens) -> Result<VerifiedTokens, Rejected> {
+        if let PresentedTokens::Several {
+            tokens,
+            bearer: Some(bearer),
+        } = presented
+        {
+            return self.verify_both(tokens, *bearer);
+        }
         let mut candidates = presented.candidates().iter();
         let (first, token) = candidates
             .find_map(|candidate| Some((candidate, self.verify_one(candidate)?)))
@@ -82,6 +89,36 @@ impl Signer {
             }
         }
         Ok(good)
+    }
+
+    /// The good tokens of a request with a bearer token and a cookie.
+    #[cold]
+    fn verify_both(
+        &self,
+        presented: &[EncodedToken],
+        bearer: usize,
+    ) -> Result<VerifiedTokens, Rejected> {
+        let (bearer, cookie) = presented
+            .split_at_checked(bearer)
+            .unwrap_or((presented, &[]));
+        let of = |one_way| match self.verify(&PresentedTokens::of_one_way(one_way)) {
+            Ok(good) => Ok(good.as_slice().to_vec()),
+            Err(Rejected::BadSignature) => Ok(Vec::new()),
+            Err(Rejected::TooMany) => Err(Rejected::TooMany),
+        };
+        let (mut tokens, mut of_cookie) = (of(bearer)?, of(cookie)?);
+        let bearer = tokens.len();
+        of_cookie.retain(|token| !tokens.iter().any(|known| known.is_same(token)));
+        tokens.append(&mut of_cookie);
+        match *tokens {
+            [] => Err(Rejected::BadSignature),
+            [token] if bearer == 1 => Ok(VerifiedTokens::One(token)),
+            _ if tokens.len() > VerifiedTokens::MAX => Err(Rejected::TooMany),
+            _ => Ok(VerifiedTokens::Several {
+                bearer: (bearer < tokens.len()).then_some(bearer),
+                tokens,
+            }),
+        }
     }
 
     fn verify_one(&self, token: &EncodedToken) -> Option<SessionToken> {

@@ -1,16 +1,69 @@
 //! How a token travels: in a cookie, or in the `Authorization` header.
 
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, Entry, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SET_COOKIE, VARY, WWW_AUTHENTICATE,
-};
+mod caches;
+mod challenge;
+mod client;
 
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE};
+
+use self::caches::{drop_exceptions_for_caches, vary_by_choice};
+pub(crate) use self::client::ClientTransport;
+use self::client::{Carrier, bearer_tokens, choice};
 use super::cookie::{Attributes, CookieWriter};
 use super::presented::{EncodedToken, PresentedTokens};
-use crate::error::{ConfigError, PLAIN_CHALLENGE, SessionErrorKind, SessionHeaders};
+use crate::error::{ConfigError, SessionHeaders};
 use crate::record::realm::Realm;
 
 /// How the session token travels.
+///
+/// [A page](crate::docs::transports) has more about the choice, and about CSRF, CORS and caches.
+///
+/// ```
+/// use axum::Router;
+/// use axum::extract::Path;
+/// use axum::routing::{get, post};
+/// use cloakroom::testing::Browser;
+/// use cloakroom::{
+///     CurrentUser, MemoryStore, Session, SessionError, SessionLayer, SigningKey, Transport,
+/// };
+/// use http::Request;
+///
+/// // A real application checks a password first.
+/// async fn log_in(session: Session, Path(user): Path<String>) -> Result<(), SessionError> {
+///     session.log_in(user)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+///     .transport(Transport::CookieOrBearer)
+///     .build()?;
+/// let app: Router = Router::new()
+///     .route("/login/{user}", post(log_in))
+///     .route("/me", get(|user: CurrentUser| async move { user.to_string() }))
+///     .layer(layer);
+///
+/// // A page gets a cookie.
+/// let mut page = Browser::new(app.clone());
+/// let answer = page.post("/login/ada", &[]).await?;
+/// assert!(answer.headers().contains_key("set-cookie"));
+/// assert_eq!(page.get("/me").await?.body(), "ada");
+///
+/// // A mobile client asks for a bearer token. It sends the token to the same routes.
+/// let mut client = Browser::new(app);
+/// let request = Request::post("/login/grace")
+///     .header(Transport::CHOICE_HEADER, "bearer")
+///     .body("")?;
+/// let answer = client.send(request).await?;
+/// let token = answer.headers()[Transport::TOKEN_HEADER].to_str()?.to_owned();
+/// assert!(!answer.headers().contains_key("set-cookie"));
+///
+/// let request = Request::get("/me")
+///     .header("authorization", format!("Bearer {token}"))
+///     .body("")?;
+/// assert_eq!(client.send(request).await?.body(), "grace");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
@@ -21,11 +74,34 @@ pub enum Transport {
     /// <token>`. It gets a new token in the response header
     /// [`x-session-token`](Self::TOKEN_HEADER). An empty header says that the session has ended.
     Bearer,
+    /// In the session cookie or in headers, as each client wants. So pages and mobile clients can
+    /// use the same routes.
+    ///
+    /// - A request with `Authorization: Bearer …` is a bearer request. It gets a new token in
+    ///   [`x-session-token`](Self::TOKEN_HEADER). Every other request gets a new token in the
+    ///   cookie.
+    /// - A login can ask for the other transport with the request header
+    ///   [`x-session-transport`](Self::CHOICE_HEADER). The answer then removes the token that the
+    ///   login came with.
+    /// - A bearer token that is not good never falls back to the cookie: the request is a
+    ///   visitor's. So is a request with two different good tokens. A logout ends the sessions of
+    ///   all good tokens of its request.
+    CookieOrBearer,
 }
 
 impl Transport {
-    /// The response header that has a new token, with [`Transport::Bearer`].
+    /// The response header that has a new token, with [`Transport::Bearer`] and
+    /// [`Transport::CookieOrBearer`].
     pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-session-token");
+
+    /// The request header with which a client chooses how it gets its next token, with
+    /// [`Transport::CookieOrBearer`]. The value is `bearer` or `cookie`. Any other value counts as
+    /// no choice.
+    ///
+    /// The choice counts for a login, and for a visitor. A session that is live keeps its transport
+    /// until somebody logs in. Otherwise a hostile script in a page could ask for the token of the
+    /// cookie, which it cannot read.
+    pub const CHOICE_HEADER: HeaderName = HeaderName::from_static("x-session-transport");
 }
 
 /// What a browser must forget when a user logs out. Cookies are not part of it. The layer removes
@@ -34,29 +110,6 @@ const CLEAR_SITE_DATA: (HeaderName, HeaderValue) = (
     HeaderName::from_static("clear-site-data"),
     HeaderValue::from_static("\"cache\", \"storage\""),
 );
-
-/// Whether a header tells particular caches what to do. Those caches follow it in place of
-/// `Cache-Control` (RFC 9213, and older headers of that kind).
-fn is_for_some_caches(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "cdn-cache-control"
-            | "cloudflare-cdn-cache-control"
-            | "edge-control"
-            | "netlify-cdn-cache-control"
-            | "surrogate-control"
-            | "vercel-cdn-cache-control"
-            | "x-accel-expires"
-    )
-}
-
-/// Drops what the handler says to particular caches, because they could keep a token.
-fn drop_exceptions_for_caches(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| is_for_some_caches(name)) {
-        let name = name.clone();
-        headers.remove(name);
-    }
-}
 
 /// The transport of one layer, with everything that is rendered once.
 #[derive(Clone, Debug)]
@@ -69,6 +122,11 @@ pub(crate) enum TokenTransport {
     Bearer {
         /// The cookie's name. The token is bound to it, and the layer is known by it.
         name: String,
+    },
+    CookieOrBearer {
+        cookie: CookieWriter,
+        /// What a 401 asks for, beside a bearer token.
+        challenge: HeaderValue,
     },
 }
 
@@ -91,24 +149,30 @@ impl TokenTransport {
         // The cookie's settings must be right even if the transport does not use them, because one
         // call changes the transport.
         let cookie = CookieWriter::new(attributes)?;
+        let challenge = || {
+            HeaderValue::try_from(format!("Cookie realm=\"{}\"", realm.as_str())).map_err(|error| {
+                ConfigError::new("realm", "it makes a header that HTTP does not allow")
+                    .with_source(error)
+            })
+        };
         Ok(match transport {
             Transport::Cookie => Self::Cookie {
                 cookie,
-                challenge: HeaderValue::try_from(format!("Cookie realm=\"{}\"", realm.as_str()))
-                    .map_err(|error| {
-                        ConfigError::new("realm", "it makes a header that HTTP does not allow")
-                            .with_source(error)
-                    })?,
+                challenge: challenge()?,
             },
             Transport::Bearer => Self::Bearer {
                 name: attributes.name().to_owned(),
+            },
+            Transport::CookieOrBearer => Self::CookieOrBearer {
+                cookie,
+                challenge: challenge()?,
             },
         })
     }
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Cookie { cookie, .. } => cookie.name(),
+            Self::Cookie { cookie, .. } | Self::CookieOrBearer { cookie, .. } => cookie.name(),
             Self::Bearer { name } => name,
         }
     }
@@ -117,75 +181,88 @@ impl TokenTransport {
     pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedTokens {
         match self {
             Self::Cookie { cookie, .. } => cookie.presented(headers),
-            Self::Bearer { .. } => {
-                let mut presented = PresentedTokens::default();
-                for header in headers.get_all(AUTHORIZATION) {
-                    // The scheme's name has no case (RFC 9110, section 11.1).
-                    if let Some((scheme, token)) =
-                        header.as_bytes().split_at_checked("Bearer ".len())
-                        && scheme.eq_ignore_ascii_case(b"Bearer ")
-                    {
-                        presented.push(token.trim_ascii());
-                    }
-                }
-                presented
+            Self::Bearer { .. } => bearer_tokens(headers),
+            Self::CookieOrBearer { cookie, .. } => {
+                PresentedTokens::beside(bearer_tokens(headers), cookie.presented(headers))
             }
         }
     }
 
-    /// Gives the client this token.
+    /// How the client that sent this request, and presented this, sends its token.
+    #[inline]
+    pub(crate) fn client(
+        &self,
+        headers: &HeaderMap,
+        presented: &PresentedTokens,
+    ) -> ClientTransport {
+        match self {
+            Self::Cookie { .. } | Self::Bearer { .. } => ClientTransport::default(),
+            Self::CookieOrBearer { .. } => ClientTransport::of(headers, presented),
+        }
+    }
+
+    /// Gives the client this token. If the client has sent another one in the other way, it must
+    /// forget that one. Otherwise its next request would come with both.
     pub(crate) fn set_token(
         &self,
         headers: &mut HeaderMap,
         token: &EncodedToken,
         max_age: Option<u64>,
+        client: impl FnOnce() -> ClientTransport,
     ) {
         drop_exceptions_for_caches(headers);
         match self {
-            Self::Cookie { cookie, .. } => {
-                if let Some(value) = cookie.set(token, max_age) {
-                    set_session_cookie(cookie, headers, value);
-                }
-            }
-            Self::Bearer { .. } => {
-                if let Ok(mut value) = HeaderValue::from_bytes(token.as_bytes()) {
-                    value.set_sensitive(true);
-                    set_token_header(headers, value);
+            Self::Cookie { cookie, .. } => set_token_cookie(cookie, headers, token, max_age),
+            Self::Bearer { .. } => give_token_header(headers, token),
+            Self::CookieOrBearer { cookie, .. } => {
+                let client = client();
+                match client.carrier() {
+                    Carrier::Cookie => {
+                        set_token_cookie(cookie, headers, token, max_age);
+                        if client.sends_bearer() {
+                            set_token_header(headers, HeaderValue::from_static(""));
+                        }
+                    }
+                    Carrier::Bearer => {
+                        give_token_header(headers, token);
+                        if client.sends_cookie() {
+                            set_session_cookie(cookie, headers, cookie.removal());
+                        }
+                    }
                 }
             }
         }
         self.keep_out_of_caches(headers);
+        if let Self::CookieOrBearer { .. } = self {
+            vary_by_choice(headers);
+        }
     }
 
-    /// Tells the client to forget its token.
-    pub(crate) fn remove_token(&self, headers: &mut HeaderMap) {
+    /// Tells the client to forget its token, in each way in which it has sent one.
+    pub(crate) fn remove_token(&self, headers: &mut HeaderMap, client: ClientTransport) {
         drop_exceptions_for_caches(headers);
-        match self {
-            Self::Cookie { cookie, .. } => set_session_cookie(cookie, headers, cookie.removal()),
-            Self::Bearer { .. } => set_token_header(headers, HeaderValue::from_static("")),
+        let (has_cookie, has_header) = self.carriers(client.without_choice());
+        if let Self::Cookie { cookie, .. } | Self::CookieOrBearer { cookie, .. } = self
+            && has_cookie
+        {
+            set_session_cookie(cookie, headers, cookie.removal());
+        }
+        if has_header {
+            set_token_header(headers, HeaderValue::from_static(""));
         }
         self.keep_out_of_caches(headers);
     }
 
-    /// Keeps the response out of shared caches, because a shared cache would hand the token to
-    /// others (CVE-2023-30861). If the handler itself keeps the response out of shared caches, the
-    /// handler's `Cache-Control` stays.
-    fn keep_out_of_caches(&self, headers: &mut HeaderMap) {
-        self.vary(headers);
-        let is_private = headers.get_all(CACHE_CONTROL).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|&byte| byte == b',')
-                .any(|directive| {
-                    // `private="…"` is about some header fields only (RFC 9111, section 5.2.2.7).
-                    // It is not enough.
-                    let directive = directive.trim_ascii();
-                    directive.eq_ignore_ascii_case(b"private")
-                        || directive.eq_ignore_ascii_case(b"no-store")
-                })
-        });
-        if !is_private {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    /// Whether the layer sets its cookie, and whether it sets its header, if it gives the client a
+    /// token or removes one.
+    fn carriers(&self, client: ClientTransport) -> (bool, bool) {
+        match self {
+            Self::Cookie { .. } => (true, false),
+            Self::Bearer { .. } => (false, true),
+            Self::CookieOrBearer { .. } => (
+                client.sends_cookie() || client.carrier() == Carrier::Cookie,
+                client.sends_bearer() || client.carrier() == Carrier::Bearer,
+            ),
         }
     }
 
@@ -196,99 +273,59 @@ impl TokenTransport {
         headers.append(name, value);
     }
 
-    /// Says in a 401 of this crate what the client must present (RFC 9110, section 15.5.2), unless
-    /// an inner layer has said so.
-    pub(crate) fn challenge(
-        &self,
-        kind: SessionErrorKind,
-        is_token_dead: bool,
-        headers: &mut HeaderMap,
-    ) {
-        if headers
-            .get(WWW_AUTHENTICATE)
-            .is_some_and(|value| value != PLAIN_CHALLENGE)
-        {
-            return;
-        }
-        let value = match self {
-            Self::Cookie { challenge, .. } => challenge.clone(),
-            // RFC 6750, section 3, and RFC 9470, section 3.
-            Self::Bearer { .. } => HeaderValue::from_static(match (kind, is_token_dead) {
-                (SessionErrorKind::LoginTooOld, _) => {
-                    "Bearer error=\"insufficient_user_authentication\""
-                }
-                (_, true) => "Bearer error=\"invalid_token\"",
-                (_, false) => "Bearer",
-            }),
-        };
-        headers.insert(WWW_AUTHENTICATE, value);
-    }
-
-    /// The headers that this layer has set for its client.
+    /// The headers that this layer has set for its client. `client` is the client that it has given
+    /// a token, or told to forget one, if it has done that.
     pub(crate) fn session_headers(
         &self,
         headers: &HeaderMap,
+        client: Option<ClientTransport>,
         clears_site_data: bool,
     ) -> SessionHeaders {
-        let own = match self {
-            Self::Cookie { cookie, .. } => headers
-                .get_all(SET_COOKIE)
-                .iter()
-                .find(|value| cookie.is_set_by(value))
-                .map(|value| (SET_COOKIE, value.clone())),
-            Self::Bearer { .. } => headers
-                .get(Transport::TOKEN_HEADER)
-                .map(|value| (Transport::TOKEN_HEADER, value.clone())),
+        let (has_cookie, has_header) =
+            client.map_or((false, false), |client| self.carriers(client));
+        let set_cookie = match self {
+            Self::Cookie { cookie, .. } | Self::CookieOrBearer { cookie, .. } if has_cookie => {
+                headers
+                    .get_all(SET_COOKIE)
+                    .iter()
+                    .find(|value| cookie.is_set_by(value))
+            }
+            _ => None,
         };
+        // An inner layer may have set this header as well. That of this layer comes first.
+        let token = headers.get(Transport::TOKEN_HEADER).filter(|_| has_header);
+        let own = [(SET_COOKIE, set_cookie), (Transport::TOKEN_HEADER, token)];
+        let own = own
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?.clone())));
         let cleared = clears_site_data.then_some(CLEAR_SITE_DATA);
-        SessionHeaders(own.into_iter().chain(cleared).collect())
+        SessionHeaders(own.chain(cleared).collect())
     }
 
     /// Whether the browser that sent this request will drop the cookie. It will if it came over
     /// plain HTTP from another host than its own.
     pub(crate) fn is_dropped_at(&self, headers: &HeaderMap) -> bool {
-        match self {
-            Self::Cookie { cookie, .. } if cookie.is_secure() => {
-                let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
-                origin.is_some_and(|origin| is_plain_http(origin) && is_own(origin, headers))
+        let cookie = match self {
+            Self::Cookie { cookie, .. } => cookie,
+            Self::CookieOrBearer { cookie, .. } if choice(headers) != Some(Carrier::Bearer) => {
+                cookie
             }
-            _ => false,
-        }
+            _ => return false,
+        };
+        let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+        cookie.is_secure()
+            && origin.is_some_and(|origin| is_plain_http(origin) && is_own(origin, headers))
     }
 
     /// Whether two layers read the same cookie or header, so that each gets the other's token.
     pub(crate) fn rivals(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Cookie { .. }, Self::Cookie { .. }) => self.name() == other.name(),
-            (Self::Bearer { .. }, Self::Bearer { .. }) => true,
-            _ => false,
-        }
-    }
-
-    /// Tells caches that the response depends on the session.
-    pub(crate) fn vary(&self, headers: &mut HeaderMap) {
-        const COOKIE: HeaderValue = HeaderValue::from_static("Cookie");
-        const AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
-        let name = match self {
-            Self::Cookie { .. } => COOKIE,
-            Self::Bearer { .. } => AUTHORIZATION,
+        let reads = |transport: &Self| match transport {
+            Self::Cookie { .. } => (true, false),
+            Self::Bearer { .. } => (false, true),
+            Self::CookieOrBearer { .. } => (true, true),
         };
-        let names = |value: &HeaderValue| {
-            value.as_bytes().split(|&byte| byte == b',').any(|field| {
-                let field = field.trim_ascii();
-                field == b"*" || field.eq_ignore_ascii_case(name.as_bytes())
-            })
-        };
-        match headers.entry(VARY) {
-            Entry::Vacant(vary) => {
-                vary.insert(name);
-            }
-            Entry::Occupied(mut vary) => {
-                if !vary.iter().any(names) {
-                    vary.append(name);
-                }
-            }
-        }
+        let ((cookie, header), (other_cookie, other_header)) = (reads(self), reads(other));
+        header && other_header || cookie && other_cookie && self.name() == other.name()
     }
 }
 
@@ -312,6 +349,26 @@ fn is_plain_http(origin: &[u8]) -> bool {
 fn is_own(origin: &[u8], headers: &HeaderMap) -> bool {
     let own = headers.get(HOST).map(HeaderValue::as_bytes);
     own.is_none_or(|host| origin.strip_prefix(b"http://") == Some(host))
+}
+
+/// Gives the client this token in the header.
+fn give_token_header(headers: &mut HeaderMap, token: &EncodedToken) {
+    if let Ok(mut value) = HeaderValue::from_bytes(token.as_bytes()) {
+        value.set_sensitive(true);
+        set_token_header(headers, value);
+    }
+}
+
+/// Gives the client this token in the session cookie.
+fn set_token_cookie(
+    cookie: &CookieWriter,
+    headers: &mut HeaderMap,
+    token: &EncodedToken,
+    max_age: Option<u64>,
+) {
+    if let Some(value) = cookie.set(token, max_age) {
+        set_session_cookie(cookie, headers, value);
+    }
 }
 
 /// Sets the header of the token. If the handler has set one, that comes after it.

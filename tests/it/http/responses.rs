@@ -576,7 +576,11 @@ async fn a_401_says_what_the_client_has_to_present() {
         clock.advance(Duration::from_secs(61));
         let reply = browser.get("/fresh").await;
         reply.assert(401, "");
-        assert_eq!(reply.all("www-authenticate"), [challenge]);
+        let step_up = "error=\"insufficient_user_authentication\", max_age=\"60\"";
+        assert_eq!(
+            reply.all("www-authenticate"),
+            [format!("{challenge}, {step_up}")]
+        );
         let own = browser.get("/own").await;
         assert_eq!(own.all("www-authenticate"), ["Basic"]);
     }
@@ -600,7 +604,7 @@ async fn a_401_says_what_the_client_has_to_present() {
         (
             "/fresh",
             &*token,
-            "Bearer error=\"insufficient_user_authentication\"",
+            "Bearer error=\"insufficient_user_authentication\", max_age=\"60\"",
         ),
     ] {
         let reply = with(path, token).await;
