@@ -98,7 +98,8 @@ pub(crate) async fn commit(
             true
         }
         Some(EndRequest::DeadToken) => true,
-        Some(EndRequest::SwitchUser(_) | EndRequest::StaleToken) | None => false,
+        Some(EndRequest::SwitchUser(_) | EndRequest::StopActing(_) | EndRequest::StaleToken)
+        | None => false,
     };
     let outcome = match mem::take(&mut request.base) {
         InitialState::Visitor | InitialState::Rotated(_) => {
@@ -148,6 +149,12 @@ pub(crate) async fn commit(
         (Some(EndRequest::SwitchUser(id)), outcome) => {
             Box::pin(end_previous(context, &[*id], outcome)).await
         }
+        // If this fails, the client keeps its token and can try again. The session that it goes
+        // back to stays.
+        (Some(EndRequest::StopActing(id)), outcome) => {
+            Box::pin(context.remove_with_retry(*id)).await?;
+            Ok(outcome)
+        }
         (_, CommitOutcome::Kept(None)) if removes_token => Ok(CommitOutcome::Ended),
         (_, outcome) => Ok(outcome),
     }
@@ -192,14 +199,14 @@ async fn create(
         return Ok(CommitOutcome::Kept(None));
     }
     if let Some(login) = changes.login() {
-        Box::pin(admit(context, login.user(), None)).await?;
+        Box::pin(admit(context, login, None)).await?;
     }
     let now = context.now();
     let id = context.new_record_id()?;
     let (token, encoded) = context.issue_token(id)?;
     let mut fields = RecordFields::new(token.secret_hash(), now, data);
     if let Some(from) = from {
-        fields.set_remembered(from.is_remembered());
+        fields.set_lifetime(from.lifetime().clone());
         fields.set_client(from.client().cloned());
     }
     changes.apply_to_fields(&mut fields);
@@ -211,7 +218,11 @@ async fn create(
     }
     events::created(id);
     if let Some(login) = changes.login() {
-        Box::pin(enforce_limit(context, login.user(), id, true)).await?;
+        if let Some(actor) = login.actor() {
+            let (user, own) = (login.user().without_realm(), actor.user.without_realm());
+            events::acting(id, user.as_str(), actor.session, own.as_str());
+        }
+        Box::pin(enforce_limit(context, login, id, true)).await?;
     }
     let session = LoadedSession {
         token,
@@ -236,7 +247,7 @@ async fn change(
     let changes = &request.changes;
     let id = base.id();
     if let Some(login) = changes.login() {
-        Box::pin(admit(context, login.user(), Some(id))).await?;
+        Box::pin(admit(context, login, Some(id))).await?;
     }
     let mut now = context.now();
     // A slow handler may have outlived what it loaded, but a parallel request may have kept that
@@ -271,13 +282,14 @@ async fn change(
         match context.replace(id, base.record.version(), &record).await? {
             Replaced::Done => {
                 let is_one_more = base.record.fields().login().is_none();
+                let ends = base.record.fields().ends_by() != record.fields().ends_by();
                 base.record = record;
                 base.was_nearly_over = false;
-                if new_token.is_some() && is_over_at_once(context, base, request, now) {
+                if (new_token.is_some() || ends) && is_over_at_once(context, base, request, now) {
                     return Ok(BaseOutcome::Expired);
                 }
                 if let Some(login) = changes.login() {
-                    Box::pin(enforce_limit(context, login.user(), id, is_one_more)).await?;
+                    Box::pin(enforce_limit(context, login, id, is_one_more)).await?;
                 }
                 // The layer never sends again a token that the client has already. Such a token
                 // could overwrite the newer one of a parallel request.
@@ -323,10 +335,11 @@ fn next_record(
 ) -> Option<Record> {
     let mut fields = old.next(data);
     request.changes.apply_to_fields(&mut fields);
-    let changes_remembered = fields.is_remembered() != old.is_remembered();
+    let changes_lifetime = fields.lifetime() != old.lifetime();
     let is_changed = new_token.is_some()
-        || changes_remembered
+        || changes_lifetime
         || fields.client() != old.client()
+        || fields.ends_by() != old.ends_by()
         || !fields.data().is_same(old.data());
     if !is_changed {
         return None;
@@ -334,9 +347,8 @@ fn next_record(
     if let Some(token) = new_token {
         fields.rotate_token(token.secret_hash(), now);
     }
-    // If the changes make the browser remember the session, or stop that, the session has other
-    // timeouts. A login always is a use of the session.
-    if changes_remembered || request.changes.login().is_some() {
+    // Another lifetime has other timeouts. A login always is a use of the session.
+    if changes_lifetime || request.changes.login().is_some() {
         use_until_idle(context, &mut fields, now);
         return Some(Record::new(fields));
     }
@@ -356,13 +368,12 @@ fn next_record(
 /// The session is used now, and so it lasts for another idle timeout.
 fn use_until_idle(context: &LayerContext, fields: &mut RecordFields, now: Timestamp) {
     let lifetimes = context.lifetimes();
-    let expires_at = lifetimes.expiry(fields.is_remembered(), now);
-    fields.use_until(expires_at, lifetimes.idle_millis(fields.is_remembered()));
+    let expires_at = lifetimes.expiry(fields, now);
+    fields.use_until(expires_at, lifetimes.idle_millis(fields));
 }
 
-/// Whether the session is over because of the changes. That happens if the browser shall not
-/// remember the session any more: the session may be older than the absolute timeout of such
-/// sessions.
+/// Whether the session is over because of the changes. That happens if it has an end that is over,
+/// or another lifetime: the session may be older than the absolute timeout of such sessions.
 fn is_over_at_once(
     context: &LayerContext,
     base: &LoadedSession,

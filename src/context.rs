@@ -6,6 +6,8 @@ pub(crate) mod commit_rule;
 pub(crate) mod session_limit;
 pub(crate) mod warnings;
 
+#[cfg(feature = "login")]
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -64,6 +66,9 @@ pub(crate) struct Settings {
     pub(crate) session_limit: Option<SessionLimit>,
     pub(crate) realm: Realm,
     pub(crate) commit_rule: CommitRule,
+    /// The application's users, for the room `login`.
+    #[cfg(feature = "login")]
+    pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What the requests of one layer share.
@@ -123,6 +128,12 @@ impl LayerContext {
         &self.settings.commit_rule
     }
 
+    /// The application's users, if the layer has them.
+    #[cfg(feature = "login")]
+    pub(crate) fn users(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.settings.users.as_deref()
+    }
+
     /// Where conflicting commits of this session wait for each other.
     pub(crate) fn commit_lock(&self, id: RecordId) -> &Mutex<()> {
         self.commit_locks.of(id)
@@ -149,6 +160,11 @@ impl LayerContext {
 
     pub(crate) fn new_record_id(&self) -> Result<RecordId, SessionError> {
         self.settings.random.bytes().map(RecordId::from_bytes)
+    }
+
+    /// A number that nobody can guess, and no other node gives.
+    pub(crate) fn random_number(&self) -> Result<u64, SessionError> {
+        self.settings.random.bytes().map(u64::from_ne_bytes)
     }
 
     /// A token of this id with a new secret, and the text of it that the client gets.

@@ -69,6 +69,24 @@ pub(crate) fn rotated(id: RecordId) {
     event!(debug, "rotated", record = %id, "session token rotated");
 }
 
+/// A user acts as another one from now on, in a session of its own.
+pub(crate) fn acting(id: RecordId, user: &str, actor_session: RecordId, actor: &str) {
+    event!(
+        info,
+        "acting",
+        record = %id,
+        user,
+        actor_record = %actor_session,
+        actor,
+        "a user acts as another"
+    );
+}
+
+/// The user in this session acted as another one, and does so no longer.
+pub(crate) fn stopped_acting(id: RecordId) {
+    event!(info, "stopped_acting", record = %id, "a user does not act as another any more");
+}
+
 pub(crate) fn ended(id: RecordId) {
     event!(debug, "ended", record = %id, "session ended");
 }
@@ -97,6 +115,18 @@ pub(crate) fn ambiguous(name: &str) {
         "a request came with the tokens of two live sessions and counts as a visitor's; either the \
          site changed the cookie's path or domain, or somebody planted a cookie: ask the user to delete \
          the site's cookies"
+    );
+}
+
+/// The client presented the cookie of a live session, and a bearer token of another one or of none.
+pub(crate) fn cookie_beside_bearer(name: &str) {
+    event!(
+        warn,
+        "rejected",
+        cookie = name,
+        reason = "a cookie beside another bearer token",
+        "a request came with the cookie of a live session, and with a bearer token of another session \
+         or of none; it counts as a visitor's, because a client must send one of them"
     );
 }
 
@@ -161,11 +191,36 @@ pub(crate) fn store_error(operation: &'static str, error: &StoreError) {
     event!(error, "store_error", operation, error = %error, cause, "the session store failed");
 }
 
+/// The application's users could not be asked.
+#[cfg(feature = "login")]
+pub(crate) fn users_error(error: &SessionError) {
+    let cause = error.source().map(tracing::field::display);
+    event!(error, "users_error", error = %error, cause, "the look-up of the user failed");
+}
+
+/// The users have stamps, but the login of a session has none.
+#[cfg(feature = "login")]
+pub(crate) fn login_without_stamp(name: &str) {
+    event!(
+        warn,
+        "login_without_stamp",
+        cookie = name,
+        "a session counts as a visitor's, because its login has no stamp and the user has one: log in \
+         with `session.log_in(Db::account(&user))` of `login::Users`; this warning comes once"
+    );
+}
+
 /// A session error is the response: the layer put it in the place of the handler's response, or the
 /// handler returned it.
 pub(crate) fn refused(error: &SessionError) {
-    // A store failure was logged when it occurred, and a 4xx is the client's fault.
-    if error.status().is_server_error() && error.kind() != SessionErrorKind::Store {
+    // Some failures were logged when they occurred, and a 4xx is the client's fault.
+    let is_logged = match error.kind() {
+        SessionErrorKind::Store => true,
+        #[cfg(feature = "login")]
+        SessionErrorKind::Users => true,
+        _ => false,
+    };
+    if error.status().is_server_error() && !is_logged {
         let cause = error.source().map(tracing::field::display);
         event!(error, "refused", error = %error, cause, "a session error is the response");
     }

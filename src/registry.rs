@@ -9,11 +9,13 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
+use crate::commit::lookup;
 use crate::context::LayerContext;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::client::Client;
+use crate::record::login::Login;
 use crate::record::user::{IntoUserId, UserId};
 use crate::session::Session;
 use crate::store::{SessionStore, UserIndex};
@@ -81,6 +83,8 @@ pub struct Sessions<St> {
 pub struct SessionInfo {
     id: RecordId,
     user: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<UserId>,
     client: Option<Arc<Client>>,
     created_at: Timestamp,
     last_seen_at: Timestamp,
@@ -98,6 +102,13 @@ impl SessionInfo {
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// The user who acts as [`user`](Self::user) in this session, if somebody does. See
+    /// [`Session::act_as`].
+    #[must_use]
+    pub fn actor(&self) -> Option<&UserId> {
+        self.actor.as_ref()
     }
 
     /// What the application recorded with [`Session::set_client`](crate::Session::set_client).
@@ -201,9 +212,11 @@ impl<St: SessionStore> Sessions<St> {
     fn describe(&self, id: RecordId, record: &Record) -> SessionInfo {
         let lifetimes = self.context.lifetimes();
         let fields = record.fields();
+        let actor = fields.login().and_then(Login::actor);
         SessionInfo {
             id,
             user: record.user().map(UserId::without_realm),
+            actor: actor.map(|actor| actor.user.without_realm()),
             client: fields.client().cloned(),
             created_at: fields.created_at(),
             last_seen_at: lifetimes.last_seen_at(record),
@@ -236,10 +249,12 @@ impl<St: SessionStore> Sessions<St> {
     {
         let user = self.stored_user(user)?;
         let sessions = self.context.find_by_user(&*self.store, &user).await?;
-        let mut infos: Vec<_> = sessions
-            .iter()
-            .map(|(id, record)| self.describe(*id, record))
-            .collect();
+        let mut infos = Vec::with_capacity(sessions.len());
+        for (id, record) in &sessions {
+            if self.is_listed(*id, record).await? {
+                infos.push(self.describe(*id, record));
+            }
+        }
         infos.sort_by_key(|info| (Reverse(info.last_seen_at), info.id));
         Ok(infos)
     }
@@ -328,7 +343,8 @@ impl<St: SessionStore> Sessions<St> {
     /// Ends all sessions of the user who is logged in here, and returns how many. This request's
     /// session ends as by [`Session::log_out`], so that the response removes its cookie. If the
     /// handler puts something into the session afterwards, that makes a new session. For a visitor,
-    /// this method only calls [`Session::log_out`].
+    /// this method only calls [`Session::log_out`]. Where a user acts as another, it ends the sessions of
+    /// the other user, and the own session of the one who acts.
     ///
     /// The sessions on other devices have ended when this returns, even if the handler fails
     /// afterwards.
@@ -375,6 +391,17 @@ impl<St: SessionStore> Sessions<St> {
     }
 
     /// A user as the store has them.
+    /// Whether nobody acts in a session, or somebody whose own session is live.
+    async fn is_listed(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
+        match record.fields().login().and_then(Login::actor) {
+            None => Ok(true),
+            Some(actor) => {
+                let own = lookup::find_actor(&self.context, id, actor).await?;
+                Ok(own.is_some())
+            }
+        }
+    }
+
     fn stored_user(&self, user: impl IntoUserId) -> Result<UserId, SessionError> {
         Ok(self.context.realm().qualify(&user.into_user_id()?))
     }

@@ -1,30 +1,43 @@
 //! [`Session`]: what a handler holds.
 
+mod acting;
 pub(crate) mod detached;
 pub(crate) mod key;
 pub(crate) mod lazy;
+mod lifetime;
 mod login;
 mod state;
+#[cfg(feature = "login")]
+pub(crate) mod user_cell;
 mod values;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+#[cfg(feature = "login")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Extensions;
+#[cfg(feature = "login")]
+use http::uri::PathAndQuery;
 use tokio::time::{sleep, timeout};
 
 use self::lazy::SessionSlot;
+#[cfg(feature = "login")]
+pub(crate) use self::login::LoginFacts;
 use self::state::State;
 pub(crate) use self::state::{ClientFacts, ResponseFlags};
+#[cfg(feature = "login")]
+use self::user_cell::UserCell;
 use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::commit::request::{Activity, CommitRequest};
 use crate::commit::touch_early;
 use crate::context::LayerContext;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
+use crate::token::transport::ClientTransport;
 
 /// The session of a request.
 ///
@@ -57,6 +70,12 @@ struct Inner {
     outer: Option<SessionSlot>,
     client: ClientFacts,
     state: Mutex<State>,
+    /// The page that the client asked for, if the layer has users.
+    #[cfg(feature = "login")]
+    page: OnceLock<PathAndQuery>,
+    /// The look-up of the user.
+    #[cfg(feature = "login")]
+    user: UserCell,
 }
 
 /// What a handler leaves behind: for the response, and for the store. Most requests have nothing to
@@ -80,6 +99,10 @@ impl Session {
             outer,
             client,
             state: Mutex::new(State::starting_from(base)),
+            #[cfg(feature = "login")]
+            page: OnceLock::new(),
+            #[cfg(feature = "login")]
+            user: UserCell::default(),
         }))
     }
 
@@ -180,6 +203,12 @@ impl Session {
         self.0.client
     }
 
+    /// Where the room `login` keeps the look-up of this request.
+    #[cfg(feature = "login")]
+    pub(crate) fn user_cell(&self) -> &UserCell {
+        &self.0.user
+    }
+
     /// Whether another session layer is around this session's layer.
     pub(crate) fn is_inside_another_layer(&self) -> bool {
         self.0.outer.is_some()
@@ -219,9 +248,23 @@ impl Session {
         self.write().map(drop)
     }
 
-    /// Whether the client holds a token that leads to no session.
+    /// Whether the client holds a token that leads to no session. If the layer has both transports,
+    /// only a bearer token counts.
     pub(crate) fn has_dead_token(&self) -> bool {
-        self.0.client.presents_token && self.state().session().is_none()
+        let client = self.0.client;
+        client.presents_token
+            && !client.transport.sends_only_cookie()
+            && self.state().session().is_none()
+    }
+
+    /// How the client gets the token that this request's commit has made, if the layer has both
+    /// transports.
+    pub(crate) fn client_transport(&self) -> ClientTransport {
+        let client = self.0.client.transport;
+        match self.state().may_change_transport() {
+            true => client,
+            false => client.without_choice(),
+        }
     }
 
     /// The session that the request came with.

@@ -8,10 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
+use crate::clock::Timestamp;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::record::client::Client;
 use crate::record::data::{Data, Entry};
-use crate::record::user::Login;
+use crate::record::lifetime::class::LifetimeClass;
+use crate::record::login::Login;
 use crate::record::{Record, RecordFields};
 
 /// An `update` of a key.
@@ -89,8 +91,30 @@ pub(crate) struct ChangeSet {
     /// Most requests change one value, which costs no allocation.
     data: SmallVec<[DataChange; 1]>,
     identity: Identity,
-    remembered: Option<bool>,
+    /// Boxed, because few requests have one.
+    description: Option<Box<Description>>,
+}
+
+/// What a request says of the session besides data, token and user.
+#[derive(Clone, Debug, Default)]
+struct Description {
+    lifetime: Option<LifetimeClass>,
     client: Option<Arc<Client>>,
+    ends_by: Option<Timestamp>,
+    /// The login is worth nothing any more. So the session ends at this time, unless somebody logs
+    /// in before.
+    retires_at: Option<Timestamp>,
+}
+
+impl Description {
+    /// When a session ends that ended at `own` so far.
+    fn ends_by(&self, own: Option<Timestamp>) -> Option<Timestamp> {
+        let wished = self.ends_by.or(own);
+        match self.retires_at {
+            None => wished,
+            Some(at) => Some(wished.map_or(at, |wished| wished.min(at))),
+        }
+    }
 }
 
 impl ChangeSet {
@@ -100,8 +124,7 @@ impl ChangeSet {
         Self {
             data: std::mem::take(&mut self.data),
             identity: self.identity.clone(),
-            remembered: self.remembered,
-            client: self.client.clone(),
+            description: self.description.clone(),
         }
     }
 
@@ -110,35 +133,55 @@ impl ChangeSet {
     pub(crate) fn is_empty(&self) -> bool {
         self.data.is_empty()
             && matches!(self.identity, Identity::Keep)
-            && self.remembered.is_none()
-            && self.client.is_none()
+            && self.description.is_none()
     }
 
     /// Whether anything changes in `base`, or in a new record, besides the data.
     pub(crate) fn changes_more_than_data(&self, base: Option<&Record>) -> bool {
-        !matches!(self.identity, Identity::Keep) || self.changes_description(base)
+        !matches!(self.identity, Identity::Keep)
+            || self.changes_description(base)
+            || self.retires(base)
     }
 
-    /// Whether anything changes in what the record says of the browser: whether it remembers the
-    /// session, and what client it is.
+    /// Whether anything changes in what the handler said of the session: its lifetime, its end and
+    /// its client.
     pub(crate) fn changes_description(&self, base: Option<&Record>) -> bool {
-        let sets_client = self
-            .client
+        let Some(description) = &self.description else {
+            return false;
+        };
+        let Some(base) = base.map(Record::fields) else {
+            return description.lifetime.is_some()
+                || description.client.is_some()
+                || description.ends_by.is_some();
+        };
+        let sets_client =
+            description.client.is_some() && description.client.as_ref() != base.client();
+        let sets_end = description.ends_by.is_some() && description.ends_by != base.ends_by();
+        self.sets_lifetime(base) || sets_client || sets_end
+    }
+
+    /// Whether the session gets an end because its login is worth nothing.
+    fn retires(&self, base: Option<&Record>) -> bool {
+        let Some(base) = base.map(Record::fields) else {
+            return false;
+        };
+        self.description
             .as_ref()
-            .is_some_and(|client| base.is_none_or(|base| base.fields().client() != Some(client)));
-        self.sets_remembered(base) || sets_client
+            .is_some_and(|description| description.ends_by(base.ends_by()) != base.ends_by())
     }
 
-    /// Whether the record gets a new token. It does if the changes make the browser remember the
-    /// session, or stop that, because the layer sends a Max-Age only with a new token.
+    /// Whether the record gets a new token. It does if it gets another lifetime, because the layer
+    /// sends a Max-Age only with a new token.
     pub(crate) fn rotates_token(&self, base: &Record) -> bool {
-        !matches!(self.identity, Identity::Keep) || self.sets_remembered(Some(base))
+        !matches!(self.identity, Identity::Keep) || self.sets_lifetime(base.fields())
     }
 
-    fn sets_remembered(&self, base: Option<&Record>) -> bool {
-        self.remembered.is_some_and(|remembered| {
-            base.is_none_or(|base| base.fields().is_remembered() != remembered)
-        })
+    fn sets_lifetime(&self, base: &RecordFields) -> bool {
+        let lifetime = self
+            .description
+            .as_ref()
+            .and_then(|it| it.lifetime.as_ref());
+        lifetime.is_some_and(|lifetime| lifetime != base.lifetime())
     }
 
     pub(crate) fn login(&self) -> Option<&Login> {
@@ -173,19 +216,36 @@ impl ChangeSet {
         self.identity = Identity::LogIn(Box::new(login));
     }
 
-    pub(crate) fn set_remembered(&mut self, remembered: bool) {
-        self.remembered = Some(remembered);
+    pub(crate) fn set_lifetime(&mut self, lifetime: LifetimeClass) {
+        self.description.get_or_insert_default().lifetime = Some(lifetime);
     }
 
-    pub(crate) fn set_client(&mut self, client: Client) {
-        self.client = Some(Arc::new(client));
+    pub(crate) fn sets_client(&self) -> bool {
+        let description = self.description.as_ref();
+        description.is_some_and(|description| description.client.is_some())
+    }
+
+    pub(crate) fn set_client(&mut self, client: Arc<Client>) {
+        self.description.get_or_insert_default().client = Some(client);
+    }
+
+    pub(crate) fn set_ends_by(&mut self, at: Timestamp) {
+        self.description.get_or_insert_default().ends_by = Some(at);
+    }
+
+    #[cfg(feature = "login")]
+    pub(crate) fn retire(&mut self, at: Timestamp) {
+        self.description.get_or_insert_default().retires_at = Some(at);
     }
 
     /// Moves what these changes say of the browser into a change set of its own.
     pub(crate) fn take_browser_changes(&mut self) -> Self {
+        let mut description = self.description.take();
+        if let Some(description) = &mut description {
+            description.retires_at = None;
+        }
         Self {
-            remembered: self.remembered.take(),
-            client: self.client.take(),
+            description,
             ..Self::default()
         }
     }
@@ -218,12 +278,20 @@ impl ChangeSet {
         if let Some(login) = self.login() {
             fields.log_in(login.clone());
         }
-        if let Some(remembered) = self.remembered {
-            fields.set_remembered(remembered);
+        let Some(description) = &self.description else {
+            return;
+        };
+        if let Some(lifetime) = &description.lifetime {
+            fields.set_lifetime(lifetime.clone());
         }
-        if let Some(client) = &self.client {
+        if let Some(client) = &description.client {
             fields.set_client(Some(client.clone()));
         }
+        fields.set_ends_by(match self.login() {
+            None => description.ends_by(fields.ends_by()),
+            // The new login is worth something.
+            Some(_) => description.ends_by,
+        });
     }
 }
 
@@ -232,7 +300,7 @@ impl fmt::Debug for ChangeSet {
         f.debug_struct("ChangeSet")
             .field("data", &self.data.len())
             .field("identity", &self.identity)
-            .field("remembered", &self.remembered)
+            .field("description", &self.description)
             .finish_non_exhaustive()
     }
 }

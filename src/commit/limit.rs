@@ -4,23 +4,27 @@ use crate::context::LayerContext;
 use crate::context::session_limit::AtLimit;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
-use crate::record::user::UserId;
+use crate::record::Record;
+use crate::record::login::Login;
 
 /// Fails if the layer refuses a login at the limit, and the user has as many other sessions as
 /// allowed. `own` is the session that the login is made in. This runs before the login is written.
 pub(super) async fn admit(
     context: &LayerContext,
-    user: &UserId,
+    login: &Login,
     own: Option<RecordId>,
 ) -> Result<(), SessionError> {
     let Some(limit) = context.session_limit() else {
         return Ok(());
     };
-    if limit.at_limit() != AtLimit::RefuseLogin {
+    if limit.at_limit() != AtLimit::RefuseLogin || login.actor().is_some() {
         return Ok(());
     }
-    let sessions = context.find_by_user(limit.index(), user).await?;
-    let others = sessions.iter().filter(|(id, _)| Some(*id) != own).count();
+    let sessions = context.find_by_user(limit.index(), login.user()).await?;
+    let others = sessions
+        .iter()
+        .filter(|(id, record)| Some(*id) != own && counts(record))
+        .count();
     if others >= limit.max() {
         return Err(SessionErrorKind::TooManySessions.into());
     }
@@ -35,16 +39,20 @@ pub(super) async fn admit(
 /// user's next login ends the sessions beyond the limit.
 pub(super) async fn enforce_limit(
     context: &LayerContext,
-    user: &UserId,
+    login: &Login,
     own: RecordId,
     is_one_more: bool,
 ) -> Result<(), SessionError> {
     let Some(limit) = context.session_limit() else {
         return Ok(());
     };
-    let Ok(mut sessions) = context.find_by_user(limit.index(), user).await else {
+    if login.actor().is_some() {
+        return Ok(());
+    }
+    let Ok(mut sessions) = context.find_by_user(limit.index(), login.user()).await else {
         return Ok(());
     };
+    sessions.retain(|(_, record)| counts(record));
     let surplus = sessions.len().saturating_sub(limit.max());
     match limit.at_limit() {
         AtLimit::EndOldest => {
@@ -63,4 +71,11 @@ pub(super) async fn enforce_limit(
         }
     }
     Ok(())
+}
+
+/// Whether a session counts as one of its user's. The session of somebody who acts as the user must
+/// not take the user's place.
+fn counts(record: &Record) -> bool {
+    let login = record.fields().login();
+    login.is_none_or(|login| login.actor().is_none())
 }

@@ -9,6 +9,7 @@ use crate::error::SessionError;
 use crate::events;
 use crate::id::RecordId;
 use crate::record::Record;
+use crate::record::login::{Actor, Login};
 use crate::token::presented::PresentedTokens;
 use crate::token::{SessionToken, VerifiedTokens};
 
@@ -44,8 +45,8 @@ pub(crate) enum InitialState {
     Session(LoadedSession),
     /// A parallel request rotated the token of this session, within the grace period.
     Rotated(RecordId),
-    /// It came with the tokens of several live sessions. It reads as a visitor's, and can end them
-    /// all.
+    /// It came with the tokens of several live sessions, or with the cookie of a live session beside
+    /// a bearer token of none. It reads as a visitor's, and can end them all.
     Ambiguous(Arc<[RecordId]>),
 }
 
@@ -54,6 +55,15 @@ impl InitialState {
         match self {
             Self::Session(session) => Some(session),
             Self::Visitor | Self::Rotated(_) | Self::Ambiguous(_) => None,
+        }
+    }
+
+    /// The live sessions that the tokens lead to.
+    fn live_ids(&self) -> Vec<RecordId> {
+        match self {
+            Self::Session(session) => vec![session.id()],
+            Self::Ambiguous(ids) => ids.to_vec(),
+            Self::Visitor | Self::Rotated(_) => Vec::new(),
         }
     }
 }
@@ -93,7 +103,9 @@ pub(crate) async fn find(
 ) -> Result<InitialState, SessionError> {
     match tokens {
         VerifiedTokens::One(token) => find_one(context, token).await,
-        VerifiedTokens::Several(tokens) => Box::pin(find_among(context, tokens)).await,
+        VerifiedTokens::Several { tokens, bearer } => {
+            Box::pin(find_among_several(context, tokens, *bearer)).await
+        }
     }
 }
 
@@ -115,8 +127,8 @@ async fn find_one(
     })
 }
 
-/// The one session that is live. If two are live, the client cannot mean both, and somebody else
-/// may have planted one of the tokens.
+/// The one session that is live, among tokens that came in one way. If two are live, the client
+/// cannot mean both, and somebody else may have planted one of the tokens.
 async fn find_among(
     context: &LayerContext,
     tokens: &[SessionToken],
@@ -138,6 +150,27 @@ async fn find_among(
         found = InitialState::Ambiguous(live.into());
     }
     Ok(found)
+}
+
+/// The session of the bearer token, unless the cookie's is live as well. A client that sends a
+/// bearer token means it. So the cookie alone leads to no session here, but a request can end its
+/// session.
+async fn find_among_several(
+    context: &LayerContext,
+    tokens: &[SessionToken],
+    bearer: Option<usize>,
+) -> Result<InitialState, SessionError> {
+    let bearer = bearer.unwrap_or(tokens.len());
+    let (bearer, cookie) = tokens.split_at_checked(bearer).unwrap_or((tokens, &[]));
+    let bearer = find_among(context, bearer).await?;
+    let cookie = find_among(context, cookie).await?.live_ids();
+    // If the bearer token was rotated, a parallel request has just given the client a newer one.
+    if cookie.is_empty() || matches!(bearer, InitialState::Rotated(_)) {
+        return Ok(bearer);
+    }
+    events::cookie_beside_bearer(context.transport().name());
+    let live = [bearer.live_ids(), cookie].concat();
+    Ok(InitialState::Ambiguous(live.into()))
 }
 
 /// What the store has for this token. `was_nearly_over` says that the request came while its
@@ -171,6 +204,48 @@ pub(crate) async fn load(
         events::rejected_for(id, "the session belongs to a user of another realm");
         return Ok(TokenLookup::Gone);
     }
+    if let Some(actor) = fields.login().and_then(Login::actor)
+        && !Box::pin(keep_acting(context, id, actor)).await?
+    {
+        return Ok(TokenLookup::Gone);
+    }
     events::loaded(id);
     Ok(TokenLookup::Live(record, now))
+}
+
+/// Whether the user who acts in this session may go on. It counts as a use of their own session,
+/// to which they go back later.
+async fn keep_acting(
+    context: &LayerContext,
+    id: RecordId,
+    actor: &Actor,
+) -> Result<bool, SessionError> {
+    let Some(record) = find_actor(context, id, actor).await? else {
+        events::rejected_for(id, "the session of the user who acts has ended");
+        return Ok(false);
+    };
+    let renewal = context.lifetimes().renewal(record.fields(), context.now());
+    if let Some(expires_at) = renewal {
+        let touched = record.with_expires_at(expires_at);
+        // A touch that fails loses some minutes of idle time, and the failure has an event.
+        let _ = context.touch(actor.session, &touched).await;
+    }
+    Ok(true)
+}
+
+/// The own session of the user who acts in the session of this id. If it is over, the session of
+/// this id ends as well.
+pub(crate) async fn find_actor(
+    context: &LayerContext,
+    id: RecordId,
+    actor: &Actor,
+) -> Result<Option<Record>, SessionError> {
+    let record = context.load(actor.session).await?.filter(|record| {
+        record.user() == Some(&actor.user) && !context.lifetimes().is_over(record, context.now())
+    });
+    if record.is_none() {
+        // The session is over even if the store cannot remove it now, and a failure has an event.
+        let _ = context.remove(id).await;
+    }
+    Ok(record)
 }

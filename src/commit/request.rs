@@ -32,6 +32,8 @@ pub(crate) enum EndRequest {
     /// It logged in another user, who gets a session of their own. This session is the previous
     /// user's.
     SwitchUser(RecordId),
+    /// Its user has acted as another in this session, and goes back to a session of their own.
+    StopActing(RecordId),
     /// It asked for the end with a token that was rotated just before. So it ends nothing.
     StaleToken,
     /// It asked for the end with a token that leads to no session. The client must forget the

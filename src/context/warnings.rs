@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Warnings {
     pub(crate) insecure_origin: Once,
     pub(crate) rival_layer: Once,
+    #[cfg(feature = "login")]
+    pub(crate) login_without_stamp: Once,
 }
 
 /// Something that happens once.

@@ -1,8 +1,12 @@
 //! [`SessionSlot`]: what a layer puts into a request. With a lazy layer it has no session at first.
 
+#[cfg(feature = "login")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Extensions;
+#[cfg(feature = "login")]
+use http::uri::{PathAndQuery, Uri};
 use tracing::{Instrument as _, Span};
 
 use super::{ClientFacts, Session};
@@ -25,6 +29,9 @@ pub(crate) struct LazySession {
     outer: Option<SessionSlot>,
     client: ClientFacts,
     state: Mutex<LazyState>,
+    /// The page that the client asked for, if the layer has users.
+    #[cfg(feature = "login")]
+    page: OnceLock<PathAndQuery>,
 }
 
 enum LazyState {
@@ -47,6 +54,8 @@ impl SessionSlot {
             outer,
             client,
             state: Mutex::new(LazyState::Unloaded(presented)),
+            #[cfg(feature = "login")]
+            page: OnceLock::new(),
         }))
     }
 
@@ -74,6 +83,32 @@ impl SessionSlot {
     /// This slot and those of the layers further out, from the innermost on.
     pub(crate) fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |slot| slot.outer())
+    }
+
+    /// Keeps the page that the client asked for, for a guard inside of a nested router: that router
+    /// takes the beginning off the URI of its requests.
+    #[cfg(feature = "login")]
+    pub(crate) fn keep_page(&self, uri: &Uri) {
+        if self.context().users().is_some()
+            && let Some(page) = uri.path_and_query()
+        {
+            let kept = match self {
+                Self::Loaded(session) => &session.0.page,
+                Self::Lazy(lazy) => &lazy.page,
+            };
+            // A layer keeps it once, before anybody else has the slot.
+            let _ = kept.set(page.clone());
+        }
+    }
+
+    /// The page that the client asked for, as the outermost layer with users saw it.
+    #[cfg(feature = "login")]
+    pub(crate) fn page(&self) -> Option<&PathAndQuery> {
+        let kept = self.chain().filter_map(|slot| match slot {
+            Self::Loaded(session) => session.0.page.get(),
+            Self::Lazy(lazy) => lazy.page.get(),
+        });
+        kept.last()
     }
 
     /// The session, if it is loaded.

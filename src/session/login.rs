@@ -7,13 +7,16 @@ use super::state::DroppedChanges;
 use super::{ClientFacts, Session};
 use crate::clock::Timestamp;
 use crate::commit::lookup::{InitialState, LoadedSession};
-use crate::error::{SessionError, SessionErrorKind};
+use crate::error::{SessionError, SessionErrorKind, StepUp};
 use crate::id::RecordId;
 use crate::record::client::Client;
 use crate::record::lifetime::Lifetimes;
-use crate::record::user::{IntoUserId, Login, UserId};
+#[cfg(feature = "login")]
+use crate::record::login::Stamp;
+use crate::record::login::{Account, Authentication, IntoAccount, Login};
+use crate::record::user::UserId;
 
-/// # Users, tokens and lifetimes
+/// # Users and tokens
 impl Session {
     /// Gives the session a new token. The old token is dead at once. Data and lifetimes stay as
     /// they are.
@@ -46,6 +49,9 @@ impl Session {
     /// is stored. These are two steps: if the request is dropped between them, the other user's
     /// session stays.
     ///
+    /// An application that compares stamps of its users' credentials hands in an
+    /// [`Account`](crate::Account), and all others hand in the user's id.
+    ///
     /// # Errors
     ///
     /// [`SessionErrorKind::InvalidUserId`] if the id is a text that is empty, has more than 255
@@ -59,13 +65,44 @@ impl Session {
     /// # Ok(()) }
     /// ```
     #[doc(alias("login", "authenticate"))]
-    pub fn log_in(&self, user: impl IntoUserId) -> Result<(), SessionError> {
-        let context = &self.0.context;
-        let user = context.realm().qualify(&user.into_user_id()?);
-        let login = Login::new(user, context.now());
+    pub fn log_in(&self, account: impl IntoAccount) -> Result<(), SessionError> {
+        self.log_in_with(account, Authentication::now())
+    }
+
+    /// [`log_in`](Self::log_in), and how and when the user proved who they are. It is for a login
+    /// through an identity provider: the user may have given the password there long ago.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::TooLarge`] for more than 16 methods, and for a method or a level of more
+    /// than 255 bytes. Others as [`log_in`](Self::log_in).
+    ///
+    /// ```
+    /// # use cloakroom::{Authentication, Session, SessionError, Timestamp};
+    /// # fn show(session: &Session, user: i64, auth_time: Timestamp) -> Result<(), SessionError> {
+    /// let how = Authentication::at(auth_time).with_methods(["pwd", "otp"]).with_level("aal2");
+    /// session.log_in_with(user, how)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn log_in_with(
+        &self,
+        account: impl IntoAccount,
+        how: Authentication,
+    ) -> Result<(), SessionError> {
+        let login = self.new_login(account.into_account(), how)?;
         let dropped = self.write()?.log_in(login);
         DroppedChanges::report(dropped);
         Ok(())
+    }
+
+    pub(super) fn new_login(
+        &self,
+        account: Account,
+        how: Authentication,
+    ) -> Result<Login, SessionError> {
+        let context = &self.0.context;
+        let now = context.now();
+        Login::new(account, how, now, |user| context.realm().qualify(user))
     }
 
     /// Logs the user out. It is [`destroy`](Self::destroy), and `Clear-Site-Data` if the layer is
@@ -116,55 +153,6 @@ impl Session {
     pub fn destroy(&self) -> Result<(), SessionError> {
         let dropped = self.write()?.end(self.0.client);
         DroppedChanges::report(dropped);
-        Ok(())
-    }
-
-    /// Whether the session outlives the browser. `true` gives it a persistent cookie and the
-    /// layer's `remember` timeouts.
-    ///
-    /// If this changes a session, the session gets a new token, as with
-    /// [`regenerate`](Self::regenerate). With the other timeouts, the session may be older than its
-    /// absolute timeout. In that case the session ends, and the response removes its cookie. A
-    /// login in the same request prevents that, because it starts the absolute timeout again.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionErrorKind::Sealed`] after the response.
-    ///
-    /// ```
-    /// # use cloakroom::{Session, SessionError};
-    /// # fn show(session: &Session, stay_logged_in: bool) -> Result<(), SessionError> {
-    /// session.set_remembered(stay_logged_in)?; // the box below the password
-    /// session.log_in(42)?;
-    /// # Ok(()) }
-    /// ```
-    #[doc(alias("remember_me", "set_expiry", "set_longterm", "persistent"))]
-    pub fn set_remembered(&self, remembered: bool) -> Result<(), SessionError> {
-        self.write()?.set_remembered(remembered);
-        Ok(())
-    }
-
-    /// Says that this request is not a use of the session. It is for polling, which would keep a
-    /// session alive until its absolute timeout.
-    ///
-    /// Call it in the first second of the handler. If the session is nearly over, the layer touches
-    /// it once the handler has waited for a second, because a slow request could outlive its
-    /// session.
-    ///
-    /// # Errors
-    ///
-    /// [`SessionErrorKind::Sealed`] after the response.
-    ///
-    /// ```
-    /// use cloakroom::{Session, SessionError};
-    ///
-    /// async fn unread(session: Session) -> Result<String, SessionError> {
-    ///     session.skip_touch()?; // the page asks every few seconds, even if nobody is there
-    ///     Ok(session.get::<u32>("unread")?.unwrap_or(0).to_string())
-    /// }
-    /// ```
-    pub fn skip_touch(&self) -> Result<(), SessionError> {
-        self.write()?.skip_touch();
         Ok(())
     }
 
@@ -260,29 +248,31 @@ impl Session {
         self.read().login().map(Login::at)
     }
 
-    /// When the session that the request came with ends, if nobody uses it any more. `None` if the
-    /// request came with no live session.
+    /// How and when the user proved who they are, or `None` for a visitor. Where somebody acts as
+    /// another user, it says how the one who acts has proved it.
     ///
     /// ```
     /// # use cloakroom::Session;
     /// # fn show(session: &Session) -> Option<String> {
-    /// let ends = session.expires_at()?;
-    /// Some(format!("Without a click you are logged out at {ends}."))
+    /// let how = session.authentication()?;
+    /// Some(format!("logged in at {} with {}", how.time()?, how.methods().join(" and ")))
     /// # }
     /// ```
     #[must_use]
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        let state = self.read();
-        let session = state.session()?;
-        Some(self.0.context.lifetimes().expires_at(&session.record))
+    pub fn authentication(&self) -> Option<Authentication> {
+        self.read().login().map(Login::authentication)
     }
 
     /// Asks for a login that is at most `max_age` old. It is for what matters: a new password, a
     /// payment.
     ///
+    /// What counts is when the user proved who they are. After a single sign-on, that can be long
+    /// before the login: see [`log_in_with`](Self::log_in_with).
+    ///
     /// # Errors
     ///
-    /// [`SessionErrorKind::LoginTooOld`] if the login is older. A login whose time is more than a
+    /// [`SessionErrorKind::LoginTooOld`] if the login is older. The error as a response is a 401,
+    /// whose challenge has the `max_age` in seconds (RFC 9470). A login whose time is more than a
     /// minute in the future counts as too old, because a clock was wrong and nobody knows the real
     /// time. Others as [`require_user`](Self::require_user).
     ///
@@ -297,12 +287,44 @@ impl Session {
     pub fn require_recent_login(&self, max_age: Duration) -> Result<(), SessionError> {
         // The clock may be code of the application. So no lock is held while it runs.
         let now = self.0.context.now();
-        self.require_login(
-            |login| match Lifetimes::is_login_too_old(login.at(), max_age, now) {
+        let accepted = self.require_login(|login| {
+            match Lifetimes::is_login_too_old(login.proved_at(), max_age, now) {
                 true => Err(SessionErrorKind::LoginTooOld),
                 false => Ok(()),
-            },
-        )
+            }
+        });
+        accepted.map_err(|error| match error.kind() {
+            SessionErrorKind::LoginTooOld => error.with_step_up(StepUp::max_age(max_age)),
+            _ => error,
+        })
+    }
+
+    /// Asks for a login of one of these levels, as [`log_in_with`](Self::log_in_with) has recorded
+    /// it. Name every level that is good enough: levels are texts, and the layer does not know
+    /// which one is higher.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::LevelTooLow`] if the login has another level, or none. The error as a
+    /// response is a 401, whose challenge has the levels (RFC 9470). Others as
+    /// [`require_user`](Self::require_user).
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn pay(session: &Session) -> Result<(), SessionError> {
+    /// session.require_level(&["aal2", "aal3"])?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("acr", "step_up", "mfa", "two_factor"))]
+    pub fn require_level(&self, accepted: &[&str]) -> Result<(), SessionError> {
+        let reached = self.require_login(|login| match login.level() {
+            Some(level) if accepted.contains(&level) => Ok(()),
+            _ => Err(SessionErrorKind::LevelTooLow),
+        });
+        reached.map_err(|error| match error.kind() {
+            SessionErrorKind::LevelTooLow => error.with_step_up(StepUp::levels(accepted)),
+            _ => error,
+        })
     }
 
     /// A handle for what goes on after the response: a socket, a stream, a task.
@@ -315,3 +337,43 @@ impl Session {
         DetachedSession::new(self.clone(), work)
     }
 }
+
+/// Who is logged in, for the room `login`. The ids have their realm.
+#[cfg(feature = "login")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoginFacts {
+    pub(crate) user: UserId,
+    pub(crate) stamp: Stamp,
+    /// The user who acts as the other, and the stamp of their login.
+    pub(crate) actor: Option<(UserId, Stamp)>,
+}
+
+/// What the room `login` does with it.
+#[cfg(feature = "login")]
+impl Session {
+    /// Who is logged in, or `None` for a visitor.
+    pub(crate) fn login_facts(&self) -> Option<LoginFacts> {
+        let state = self.read();
+        let login = state.login()?;
+        let actor = login.actor();
+        Some(LoginFacts {
+            user: login.user().clone(),
+            stamp: login.stamp(),
+            actor: actor.map(|actor| (actor.user.clone(), actor.stamp)),
+        })
+    }
+
+    /// The login is worth nothing any more, because the user has a new password. The session ends
+    /// in a minute, and this request does not keep it alive.
+    ///
+    /// It does not end at once. The request that changes the password may not have written its new
+    /// login yet, and that login is made in this session.
+    pub(crate) fn retire(&self) {
+        let at = self.0.context.now() + RETIRES_AFTER;
+        self.state().retire(at);
+    }
+}
+
+/// More than a request takes that changes a password.
+#[cfg(feature = "login")]
+const RETIRES_AFTER: Duration = Duration::from_secs(60);

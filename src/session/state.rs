@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::clock::Timestamp;
 use crate::commit::changes::{ChangeSet, DataChange, check_size};
 use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::commit::request::{Activity, CommitRequest, EndRequest};
-use crate::error::SessionError;
+use crate::error::{SessionError, SessionErrorKind};
 use crate::events::{self, DropReason};
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::client::Client;
 use crate::record::data::{Data, Entry};
-use crate::record::user::Login;
+use crate::record::lifetime::class::LifetimeClass;
+use crate::record::login::{Actor, Login};
+use crate::token::transport::ClientTransport;
 
 /// What one request knows of its session and has done to it.
 #[derive(Debug, Default)]
@@ -47,6 +50,8 @@ pub(crate) struct ClientFacts {
     pub(crate) presents_token: bool,
     /// The client is a browser that came over plain HTTP, from another host than its own.
     pub(crate) is_on_plain_http: bool,
+    /// How the client sends its token, if the layer has both transports.
+    pub(crate) transport: ClientTransport,
 }
 
 /// What the response says of its session, besides the token.
@@ -136,6 +141,16 @@ impl State {
         }
     }
 
+    /// Whether the client may get its next token in another way than it sent the last one. A script
+    /// in a page must not get a token for the live session of a cookie that it cannot read. Only a
+    /// login proves that the user is there. Who begins to act as another proves nothing.
+    pub(super) fn may_change_transport(&self) -> bool {
+        match self.changes.login() {
+            Some(login) => login.actor().is_none(),
+            None => self.record_id().is_none(),
+        }
+    }
+
     /// Whether the data differs from what the request came with. Changes that cancel each other out
     /// stay in the list, because on newer data they may not cancel each other out.
     fn changes_data(&self) -> bool {
@@ -192,8 +207,10 @@ impl State {
 
     fn put(&mut self, entry: &Entry, limit: usize) -> Result<(), SessionError> {
         let mut data = self.data().cloned().unwrap_or_default();
+        let old_size = data.size();
         if data.insert(entry.clone()) {
-            check_size(data.size(), limit)?;
+            // If the application lowers the limit, larger data can still be made smaller.
+            check_size(data.size(), limit.max(old_size))?;
             self.set_data(Some(data));
         }
         Ok(())
@@ -213,7 +230,9 @@ impl State {
 
     /// Logs a user in. The user's id has its realm.
     pub(super) fn log_in(&mut self, login: Login) -> Option<DroppedChanges> {
-        let is_other = self.login().is_some_and(|own| own.user() != login.user());
+        let is_other = self
+            .login()
+            .is_some_and(|own| own.user() != login.user() || own.actor().is_some());
         let dropped = is_other.then(|| self.switch_user()).flatten();
         self.changes.log_in(login);
         dropped
@@ -231,8 +250,60 @@ impl State {
         dropped
     }
 
-    /// Ends the session.
+    /// Begins a session of another user, beside that of the user who acts.
+    pub(super) fn act_as(&mut self, login: Login) -> Result<Option<DroppedChanges>, SessionError> {
+        let (id, actor, client) = match (self.session(), self.login()) {
+            (Some(session), Some(own)) if self.may_act_as(&login) => {
+                let client = session.record.fields().client().cloned();
+                (session.id(), own.clone(), client)
+            }
+            (_, None) => return Err(SessionErrorKind::NotLoggedIn.into()),
+            _ => return Err(SessionErrorKind::CannotAct.into()),
+        };
+        let browser_changes = self.changes.take_browser_changes();
+        let (dropped, _) = self.start_over(DropReason::OtherUser);
+        self.changes = browser_changes;
+        if let Some(client) = client
+            && !self.changes.sets_client()
+        {
+            self.changes.set_client(client);
+        }
+        self.changes.log_in(login.acted_by(&actor, id));
+        Ok(dropped)
+    }
+
+    /// Nobody acts as themselves, or through somebody else. A login of the same request has no
+    /// session yet to come back to.
+    fn may_act_as(&self, login: &Login) -> bool {
+        self.changes.login().is_none()
+            && self
+                .login()
+                .is_some_and(|own| own.actor().is_none() && own.user() != login.user())
+    }
+
+    /// The session in which a user acts as another, and the user who acts.
+    pub(super) fn acting(&self) -> Option<(Option<RecordId>, Actor)> {
+        let actor = self.login()?.actor()?.clone();
+        Some((self.session().map(LoadedSession::id), actor))
+    }
+
+    /// Goes back to the own session of the user who acted in the session of this id, which ends.
+    pub(super) fn stop_acting(
+        &mut self,
+        acting: RecordId,
+        own: LoadedSession,
+    ) -> Option<DroppedChanges> {
+        let (dropped, _) = self.start_over(DropReason::OtherUser);
+        self.base = InitialState::Session(own);
+        self.changes.regenerate();
+        self.end = Some(EndRequest::StopActing(acting));
+        dropped
+    }
+
+    /// Ends the session. Who acts as another ends their own session as well: they have no other way
+    /// to it any more.
     pub(super) fn end(&mut self, client: ClientFacts) -> Option<DroppedChanges> {
+        let actor = self.acting().map(|(_, actor)| actor.session);
         let (dropped, left) = self.start_over(DropReason::EndedByRequest);
         let request = match (left, self.end.take(), &self.base) {
             (Some(id), _, _) | (None, Some(EndRequest::SwitchUser(id)), _) => {
@@ -242,6 +313,13 @@ impl State {
             (None, None, InitialState::Ambiguous(ids)) => Some(EndRequest::DestroyAll(ids.clone())),
             (None, None, _) if client.presents_token => Some(EndRequest::DeadToken),
             (None, earlier, _) => earlier,
+        };
+        let request = match (request, actor) {
+            (Some(EndRequest::Destroy(id)), Some(actor)) => {
+                // Should the second step fail, the first has ended both.
+                Some(EndRequest::DestroyAll([actor, id].into()))
+            }
+            (request, _) => request,
         };
         if let Some(EndRequest::DestroyAll(_)) = request {
             self.base = InitialState::Visitor;
@@ -272,12 +350,25 @@ impl State {
         self.clears_site_data = true;
     }
 
-    pub(super) fn set_remembered(&mut self, remembered: bool) {
-        self.changes.set_remembered(remembered);
+    pub(super) fn set_lifetime(&mut self, lifetime: LifetimeClass) {
+        self.changes.set_lifetime(lifetime);
     }
 
     pub(super) fn set_client(&mut self, client: Client) {
-        self.changes.set_client(client);
+        self.changes.set_client(Arc::new(client));
+    }
+
+    pub(super) fn set_ends_by(&mut self, at: Timestamp) {
+        self.changes.set_ends_by(at);
+    }
+
+    /// The login of the session that the request came with is worth nothing any more.
+    #[cfg(feature = "login")]
+    pub(super) fn retire(&mut self, at: Timestamp) {
+        if self.changes.login().is_none() && self.session().is_some() {
+            self.changes.retire(at);
+            self.skip_touch();
+        }
     }
 
     pub(super) fn skip_touch(&mut self) {

@@ -145,7 +145,8 @@ impl Session {
         self.update(key, move |old| compute(old, value.clone()))
     }
 
-    /// Takes a value out of the session. A flash message needs this.
+    /// Takes a value out of the session. For messages that a page shows once, see
+    /// [`Flash`](crate::Flash).
     ///
     /// A removal is a change even if there is no value. If a parallel request puts a newer value in
     /// first, the layer removes that value too, although this request has not seen it.
