@@ -6,6 +6,9 @@ pub mod how_it_works {}
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
 
+#[doc = include_str!("../docs/transports.md")]
+pub mod transports {}
+
 #[doc = include_str!("../docs/layer_order.md")]
 pub mod layer_order {}
 
@@ -14,6 +17,9 @@ pub mod design {}
 
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
+
+#[doc = include_str!("../docs/login.md")]
+pub mod login {}
 
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}

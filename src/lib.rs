@@ -47,13 +47,15 @@
 //! | to | see |
 //! | --- | --- |
 //! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`Transport`], [`SameSite`] |
-//! | use it in a handler | [`Session`], [`CurrentUser`], [`UserId`], [`Key`], [`SessionError`] |
+//! | use it in a handler | [`Session`], [`CurrentUser`], [`UserId`], [`Account`], [`Authentication`], [`Key`], [`SessionError`] |
+//! | find the user, guard routes, lead back after a login | [`login`]: [`Users`](login::Users), [`Auth`](login::Auth), [`required`](login::required), [`Next`](login::Next) |
+//! | show a message after a redirect | [`Flash`], [`flash`] |
 //! | go on after the response | [`DetachedSession`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
-//! | understand it | [`docs`]: [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [design](docs::design) |
+//! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [design](docs::design) |
 //! | run it | [order of layers](docs::layer_order), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
@@ -69,6 +71,7 @@
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
+//! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
 //! | `uuid` | | `Uuid` as a [`UserId`] |
 //! | `metrics` | | counts of the events below, and store latencies |
 //! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
@@ -78,8 +81,8 @@
 //!
 //! The crate reports events through `tracing`, with the target `cloakroom`. Each has a field
 //! `event`: `created`, `loaded`, `rotated`, `ended`, `expired`, `rejected` (and why), `conflict`,
-//! `dropped_write` (and why), `corrupt_record`, `store_error`, `refused`, `evicted`,
-//! `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`.
+//! `dropped_write` (and why), `acting`, `stopped_acting`, `corrupt_record`, `store_error`,
+//! `users_error`, `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`.
 //!
 //! With the feature `metrics`, the counter `cloakroom_events_total` counts the events by the label
 //! `event`, and the histogram `cloakroom_store_seconds` has the store calls by the label
@@ -103,8 +106,11 @@ mod context;
 pub mod docs;
 mod error;
 mod events;
+pub mod flash;
 mod id;
 mod layer;
+#[cfg(feature = "login")]
+pub mod login;
 mod record;
 mod registry;
 mod session;
@@ -116,6 +122,7 @@ mod token;
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
 pub use context::session_limit::AtLimit;
 pub use error::{ConfigError, SessionError, SessionErrorKind, StoreError};
+pub use flash::Flash;
 pub use id::{InvalidRecordId, RecordId};
 pub use layer::SessionLayer;
 pub use layer::builder::SessionLayerBuilder;
@@ -124,6 +131,7 @@ pub use layer::extract::CurrentUser;
 pub use layer::future::ResponseFuture;
 pub use layer::service::SessionService;
 pub use record::client::Client;
+pub use record::login::{Account, Authentication, IntoAccount, Stamp};
 pub use record::user::{IntoUserId, InvalidUserId, UserId};
 pub use record::{Record, Version};
 pub use registry::{PurgeTask, SessionInfo, Sessions};

@@ -45,8 +45,14 @@ const ALLOCATORS: [&str; 5] = [
 ];
 
 pub fn measure(contender: Contender, scenario: Scenario) -> Result<Cost> {
-    let short = run(contender, scenario, REQUESTS)?;
-    let long = run(contender, scenario, PREPARED)?;
+    measure_command(&["run", contender.name(), &scenario.to_string()])
+}
+
+/// The cost of a request that this command of the program sends. The command's last argument, which
+/// comes from here, is the number of requests.
+pub fn measure_command(command: &[&str]) -> Result<Cost> {
+    let short = run(command, REQUESTS)?;
+    let long = run(command, PREPARED)?;
     let a_request = |short: u64, long: u64| (long - short) as f64 / REQUESTS as f64;
     Ok(Cost {
         instructions: a_request(short.0, long.0),
@@ -55,21 +61,18 @@ pub fn measure(contender: Contender, scenario: Scenario) -> Result<Cost> {
 }
 
 /// The instructions and allocations of one run, in its own process.
-fn run(contender: Contender, scenario: Scenario, requests: usize) -> Result<(u64, u64)> {
+fn run(command: &[&str], requests: usize) -> Result<(u64, u64)> {
     let out = env::temp_dir().join(format!(
-        "callgrind.{}.{contender}.{scenario}.{requests}",
-        std::process::id()
+        "callgrind.{}.{}.{requests}",
+        std::process::id(),
+        command.join(".").replace('/', "")
     ));
     let output = Command::new("valgrind")
         .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(env::current_exe()?)
-        .args([
-            "run",
-            contender.name(),
-            &scenario.to_string(),
-            &requests.to_string(),
-        ])
+        .args(command)
+        .arg(requests.to_string())
         .output()
         .map_err(|error| format!("cannot start valgrind, of the package valgrind: {error}"))?;
     if !output.status.success() {

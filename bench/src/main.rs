@@ -8,6 +8,8 @@ mod count;
 mod gate;
 #[cfg(feature = "peers")]
 mod load;
+#[cfg(feature = "login")]
+mod login;
 #[cfg(feature = "peers")]
 mod networked;
 #[cfg(feature = "peers")]
@@ -52,6 +54,9 @@ cargo run --release -p cloakroom-bench -- COMMAND
   gate            compares instructions and allocations with bench/figures.json (needs valgrind)
   gate --write    writes them there
 
+  login           instructions and allocations of a read behind a guard (needs valgrind, and the
+                  feature `login`)
+
   run CONTENDER SCENARIO REQUESTS
                   nothing but these requests, for a profiler
   run-over STORE SCENARIO REQUESTS
@@ -76,6 +81,12 @@ fn command(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["gate"] => gate::run(false),
         ["gate", "--write"] => gate::run(true),
+        #[cfg(feature = "login")]
+        ["login"] => login::run(),
+        #[cfg(feature = "login")]
+        ["run-login", path, requests] => {
+            one_thread()?.block_on(login::requests(path, requests.parse()?))
+        }
         ["time"] => {
             for (scenario, times) in one_thread()?.block_on(time::measure())? {
                 println!("{scenario}");

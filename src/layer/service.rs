@@ -103,6 +103,8 @@ where
                 };
                 let session = Session::new(context, outer, client, base);
                 let slot = SessionSlot::Loaded(session);
+                #[cfg(feature = "login")]
+                slot.keep_page(request.uri());
                 request.extensions_mut().insert(slot.clone());
                 // The inner service may panic already when it is called.
                 let session = SealOnDrop::new(slot);
@@ -113,6 +115,8 @@ where
             let session = Session::new(context, outer, client, InitialState::Visitor);
             SessionSlot::Loaded(session)
         };
+        #[cfg(feature = "login")]
+        slot.keep_page(request.uri());
         request.extensions_mut().insert(slot.clone());
         let session = SealOnDrop::new(slot);
         ResponseFuture::handling(session, self.inner.call(request))
@@ -128,6 +132,10 @@ impl<S> SessionService<S> {
             is_on_plain_http: !presents_token
                 && !self.context.warnings().insecure_origin.is_done()
                 && self.context.transport().is_dropped_at(request.headers()),
+            transport: self
+                .context
+                .transport()
+                .client(request.headers(), presented),
         }
     }
 
