@@ -15,15 +15,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
+use cloakroom::flash::Message;
 use cloakroom::{
-    Client, Key, MemoryStore, RecordId, Session, SessionError, SessionErrorKind, SessionInfo,
+    Client, Flash, MemoryStore, RecordId, Session, SessionError, SessionErrorKind, SessionInfo,
     SessionLayer, Sessions, SigningKey, Timestamp, UserId,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-
-const NOTICE: Key<String> = Key::new("notice");
 
 struct User {
     name: &'static str,
@@ -69,6 +68,7 @@ impl FromRef<App> for Sessions<MemoryStore> {
 /// An administrator with a fresh login. All handlers below `/admin` begin with this extractor.
 struct Admin {
     user: UserId,
+    flash: Flash,
     session: Session,
 }
 
@@ -88,7 +88,14 @@ impl FromRequestParts<App> for Admin {
             Err(error) if error.kind() == SessionErrorKind::LoginTooOld => {
                 Err(Failure::Elsewhere("/confirm"))
             }
-            other => Ok(other.map(|()| Self { user, session })?),
+            other => {
+                other?;
+                Ok(Self {
+                    user,
+                    flash: Flash::new(&session),
+                    session,
+                })
+            }
         }
     }
 }
@@ -97,7 +104,7 @@ impl FromRequestParts<App> for Admin {
 #[template(
     ext = "html",
     source = r#"<!doctype html><title>Sessions</title>
-{% if let Some(notice) = notice %}<p role="status">{{ notice }}</p>{% endif %}
+{% for message in messages %}<p role="status" class="{{ message.level }}">{{ message }}</p>{% endfor %}
 {% for (name, rows) in users %}
 <h2>{{ name }}</h2>
 {% for row in rows %}<form method="post" action="/admin/revoke">
@@ -111,7 +118,7 @@ impl FromRequestParts<App> for Admin {
 <hr><form method="post" action="/admin/purge"><button>Remove expired sessions</button></form>"#
 )]
 struct Overview {
-    notice: Option<String>,
+    messages: Vec<Message>,
     users: Vec<(&'static str, Vec<Row>)>,
 }
 
@@ -158,8 +165,8 @@ async fn overview(
         let rows = sessions.iter().map(|info| Row::new(info, own, now));
         users.push((user.name, rows.collect()));
     }
-    let notice = admin.session.remove(NOTICE)?;
-    let page = Overview { notice, users }.render()?;
+    let messages = admin.flash.take()?;
+    let page = Overview { messages, users }.render()?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Html(page)).into_response())
 }
 
@@ -179,11 +186,13 @@ async fn revoke(
     let id = form.id.parse::<RecordId>().map_err(|_| Failure::NotFound)?;
     // `revoke` would end the session, whichever user it belongs to. The page may be old, and the
     // session may belong to another user by now.
-    let notice = match sessions.revoke_owned(form.user.as_str(), id).await? {
-        true => format!("A session of {} is ended.", form.user),
-        false => "There is no such session any more.".to_owned(),
-    };
-    admin.session.insert(NOTICE, notice)?;
+    let is_ended = sessions.revoke_owned(form.user.as_str(), id).await?;
+    if is_ended {
+        let text = format!("A session of {} is ended.", form.user);
+        admin.flash.success(text)?;
+    } else {
+        admin.flash.warning("There is no such session any more.")?;
+    }
     Ok(Redirect::to("/admin"))
 }
 
@@ -201,12 +210,12 @@ async fn revoke_user(
 ) -> Result<Redirect, Failure> {
     let user = form.user.as_str();
     let count = match admin.session.id() {
-        // The administrator's current session stays, because it shows the notice.
+        // The administrator's current session stays, because it shows the message.
         Some(own) if admin.user.as_str() == user => sessions.revoke_others(user, own).await?,
         _ => sessions.revoke_user(user).await?,
     };
-    let notice = format!("{count} sessions of {user} are ended.");
-    admin.session.insert(NOTICE, notice)?;
+    let text = format!("{count} sessions of {user} are ended.");
+    admin.flash.success(text)?;
     Ok(Redirect::to("/admin"))
 }
 
@@ -217,9 +226,8 @@ async fn purge(
     admin: Admin,
 ) -> Result<Redirect, Failure> {
     let count = sessions.purge_expired().await?;
-    admin
-        .session
-        .insert(NOTICE, format!("{count} expired sessions are removed."))?;
+    let text = format!("{count} expired sessions are removed.");
+    admin.flash.success(text)?;
     Ok(Redirect::to("/admin"))
 }
 

@@ -10,7 +10,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Form, Router, routing::get};
-use cloakroom::{Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
+use cloakroom::flash::Message;
+use cloakroom::{Flash, Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
@@ -18,7 +19,6 @@ use tower_http::csrf::CsrfLayer;
 /// The user's entries, for the next page. Two tabs share them: the next page shows the form that
 /// was sent last.
 const ENTRIES: Key<Entries> = Key::new("entries");
-const NOTICE: Key<String> = Key::new("notice");
 
 /// The form as the browser sends it. It has no `Debug` and no `Serialize`, since it holds a
 /// password.
@@ -70,11 +70,11 @@ struct Errors {
 <script src="https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js" crossorigin="anonymous"
   integrity="sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"></script>
 <h1>Sign up</h1>
-{% if let Some(notice) = notice %}<p role="status">{{ notice }}</p>{% endif %}
+{% for message in messages %}<p role="status">{{ message }}</p>{% endfor %}
 {{ form|safe }}"#
 )]
 struct Page {
-    notice: Option<String>,
+    messages: Vec<Message>,
     /// The form is a template as well, and escapes what it shows.
     form: Entries,
 }
@@ -91,10 +91,10 @@ fn check(form: &SignUp) -> Errors {
     }
 }
 
-async fn show(session: Session) -> Result<Response, SessionError> {
-    // `remove` takes the notice and the entries out of the session: a reload shows the empty form.
+async fn show(session: Session, flash: Flash) -> Result<Response, SessionError> {
+    // Both calls take out of the session what they return: a reload shows the empty form.
     let page = Page {
-        notice: session.remove(NOTICE)?,
+        messages: flash.take()?,
         form: session.remove(ENTRIES)?.unwrap_or_default(),
     };
     Ok(html(StatusCode::OK, &page))
@@ -102,14 +102,15 @@ async fn show(session: Session) -> Result<Response, SessionError> {
 
 async fn send(
     session: Session,
+    flash: Flash,
     headers: HeaderMap,
     Form(form): Form<SignUp>,
 ) -> Result<Response, SessionError> {
     let is_htmx = headers.contains_key("hx-request");
     let errors = check(&form);
     if errors == Errors::default() {
-        // A real site makes the account here. Both ways lead to the page that shows the notice.
-        session.insert(NOTICE, format!("Welcome, {}.", form.name))?;
+        // A real site makes the account here. Both ways lead to the page that shows the message.
+        flash.success(format!("Welcome, {}.", form.name))?;
         return Ok(if is_htmx {
             [("hx-redirect", "/")].into_response()
         } else {

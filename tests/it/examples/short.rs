@@ -44,19 +44,39 @@ fn typed_keys_keeps_a_cart() {
 }
 
 #[test]
-fn flash_shows_its_message_once() {
+fn flash_shows_its_messages_once_after_the_redirect() {
     let example = Program::start(binary("flash"), &[]);
-    assert!(!example.send("GET", "/", "").2.contains("saved"));
-    let (status, head, _) = example.send("POST", "/", "");
-    assert_eq!(status, 303);
+    let (_, head, page) = example.send("GET", "/", "");
+    assert!(page.contains("<ul></ul>"), "{page}");
+    assert!(!head.contains("set-cookie"), "{head}");
+    let (status, head, _) = example.send_form("POST", "/save", "", "note=%3Cb%3E%26");
+    assert_eq!((status, &*value(&head, "location")), (303, "/"));
     let cookie = cookie(&head);
-    assert!(
-        example
-            .send("GET", "/", &cookie)
-            .2
-            .contains("Your changes are saved.")
-    );
-    assert!(!example.send("GET", "/", &cookie).2.contains("saved"));
+    assert_eq!(example.send("POST", "/delete", &cookie).0, 303);
+    assert_eq!(example.send_form("POST", "/save", &cookie, "note=+").0, 303);
+    let page = example.send("GET", "/", &cookie).2;
+    let list = "<ul><li class=\"success\">The note &#60;b&#62;&#38; is saved.</li>\
+                <li class=\"info\">Others see it in a minute.</li>\
+                <li class=\"warning\">The bin is nearly full.</li>\
+                <li class=\"error\">Nothing was deleted.</li>\
+                <li class=\"error\">A note needs a text.</li></ul>";
+    assert!(page.contains(list), "{page}");
+    let page = example.send("GET", "/", &cookie).2;
+    assert!(page.contains("<ul></ul>"), "{page}");
+}
+
+#[test]
+fn flash_shows_the_messages_of_all_parallel_requests() {
+    let example = Program::start(binary("flash"), &[]);
+    let cookie = cookie(&example.send("POST", "/delete", "").1);
+    std::thread::scope(|scope| {
+        for _ in 0..7 {
+            scope.spawn(|| assert_eq!(example.send("POST", "/delete", &cookie).0, 303));
+        }
+    });
+    let page = example.send("GET", "/", &cookie).2;
+    assert_eq!(page.matches("<li class=\"warning\">").count(), 8, "{page}");
+    assert_eq!(page.matches("<li class=\"error\">").count(), 8, "{page}");
 }
 
 #[test]
