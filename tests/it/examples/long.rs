@@ -17,62 +17,49 @@ use url::{Url, form_urlencoded};
 /// Keeps cookies, and follows a redirect only if a test asks for that. From the moment of cloning,
 /// a clone has its own jar.
 #[derive(Clone)]
-struct ExampleClient {
-    cookies: CookieStore,
+pub(super) struct ExampleClient {
+    pub(super) cookies: CookieStore,
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
 #[derive(Debug)]
-struct ExampleReply {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
+pub(super) struct ExampleReply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 impl ExampleReply {
     #[track_caller]
-    fn header(&self, name: impl http::header::AsHeaderName) -> &str {
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
         self.headers.get(name).unwrap().to_str().unwrap()
     }
 
     /// The place that a redirect leads to.
     #[track_caller]
-    fn location(&self) -> &str {
+    pub(super) fn location(&self) -> &str {
         assert_eq!(self.status, 303, "{self:?}");
         self.header(LOCATION)
-    }
-
-    /// The values of the hidden fields of a form.
-    fn hidden_fields(&self) -> Vec<(&str, &str)> {
-        let fields = self
-            .body
-            .split("<input type=\"hidden\" name=\"")
-            .skip(1)
-            .map(|rest| {
-                let (name, rest) = rest.split_once("\" value=\"").unwrap();
-                (name, rest.split_once('"').unwrap().0)
-            });
-        fields.collect()
     }
 }
 
 impl ExampleClient {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             cookies: CookieStore::default(),
             http: Client::builder(TokioExecutor::new()).build_http(),
         }
     }
 
-    async fn get(&mut self, url: &Url) -> ExampleReply {
+    pub(super) async fn get(&mut self, url: &Url) -> ExampleReply {
         self.send(Method::GET, url, &[], &[]).await
     }
 
-    async fn post(&mut self, url: &Url, form: &[(&str, &str)]) -> ExampleReply {
+    pub(super) async fn post(&mut self, url: &Url, form: &[(&str, &str)]) -> ExampleReply {
         self.send(Method::POST, url, &[], form).await
     }
 
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         method: Method,
         url: &Url,
@@ -109,177 +96,6 @@ impl ExampleClient {
             headers: parts.headers,
             body: String::from_utf8(body.into()).unwrap(),
         }
-    }
-}
-
-/// The login at a provider.
-mod oauth {
-    use super::*;
-
-    const ADA: &str = "1815";
-    const GRACE: &str = "1906";
-
-    impl ExampleClient {
-        /// Opens a page that leads to the provider, and logs in there as this user. Returns the way
-        /// back.
-        async fn answer_as(&mut self, page: &Url, user: &str) -> Url {
-            let provider = Url::parse(self.get(page).await.location()).unwrap();
-            self.answer_at(&provider, user).await
-        }
-
-        async fn answer_at(&mut self, provider: &Url, user: &str) -> Url {
-            let asked = self.get(provider).await;
-            let mut form = asked.hidden_fields();
-            form.push(("user", user));
-            let reply = self.post(provider, &form).await;
-            Url::parse(reply.location()).unwrap()
-        }
-
-        async fn orders(&mut self, shop: &Program) -> Option<String> {
-            let reply = self.get(&shop.page("/orders")).await;
-            (reply.status == 200).then_some(reply.body)
-        }
-    }
-
-    fn parameter(url: &Url, name: &str) -> String {
-        let (_, value) = url.query_pairs().find(|(other, _)| other == name).unwrap();
-        value.into_owned()
-    }
-
-    fn with_parameter(url: &Url, name: &str, value: &str) -> Url {
-        let others: Vec<_> = url
-            .query_pairs()
-            .filter(|(other, _)| other != name)
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
-        let mut url = url.clone();
-        url.query_pairs_mut()
-            .clear()
-            .extend_pairs(others)
-            .append_pair(name, value);
-        url
-    }
-
-    #[track_caller]
-    fn assert_refused(reply: &ExampleReply, reason: &str) {
-        assert_eq!(reply.status, 400);
-        assert!(reply.body.contains(reason), "{}", reply.body);
-    }
-
-    const NOT_BEGUN_HERE: &str = "was not begun here";
-
-    #[tokio::test]
-    async fn a_login_replaces_the_token_and_leads_to_the_page_that_was_asked_for() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let mut browser = ExampleClient::new();
-        let first = browser.get(&shop.page("/orders?page=2")).await;
-        // Browsers would not send a Strict cookie on the way back.
-        assert!(first.header(SET_COOKIE).contains("SameSite=Lax"));
-        let provider = Url::parse(first.location()).unwrap();
-        assert_eq!(parameter(&provider, "code_challenge_method"), "S256");
-        let back = browser.answer_at(&provider, ADA).await;
-
-        let before = browser.cookies.clone();
-        let reply = browser.get(&back).await;
-        assert_eq!(reply.location(), "/orders?page=2");
-        assert_eq!(
-            browser.orders(&shop).await.unwrap(),
-            "The orders of user 1815.\n"
-        );
-        let home = browser.get(&shop.page("/")).await;
-        assert!(home.body.contains("<b id=\"name\">Ada</b>"));
-
-        // An attacker may have planted the token from before the login. It gives no access.
-        let mut planted = ExampleClient::new();
-        planted.cookies = before;
-        let home = planted.get(&shop.page("/")).await;
-        assert!(home.body.contains("You are not logged in."));
-    }
-
-    #[tokio::test]
-    async fn a_way_back_with_a_wrong_or_missing_state_or_into_another_browser_is_refused() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let mut browser = ExampleClient::new();
-        let back = browser.answer_as(&shop.page("/login"), ADA).await;
-        let code = parameter(&back, "code");
-
-        let missing = shop.page(&format!("/callback?code={code}"));
-        let wrong = with_parameter(&back, "state", "wrong");
-        let empty = with_parameter(&back, "state", "");
-        for forged in [missing, wrong, empty] {
-            assert_refused(&browser.get(&forged).await, NOT_BEGUN_HERE);
-        }
-        // Ada gives her way back, as a link, to somebody else.
-        let mut other = ExampleClient::new();
-        assert_refused(&other.get(&back).await, NOT_BEGUN_HERE);
-        other.answer_as(&shop.page("/login"), GRACE).await;
-        assert_refused(&other.get(&back).await, NOT_BEGUN_HERE);
-        assert_eq!(other.orders(&shop).await, None);
-
-        // Ada's own login still works.
-        assert_eq!(browser.get(&back).await.location(), "/");
-    }
-
-    #[tokio::test]
-    async fn a_state_is_good_once_whether_the_login_succeeds_or_not() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let mut browser = ExampleClient::new();
-        let back = browser.answer_as(&shop.page("/login"), ADA).await;
-        assert_eq!(browser.get(&back).await.location(), "/");
-        assert_refused(&browser.get(&back).await, NOT_BEGUN_HERE);
-
-        let mut browser = ExampleClient::new();
-        let back = browser.answer_as(&shop.page("/login"), ADA).await;
-        let failed = browser.get(&with_parameter(&back, "code", "wrong")).await;
-        assert_refused(&failed, "did not confirm");
-        assert_refused(&browser.get(&back).await, NOT_BEGUN_HERE);
-
-        let back = browser.answer_as(&shop.page("/login"), "").await;
-        assert_refused(&browser.get(&back).await, "You were not logged in.");
-        assert_refused(&browser.get(&back).await, NOT_BEGUN_HERE);
-        assert_eq!(browser.orders(&shop).await, None);
-    }
-
-    #[tokio::test]
-    async fn a_code_of_another_login_is_worth_nothing_without_its_verifier() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let theirs = ExampleClient::new()
-            .answer_as(&shop.page("/login"), ADA)
-            .await;
-        let mut browser = ExampleClient::new();
-        let own = browser.answer_as(&shop.page("/login"), GRACE).await;
-        let injected = with_parameter(&own, "code", &parameter(&theirs, "code"));
-        assert_refused(&browser.get(&injected).await, "did not confirm");
-        assert_eq!(browser.orders(&shop).await, None);
-    }
-
-    #[tokio::test]
-    async fn five_tabs_log_in_each_for_itself_and_a_sixth_pushes_out_the_first() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let mut browser = ExampleClient::new();
-        let mut tabs = Vec::new();
-        for tab in 0..6 {
-            let page = shop.page(&format!("/orders?tab={tab}"));
-            tabs.push(browser.answer_as(&page, ADA).await);
-        }
-        assert_refused(&browser.get(&tabs[0]).await, NOT_BEGUN_HERE);
-        // The logins end in another order than they began.
-        for tab in [3, 5, 1, 4, 2] {
-            let reply = browser.get(&tabs[tab]).await;
-            assert_eq!(reply.location(), format!("/orders?tab={tab}"));
-        }
-        assert!(browser.orders(&shop).await.is_some());
-    }
-
-    #[tokio::test]
-    async fn nothing_in_the_url_says_where_a_login_leads() {
-        let shop = Program::start(binary("oauth"), &[]);
-        let mut browser = ExampleClient::new();
-        let elsewhere = "return_to=https://example.com&next=//example.com";
-        let page = shop.page(&format!("/login?{elsewhere}"));
-        let back = browser.answer_as(&page, ADA).await;
-        let back = shop.page(&format!("/callback?{}&{elsewhere}", back.query().unwrap()));
-        assert_eq!(browser.get(&back).await.location(), "/");
     }
 }
 
