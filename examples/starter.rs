@@ -6,82 +6,59 @@
 //!
 //! Log in as ada (staff) with the password lovelace, or as bob with the password hunter2.
 
-use axum::extract::{Form, FromRequestParts, OriginalUri, Query, Request, State};
-use axum::http::{Method, StatusCode, request::Parts};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{Html, Redirect, Result};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use cloakroom::login::{self, Auth, BoxError, Next, Users};
 use cloakroom::{
-    CurrentUser, MemoryStore, Session, SessionError, SessionErrorKind, SessionLayer, Sessions,
-    SigningKey,
+    IntoUserId, MemoryStore, Session, SessionError, SessionLayer, Sessions, SigningKey, Stamp,
+    UserId,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use url::form_urlencoded::byte_serialize;
 
 // The glue begins here.
 
-/// The logged-in user, as an extractor. A request makes one look-up, whoever asks first.
-impl FromRequestParts<App> for User {
-    type Rejection = SessionError;
+/// How the guards and the handlers find the user of a session.
+impl Users for Db {
+    type User = User;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, SessionError> {
-        if let Some(user) = parts.extensions.get::<User>() {
-            return Ok(user.clone());
-        }
-        let id = CurrentUser::from_request_parts(parts, app).await?;
-        // The session may outlive its user. A user who was deleted is not logged in.
-        let user = app.users.find(id.as_str()).await;
-        let user = user.ok_or(SessionErrorKind::NotLoggedIn)?;
-        parts.extensions.insert(user.clone());
-        Ok(user)
+    async fn find(&self, id: &UserId) -> Result<Option<User>, BoxError> {
+        Ok(self.look_up(id.as_str()))
+    }
+
+    fn id(user: &User) -> impl IntoUserId {
+        user.name
+    }
+
+    /// A new password ends the sessions of before.
+    fn credentials(user: &User) -> Stamp {
+        Stamp::of(user.password)
     }
 }
 
-/// Around pages: sends visitors to the login page, which sends them back. What is not a page gets
-/// the 401, since a redirect loses a form that was sent.
-async fn or_log_in(
-    user: Result<User, SessionError>,
-    OriginalUri(page): OriginalUri,
-    request: Request,
-    next: Next,
-) -> Response {
-    let is_page = request.method() == Method::GET;
-    match user {
-        Ok(_) => next.run(request).await,
-        Err(error) if error.kind() == SessionErrorKind::NotLoggedIn && is_page => {
-            let page = page.path_and_query().map_or("/", |page| page.as_str());
-            let next = byte_serialize(page.as_bytes()).collect::<String>();
-            Redirect::to(&format!("/login?next={next}")).into_response()
-        }
-        Err(error) => error.into_response(),
-    }
+async fn log_in(
+    State(app): State<App>,
+    session: Session,
+    next: Next, // the page that was asked for; never one of another site
+    Form(login): Form<Login>,
+) -> Result<Redirect> {
+    let user = app.db.check(&login)?;
+    session.log_in(Db::account(&user))?;
+    session.set_remembered(login.remember.is_some())?;
+    Ok(Redirect::to(next.path()))
 }
 
-/// Around pages of the staff: 403 for all other users.
-async fn only_staff(user: User, request: Request, next: Next) -> Response {
-    match user.is_staff {
-        true => next.run(request).await,
-        false => StatusCode::FORBIDDEN.into_response(),
-    }
+async fn log_out(session: Session) -> Result<Redirect, SessionError> {
+    session.log_out().map(|()| Redirect::to("/"))
 }
 
-/// The page to go to after the login. Anybody can write a link to the login page, so a `next` that
-/// leads to another site is ignored. Browsers read `//host` and `/\host` as another site.
-fn page_of_this_site(next: &str) -> &str {
-    let is_local = next.starts_with('/')
-        && !next.starts_with("//")
-        && !next.starts_with("/\\")
-        && next.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_local { next } else { "/" }
-}
-
-#[derive(Deserialize)]
-struct AfterLogin {
-    #[serde(default)]
-    next: String,
+async fn log_out_everywhere(State(app): State<App>, session: Session) -> Result<Redirect> {
+    app.sessions.log_out_everywhere(&session).await?;
+    Ok(Redirect::to("/"))
 }
 
 // The glue ends here.
@@ -95,23 +72,29 @@ struct User {
 
 /// The users: in a real application, a pool of its database.
 #[derive(Clone)]
-struct Users([User; 2]);
+struct Db([User; 2]);
 
-impl Users {
-    async fn find(&self, name: &str) -> Option<User> {
+impl Db {
+    fn look_up(&self, name: &str) -> Option<User> {
         eprintln!("look-up of the user {name}");
         self.0.iter().find(|user| user.name == name).cloned()
     }
 
-    async fn check(&self, login: &Login) -> Option<User> {
-        let user = self.find(&login.name).await?;
-        (user.password == login.password).then_some(user)
+    /// The user of a name and a password, or the login page with what was wrong.
+    fn check(&self, login: &Login) -> Result<User, (StatusCode, Html<String>)> {
+        let user = self.look_up(&login.name);
+        let user = user.filter(|user| user.password == login.password);
+        user.ok_or_else(|| {
+            let page = format!("{LOGIN_FORM}<p>The name or the password is wrong.");
+            (StatusCode::UNAUTHORIZED, Html(page))
+        })
     }
 }
 
+/// The state of the router.
 #[derive(Clone)]
 struct App {
-    users: Users,
+    db: Db,
     sessions: Sessions<MemoryStore>,
 }
 
@@ -129,42 +112,14 @@ const LOGIN_FORM: &str = "<!doctype html><title>Login</title><form method=post>\
     <p><label><input name=remember type=checkbox> Stay logged in</label>\
     <p><button>Log in</button></form>";
 
-async fn log_in(
-    State(app): State<App>,
-    session: Session,
-    Query(after): Query<AfterLogin>,
-    Form(login): Form<Login>,
-) -> Result<Response, SessionError> {
-    let Some(user) = app.users.check(&login).await else {
-        let page = format!("{LOGIN_FORM}<p>The name or the password is wrong.");
-        return Ok((StatusCode::UNAUTHORIZED, Html(page)).into_response());
-    };
-    session.log_in(user.name)?;
-    session.set_remembered(login.remember.is_some())?;
-    Ok(Redirect::to(page_of_this_site(&after.next)).into_response())
-}
-
-async fn log_out(session: Session) -> Result<Redirect, SessionError> {
-    session.log_out()?;
-    Ok(Redirect::to("/"))
-}
-
-async fn log_out_everywhere(
-    State(app): State<App>,
-    session: Session,
-) -> Result<Redirect, SessionError> {
-    app.sessions.log_out_everywhere(&session).await?;
-    Ok(Redirect::to("/"))
-}
-
-async fn home(user: Result<User, SessionError>) -> Html<String> {
+async fn home(user: Option<Auth<Db>>) -> Html<String> {
     let user = match user {
-        Ok(user) => format!(
+        Some(user) => format!(
             "<p>Hello, {}.<form method=post><button formaction=/logout>Log out</button>\
              <button formaction=/logout-everywhere>Log out everywhere</button></form>",
             user.name
         ),
-        Err(_) => "<p>Hello. <a href=/login>Log in</a>".to_owned(),
+        None => "<p>Hello. <a href=/login>Log in</a>".to_owned(),
     };
     let links = "<p><a href=/private>Private</a> <a href=/admin>Admin</a>";
     Html(format!(
@@ -172,47 +127,45 @@ async fn home(user: Result<User, SessionError>) -> Html<String> {
     ))
 }
 
-async fn private(user: User) -> String {
+async fn private(Auth(user): Auth<Db>) -> String {
     format!("This page is for {}.\n", user.name)
 }
 
-async fn admin(user: User) -> String {
+async fn admin(Auth(user): Auth<Db>) -> String {
     format!("{} belongs to the staff.\n", user.name)
 }
 
-async fn api_me(user: User) -> Json<&'static str> {
+async fn api_me(Auth(user): Auth<Db>) -> Json<&'static str> {
     Json(user.name)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
-        .secure(false) // this example speaks plain HTTP, on this machine only
-        .build()?;
     let ada = ("ada", "lovelace", true);
     let bob = ("bob", "hunter2", false);
+    let db = Db([ada, bob].map(|(name, password, is_staff)| User {
+        name,
+        password,
+        is_staff,
+    }));
+    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+        .secure(false) // this example speaks plain HTTP, on this machine only
+        .users(db.clone())
+        .build()?;
     let app = App {
-        users: Users([ada, bob].map(|(name, password, is_staff)| User {
-            name,
-            password,
-            is_staff,
-        })),
+        db,
         sessions: layer.sessions(),
     };
-    let staff = Router::new()
-        .route("/admin", get(admin))
-        .route_layer(from_fn_with_state(app.clone(), only_staff));
-    let pages = Router::new()
-        .route("/private", get(private))
-        .merge(staff)
-        .route_layer(from_fn_with_state(app.clone(), or_log_in));
     let router = Router::new()
+        .route("/admin", get(admin))
+        .route_layer(login::required::<Db>().when(|user| user.is_staff))
+        .route("/private", get(private))
+        .route_layer(login::required::<Db>().redirect_to("/login")) // around /admin too
         .route("/", get(home))
         .route("/login", get(|| async { Html(LOGIN_FORM) }).post(log_in))
         .route("/logout", post(log_out))
         .route("/logout-everywhere", post(log_out_everywhere))
         .route("/api/me", get(api_me))
-        .merge(pages)
         .layer(layer)
         .layer(CsrfLayer::new()) // refuses a form that another site sends
         .with_state(app);
