@@ -9,12 +9,12 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
-use cloakroom::{SessionLayer, SessionStore, Sessions, UserIndex};
+use cloakroom::{SessionLayer, SessionStore, Sessions, UserIndex, login};
 use tower_http::csrf::CsrfLayer;
 
 use crate::error::Error;
-use crate::users::Users;
-use crate::{account, devices, home, pages};
+use crate::users::{Db, User};
+use crate::{account, devices, home, pages, staff};
 
 /// The forms of this site are much smaller.
 const MAX_BODY: usize = 8 * 1024;
@@ -22,9 +22,8 @@ const MAX_BODY: usize = 8 * 1024;
 /// The state that handlers share.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
-    pub(crate) users: Users,
+    pub(crate) db: Db,
     pub(crate) devices: Devices,
-    pub(crate) fresh_for: Duration,
 }
 
 /// The sessions of a user.
@@ -35,38 +34,25 @@ pub(crate) enum Devices {
     Unknown,
 }
 
-impl App {
-    pub(crate) fn new(users: Users, devices: Devices, fresh_for: Duration) -> Self {
-        Self {
-            users,
-            devices,
-            fresh_for,
-        }
-    }
-}
-
-pub(crate) fn router<S: SessionStore>(app: App, sessions: SessionLayer<S>) -> Router {
+pub(crate) fn router<S: SessionStore>(
+    app: App,
+    sessions: SessionLayer<S>,
+    fresh_for: Duration,
+) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/theme", post(home::set_theme))
-        .route("/private", get(home::private))
         .route(
             "/register",
             get(account::register_form).post(account::register),
         )
         .route("/login", get(account::log_in_form).post(account::log_in))
         .route("/logout", post(account::log_out))
-        .route(
-            "/confirm",
-            get(account::confirm_form).post(account::confirm),
-        )
-        .route(
-            "/password",
-            get(account::password_form).post(account::change_password),
-        )
-        .route("/devices", get(devices::list))
+        .route("/stop-acting", post(staff::stop_acting))
+        // These handlers begin with `Auth`, which answers 401 to visitors.
         .route("/devices/revoke", post(devices::revoke))
         .route("/devices/revoke-others", post(devices::revoke_others))
+        .merge(guarded(fresh_for))
         .fallback(async || Error::NotFound)
         .with_state(app)
         // From here on, each layer is around the layers above it. This one makes pages of the
@@ -85,6 +71,47 @@ pub(crate) fn router<S: SessionStore>(app: App, sessions: SessionLayer<S>) -> Ro
         // down.
         .layer(from_fn(pages::show_errors))
         .layer(from_fn(security_headers))
+}
+
+/// The routes that not everybody may use.
+fn guarded(fresh_for: Duration) -> Router<App> {
+    // Pages send visitors to the login, and the login sends them back. A redirect would lose a form
+    // that was sent. So forms get a 401, and `show_errors` makes a page of it.
+    let pages = login::required::<Db>().redirect_to("/login");
+    let forms = login::required::<Db>();
+    let recent = login::required::<Db>()
+        .recent(fresh_for)
+        .redirect_to("/confirm");
+    let is_staff = |user: &User| user.is_staff;
+
+    let members = Router::new()
+        .route("/private", get(home::private))
+        .route("/devices", get(devices::list))
+        .route_layer(pages.clone());
+    // Whoever acts as another user may not do this for them.
+    let account_pages = Router::new()
+        .route("/password", get(account::password_form))
+        .route_layer(recent.clone())
+        .route("/confirm", get(account::confirm_form))
+        .route_layer(pages.clone().refuse_acting());
+    let account_forms = Router::new()
+        .route("/password", post(account::change_password))
+        .route("/delete", post(account::delete))
+        .route_layer(recent)
+        .route("/confirm", post(account::confirm))
+        .route_layer(forms.clone().refuse_acting());
+    let staff_pages = Router::new()
+        .route("/users", get(staff::list))
+        .route_layer(pages.when(is_staff));
+    let staff_forms = Router::new()
+        .route("/users/act-as", post(staff::act_as))
+        .route_layer(forms.when(is_staff));
+    Router::new()
+        .merge(members)
+        .merge(account_pages)
+        .merge(account_forms)
+        .merge(staff_pages)
+        .merge(staff_forms)
 }
 
 async fn security_headers(request: Request, next: Next) -> Response {

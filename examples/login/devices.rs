@@ -1,18 +1,21 @@
 //! The list of a user's sessions, and the handlers that end them.
 
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use axum::Form;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, FromRequestParts, State};
+use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{Redirect, Response};
-use cloakroom::{RecordId, Session, SessionInfo, Timestamp};
+use cloakroom::login::{Auth, Users};
+use cloakroom::{Client, RecordId, Session, SessionInfo, Timestamp};
 use serde::Deserialize;
 
 use crate::app::{App, Devices};
 use crate::error::Error;
-use crate::member::Member;
 use crate::pages::{self, FLASH, Flash, Frame, page};
+use crate::users::Db;
 
 /// A session, as the page shows it.
 pub(crate) struct Device {
@@ -24,28 +27,35 @@ pub(crate) struct Device {
     pub(crate) created: String,
     pub(crate) last_seen_at: String,
     pub(crate) is_this: bool,
+    /// Who acts as the user in this session.
+    pub(crate) actor: Option<String>,
 }
 
 /// `GET /devices`
 pub(crate) async fn list(
     State(app): State<App>,
-    Member(user): Member,
+    Auth(user): Auth<Db>,
     session: Session,
+    frame: Frame,
 ) -> Result<Response, Error> {
-    let now = Timestamp::from(SystemTime::now());
-    let own = session.id();
-    let frame = Frame::new(&session, Some(&user), "/devices")?;
     let Devices::Listed(sessions) = &app.devices else {
-        return page(StatusCode::OK, &pages::NoDevices { frame });
+        return page(&pages::NoDevices { frame });
     };
-    let sessions = sessions.list_for(user.id).await?;
-    let mut devices: Vec<_> = sessions
-        .iter()
-        .map(|info| describe(info, own, now))
-        .collect();
+    let now = Timestamp::from(SystemTime::now());
+    let mut devices = Vec::new();
+    for info in sessions.list_for(user.id).await? {
+        let actor = match info.actor() {
+            Some(id) => app.db.find(id).await.map_err(Error::Internal)?,
+            None => None,
+        };
+        devices.push(Device {
+            actor: actor.map(|actor| actor.name),
+            ..describe(&info, session.id(), now)
+        });
+    }
     // The current session comes first. The others keep their order: the last used first.
     devices.sort_by_key(|device| !device.is_this);
-    page(StatusCode::OK, &pages::Devices { frame, devices })
+    page(&pages::Devices { frame, devices })
 }
 
 fn describe(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Device {
@@ -65,6 +75,7 @@ fn describe(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Device
         created: pages::ago(now.since(info.created_at())),
         last_seen_at: pages::ago(now.since(info.last_seen_at())),
         is_this: own == Some(info.id()),
+        actor: None,
     }
 }
 
@@ -112,7 +123,7 @@ pub(crate) struct Revocation {
 /// `POST /devices/revoke`
 pub(crate) async fn revoke(
     State(app): State<App>,
-    Member(user): Member,
+    Auth(user): Auth<Db>,
     session: Session,
     Form(form): Form<Revocation>,
 ) -> Result<Redirect, Error> {
@@ -140,7 +151,7 @@ pub(crate) async fn revoke(
 /// `POST /devices/revoke-others`
 pub(crate) async fn revoke_others(
     State(app): State<App>,
-    Member(user): Member,
+    Auth(user): Auth<Db>,
     session: Session,
 ) -> Result<Redirect, Error> {
     let count = match (session.id(), &app.devices) {
@@ -154,4 +165,26 @@ pub(crate) async fn revoke_others(
     };
     session.insert(FLASH, Flash::done(flash))?;
     Ok(Redirect::to("/devices"))
+}
+
+/// The client that sent the request, for the list of sessions.
+pub(crate) struct ThisClient(pub(crate) Client);
+
+impl<S: Send + Sync> FromRequestParts<S> for ThisClient {
+    type Rejection = <ConnectInfo<SocketAddr> as FromRequestParts<S>>::Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        // This is the address of the connection. The client can write anything into
+        // X-Forwarded-For, unless your proxy sets that header.
+        let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
+        let client = Client::new().with_address(&peer.ip().to_string());
+        let user_agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        Ok(Self(match user_agent {
+            Some(user_agent) => client.with_user_agent(user_agent),
+            None => client,
+        }))
+    }
 }

@@ -1,14 +1,12 @@
 //! The errors that stop a handler.
 
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use cloakroom::SessionError;
 
 /// The reason why a handler does not show its page.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The user has to do something else first, at this address.
-    Elsewhere(&'static str),
     NotFound,
     Session(SessionError),
     /// A fault of the server, which the user cannot repair.
@@ -19,7 +17,6 @@ pub(crate) enum Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         match self {
-            Self::Elsewhere(path) => Redirect::to(path).into_response(),
             Self::NotFound => StatusCode::NOT_FOUND.into_response(),
             Self::Session(error) => {
                 if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -62,7 +59,6 @@ internal!(
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Elsewhere(path) => write!(f, "go to {path} first"),
             Self::NotFound => f.write_str("not found"),
             Self::Session(error) => error.fmt(f),
             Self::Internal(error) => error.fmt(f),
@@ -73,7 +69,7 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Elsewhere(_) | Self::NotFound => None,
+            Self::NotFound => None,
             Self::Session(error) => error.source(),
             Self::Internal(error) => error.source(),
         }

@@ -1,18 +1,19 @@
 //! Run with `cargo run --example login`, then open <http://127.0.0.1:3000>.
 //!
 //! A small site with accounts. A user can register, log in, stay logged in over a restart, see and
-//! end other sessions, and change the password. One SQLite file holds the users and the sessions.
-//! `--store` names another place for the sessions. The site works without JavaScript.
+//! end other sessions, change the password, and delete the account. The first user is one of the
+//! staff, who can act as other users. One SQLite file holds the users and the sessions. `--store`
+//! names another place for the sessions. The site works without JavaScript.
 //!
 //! Read the parts in this order:
 //!
-//! - `app.rs`: the session layer and the layers around it
-//! - `account.rs`: register, log in and out, confirm and change the password
+//! - `app.rs`: the routes, their guards, the session layer and the layers around it
+//! - `users.rs`: the accounts and their passwords, and how the session layer finds a user
+//! - `account.rs`: register, log in and out, confirm and change the password, delete the account
 //! - `devices.rs`: the list of a user's sessions, and how to end them
+//! - `staff.rs`: the list of users, and how one user acts as another
 //! - `home.rs`: a counter, a theme, and a page for members only
-//! - `member.rs`: the logged-in user, and the way to the login page and back
 //! - `pages.rs`, `error.rs`: HTML, notices that a page shows once, and pages for errors
-//! - `users.rs`: the accounts and their passwords. A session library has nothing to do with them.
 //!
 //! A real site needs one more thing: a limit on how many passwords a client may try.
 
@@ -21,10 +22,10 @@ mod app;
 mod devices;
 mod error;
 mod home;
-mod member;
 mod options;
 mod pages;
 mod secret_file;
+mod staff;
 mod users;
 
 use std::error::Error;
@@ -42,7 +43,7 @@ use tracing_subscriber::EnvFilter;
 
 use app::{App, Devices};
 use options::{Command, Options, USAGE};
-use users::Users;
+use users::Db;
 
 /// The time that requests under way may take after somebody has asked the server to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +92,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
 
     // The file holds password hashes, so only its owner may read it.
     secret_file::create(&options.database, "")?;
-    let users = Users::open(&options.database).await?;
+    let db = Db::open(&options.database).await?;
     let store = match &options.store {
         Some(url) => AnyStore::connect(url).await?,
         None => AnyStore::from_user_index(SqliteStore::open(&options.database).await?),
@@ -105,32 +106,34 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         Some(store) => {
             let layer =
                 SessionLayer::builder(store, keys).session_limit(MAX_SESSIONS, AtLimit::EndOldest);
-            let layer = finish(layer, &options)?;
+            let layer = finish(layer, &db, &options)?;
             let devices = Devices::Listed(layer.sessions());
-            run(options, users, layer, devices).await
+            run(options, layer, App { db, devices }).await
         }
         None => {
-            let layer = finish(SessionLayer::builder(store, keys), &options)?;
-            run(options, users, layer, Devices::Unknown).await
+            let layer = finish(SessionLayer::builder(store, keys), &db, &options)?;
+            let devices = Devices::Unknown;
+            run(options, layer, App { db, devices }).await
         }
     }
 }
 
 fn finish<S: SessionStore>(
     builder: SessionLayerBuilder<S>,
+    db: &Db,
     options: &Options,
 ) -> Result<SessionLayer<S>, Box<dyn Error>> {
     // The demo speaks plain HTTP on this machine, unless a proxy in front of it speaks TLS. Some
     // browsers do not take a `Secure` cookie from plain HTTP. Never use plain HTTP if others can
     // listen.
-    Ok(builder.secure(options.behind_tls).build()?)
+    let builder = builder.secure(options.behind_tls);
+    Ok(builder.users(db.clone()).build()?)
 }
 
 async fn run<S: SessionStore>(
     options: Options,
-    users: Users,
     layer: SessionLayer<S>,
-    devices: Devices,
+    app: App,
 ) -> Result<(), Box<dyn Error>> {
     // The layer refuses expired sessions in any case. This task removes them from the store.
     let purge = layer.sessions().spawn_purge(PURGE_INTERVAL);
@@ -140,7 +143,7 @@ async fn run<S: SessionStore>(
     let address = listener.local_addr()?;
 
     let mut out = std::io::stdout();
-    if users.add_demo_user().await? {
+    if app.db.add_demo_user().await? {
         writeln!(
             out,
             "made a user for you to try: {} with the password {}",
@@ -152,7 +155,7 @@ async fn run<S: SessionStore>(
     writeln!(out, "cloakroom demo on http://{address}")?;
     out.flush()?;
 
-    let app = app::router(App::new(users, devices, options.fresh_for), layer);
+    let app = app::router(app, layer, options.fresh_for);
     let (stop, stopping) = oneshot::channel();
     let server = axum::serve(
         listener,

@@ -13,7 +13,8 @@ Options:
                       the key that signs sessions is kept beside it, in the same path with the extension .key
   --store URL         keep sessions elsewhere: memory:, sqlite:PATH, postgres://…, mysql://…, redis://…, redis+cluster://…,
                       redis+sentinel://… or memcache://… [default: the database]
-  --fresh-for SECONDS how long after a login the password may be changed without confirming it [default: 300]
+  --fresh-for SECONDS how long after a login the password may be changed, or the account deleted, without
+                      giving the password once more [default: 300]
   --behind-tls        a proxy serves this over HTTPS: use the `__Host-session` cookie, which plain HTTP cannot have
   --help              print this
 ";

@@ -4,16 +4,20 @@ use std::fmt;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::Request;
+use axum::RequestPartsExt;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Response};
+use cloakroom::login::{Auth, Next};
 use cloakroom::{Key, Session, SessionError};
 use serde::{Deserialize, Serialize};
 
 use crate::devices::Device;
 use crate::error::Error;
-use crate::users::User;
+use crate::staff::{ACTING, Acting};
+use crate::users::{Db, User};
 
 pub(crate) const THEME: Key<Theme> = Key::new("theme");
 
@@ -60,26 +64,42 @@ impl Flash {
 
 /// The parts that all pages share.
 pub(crate) struct Frame {
+    pub(crate) user: Option<User>,
+    session: Session,
     /// `None` follows the theme of the system.
     theme: Option<Theme>,
-    flash: Option<Flash>,
-    user: Option<String>,
-    path: &'static str,
+    acting: Option<Acting>,
+    path: String,
+    /// The path and the query.
+    address: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Frame {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        let session: Session = parts.extract().await?;
+        let user: Option<Auth<Db>> = parts.extract().await?;
+        Ok(Self {
+            user: user.map(|Auth(user)| user),
+            theme: session.get(THEME)?,
+            acting: session.get(ACTING)?,
+            session,
+            path: parts.uri.path().to_owned(),
+            address: parts.uri.to_string(),
+        })
+    }
 }
 
 impl Frame {
-    /// Takes the notice out of the session. So call this only for a page that the user will see.
-    pub(crate) fn new(
-        session: &Session,
-        user: Option<&User>,
-        path: &'static str,
-    ) -> Result<Self, SessionError> {
-        Ok(Self {
-            theme: session.get(THEME)?,
-            flash: session.remove(FLASH)?,
-            user: user.map(|user| user.name.clone()),
-            path,
-        })
+    /// Takes the notice out of the session. The template calls this, so only a page that the user
+    /// sees takes it.
+    fn take_flash(&self) -> Result<Option<Flash>, SessionError> {
+        self.session.remove(FLASH)
+    }
+
+    fn is_staff(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| user.is_staff)
     }
 
     fn is_at(&self, path: &str) -> bool {
@@ -111,6 +131,7 @@ pub(crate) struct Private {
 #[template(path = "register.html", config = "examples/login/askama.toml")]
 pub(crate) struct Register {
     pub(crate) frame: Frame,
+    pub(crate) next: Next,
     pub(crate) username: String,
     pub(crate) problem: Option<String>,
 }
@@ -119,6 +140,7 @@ pub(crate) struct Register {
 #[template(path = "login.html", config = "examples/login/askama.toml")]
 pub(crate) struct LogIn {
     pub(crate) frame: Frame,
+    pub(crate) next: Next,
     pub(crate) username: String,
     pub(crate) problem: Option<String>,
 }
@@ -151,9 +173,17 @@ pub(crate) struct NoDevices {
 }
 
 #[derive(Template)]
+#[template(path = "users.html", config = "examples/login/askama.toml")]
+pub(crate) struct Users {
+    pub(crate) frame: Frame,
+    pub(crate) customers: Vec<User>,
+}
+
+#[derive(Template)]
 #[template(path = "error.html", config = "examples/login/askama.toml")]
 struct ErrorPage {
     theme: Option<Theme>,
+    acting: Option<Acting>,
     status: u16,
     title: &'static str,
     text: &'static str,
@@ -162,13 +192,15 @@ struct ErrorPage {
 
 /// Makes a page that caches must not keep: after a logout, the back button must not show the user's
 /// pages.
-pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Error> {
-    Ok((
-        status,
-        [(header::CACHE_CONTROL, "no-store")],
-        Html(template.render()?),
-    )
-        .into_response())
+pub(crate) fn page(template: &impl Template) -> Result<Response, Error> {
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Html(template.render()?)).into_response())
+}
+
+/// Makes a page for a form that has a problem. That is not a success, so the status is 422.
+/// Browsers show the page of a 422 too.
+pub(crate) fn problem_page(template: &impl Template) -> Result<Response, Error> {
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, page(template)?).into_response())
 }
 
 /// Gives a page to an error that does not have one.
@@ -178,7 +210,7 @@ pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Respo
 pub(crate) async fn show_errors(
     session: Option<Session>,
     request: Request,
-    next: Next,
+    next: middleware::Next,
 ) -> Response {
     let response = next.run(request).await;
     let status = response.status();
@@ -188,10 +220,23 @@ pub(crate) async fn show_errors(
     if !is_error || is_page {
         return response;
     }
-    let theme = session.and_then(|session| session.get(THEME).ok().flatten());
-    let (title, text) = explain(status);
+    let acting = session
+        .as_ref()
+        .and_then(|session| session.get(ACTING).ok()?);
+    let (title, text) = match (status, &session, &acting) {
+        (StatusCode::FORBIDDEN, Some(_), Some(_)) => (
+            "Not as somebody else",
+            "You act as another user, and may not come here. Stop acting, and try again.",
+        ),
+        (StatusCode::FORBIDDEN, Some(_), None) => (
+            "Not with this ticket",
+            "This page is there for others. Your account may not open it.",
+        ),
+        _ => explain(status),
+    };
     let template = ErrorPage {
-        theme,
+        theme: session.and_then(|session| session.get(THEME).ok()?),
+        acting,
         status: status.as_u16(),
         title,
         text,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use cloakroom::UserId;
+use cloakroom::login::{BoxError, Users};
+use cloakroom::{IntoUserId, Stamp, UserId};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow};
 use tokio::sync::Semaphore;
@@ -26,18 +27,18 @@ const MAX_PASSWORD: usize = 128;
 /// of logins must not start all of them at once.
 const HASHED_AT_ONCE: usize = 2;
 
-/// An account, without its password.
-#[derive(Clone, Debug)]
+/// An account. It has no `Debug`, since it holds the hash of the password.
+#[derive(Clone)]
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) name: String,
-    /// The version of the password when this account was read. Each new password adds one.
-    pub(crate) password_version: i64,
+    pub(crate) is_staff: bool,
+    password_hash: String,
 }
 
 /// All accounts. Clones share one pool and one limit on hashing.
 #[derive(Clone, Debug)]
-pub(crate) struct Users {
+pub(crate) struct Db {
     pool: SqlitePool,
     hashing: Arc<Semaphore>,
     /// The hash of a password that nobody has. A login with an unknown name is compared with this
@@ -45,7 +46,26 @@ pub(crate) struct Users {
     nobody: Arc<str>,
 }
 
-impl Users {
+/// What the session layer asks for the user of a session.
+impl Users for Db {
+    type User = User;
+
+    async fn find(&self, id: &UserId) -> Result<Option<User>, BoxError> {
+        Ok(self.by_id(id.parse()?).await?)
+    }
+
+    fn id(user: &User) -> impl IntoUserId {
+        user.id
+    }
+
+    /// A login keeps this stamp of the hash that its password was checked against. After a new
+    /// password, the stamp is another one, and nobody is logged in with the old one.
+    fn credentials(user: &User) -> Stamp {
+        Stamp::of(&user.password_hash)
+    }
+}
+
+impl Db {
     pub(crate) async fn open(database: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(database)
@@ -60,17 +80,20 @@ impl Users {
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
                 name TEXT NOT NULL UNIQUE COLLATE NOCASE,
                 password_hash TEXT NOT NULL,
-                password_version INTEGER NOT NULL DEFAULT 1
+                is_staff INTEGER NOT NULL DEFAULT 0
             ) STRICT",
         )
         .execute(&pool)
         .await?;
         // An earlier version of the demo made the table without this column.
-        let column = "SELECT 1 FROM pragma_table_info('users') WHERE name = 'password_version'";
+        let column = "SELECT 1 FROM pragma_table_info('users') WHERE name = 'is_staff'";
         if sqlx::query(column).fetch_optional(&pool).await?.is_none() {
-            sqlx::query("ALTER TABLE users ADD COLUMN password_version INTEGER NOT NULL DEFAULT 1")
-                .execute(&pool)
-                .await?;
+            sqlx::raw_sql(
+                "ALTER TABLE users ADD COLUMN is_staff INTEGER NOT NULL DEFAULT 0;
+                UPDATE users SET is_staff = 1 WHERE id = (SELECT min(id) FROM users)",
+            )
+            .execute(&pool)
+            .await?;
         }
         let hashing = Arc::new(Semaphore::new(HASHED_AT_ONCE));
         let nobody = hash(&hashing, "the password of nobody").await?.into();
@@ -90,12 +113,13 @@ impl Users {
         Ok(is_empty && self.register(DEMO_NAME, DEMO_PASSWORD).await?.is_some())
     }
 
-    /// Makes an account. Returns `None` if the name is taken.
+    /// Makes an account. Returns `None` if the name is taken. The first account is of the staff.
     pub(crate) async fn register(&self, name: &str, password: &str) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
         let row = sqlx::query(
-            "INSERT INTO users (name, password_hash) VALUES (?, ?) ON CONFLICT (name) DO NOTHING
-                RETURNING id, name, password_version",
+            "INSERT INTO users (name, password_hash, is_staff)
+                VALUES (?, ?, NOT EXISTS (SELECT 1 FROM users))
+                ON CONFLICT (name) DO NOTHING RETURNING *",
         )
         .bind(name)
         .bind(hash)
@@ -113,37 +137,44 @@ impl Users {
         name: &str,
         password: &str,
     ) -> Result<Option<User>, Error> {
-        // One statement reads the hash and its version. With two statements, the version could be
-        // that of a newer password.
-        let row = sqlx::query(
-            "SELECT id, name, password_version, password_hash FROM users WHERE name = ?",
-        )
-        .bind(name)
-        .fetch_optional(&self.pool)
-        .await?;
-        let expected = match &row {
-            Some(row) => row.try_get("password_hash")?,
-            None => self.nobody.to_string(),
-        };
-        match (self.matches(password, expected).await?, row) {
-            (true, Some(row)) => Ok(Some(to_user(&row)?)),
-            _ => Ok(None),
-        }
+        let row = sqlx::query("SELECT * FROM users WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        let user = row.as_ref().map(to_user).transpose()?;
+        let expected = user
+            .as_ref()
+            .map_or(&*self.nobody, |user| &user.password_hash);
+        let is_right = self.matches(password, expected.to_owned()).await?;
+        Ok(user.filter(|_| is_right))
     }
 
-    /// Returns the user of a session, or `None` if the account is gone.
-    pub(crate) async fn find(&self, id: &UserId) -> Result<Option<User>, Error> {
-        let Ok(id) = id.as_str().parse::<i64>() else {
-            return Ok(None);
-        };
-        let row = sqlx::query("SELECT id, name, password_version FROM users WHERE id = ?")
+    /// Returns an account, or `None` if it is gone.
+    pub(crate) async fn by_id(&self, id: i64) -> Result<Option<User>, sqlx::Error> {
+        let row = sqlx::query("SELECT * FROM users WHERE id = ?")
             .bind(id)
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.as_ref().map(to_user).transpose()?)
+        row.as_ref().map(to_user).transpose()
     }
 
-    /// Gives a user a new password, and returns the account with the new version.
+    /// Returns all accounts that are not of the staff.
+    pub(crate) async fn customers(&self) -> Result<Vec<User>, sqlx::Error> {
+        let rows = sqlx::query("SELECT * FROM users WHERE NOT is_staff ORDER BY name")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(to_user).collect()
+    }
+
+    pub(crate) async fn delete(&self, user: &User) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM users WHERE id = ?")
+            .bind(user.id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives a user a new password, and returns the account with the new hash.
     ///
     /// Returns `None` if the password has changed since `checked` was read. If two clients change
     /// the password at once, the second one has to know the new password.
@@ -154,12 +185,11 @@ impl Users {
     ) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
         let row = sqlx::query(
-            "UPDATE users SET password_hash = ?, password_version = password_version + 1
-                WHERE id = ? AND password_version = ? RETURNING id, name, password_version",
+            "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ? RETURNING *",
         )
         .bind(hash)
         .bind(checked.id)
-        .bind(checked.password_version)
+        .bind(&checked.password_hash)
         .fetch_optional(&self.pool)
         .await?;
         Ok(row.as_ref().map(to_user).transpose()?)
@@ -215,7 +245,8 @@ fn to_user(row: &SqliteRow) -> Result<User, sqlx::Error> {
     Ok(User {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
-        password_version: row.try_get("password_version")?,
+        is_staff: row.try_get("is_staff")?,
+        password_hash: row.try_get("password_hash")?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The demo. The tests send it the same HTTP requests as its users' browsers.
 
+mod acting;
 mod client;
 pub(crate) mod process;
 
@@ -12,6 +13,7 @@ use client::DemoClient;
 use process::Demo;
 use support::program::binary;
 use support::servers::{Server, run_redis};
+use url::form_urlencoded;
 
 #[test]
 fn a_new_user_registers_and_is_logged_in() {
@@ -136,14 +138,23 @@ fn behind_tls_the_cookie_has_the_host_prefix() {
 fn a_private_page_leads_to_the_login_and_back() {
     let demo = Demo::start();
     let mut browser = DemoClient::new(&demo);
-    assert_eq!(browser.get("/private").location(), "/login");
-    assert_eq!(browser.log_in("ada", "a wrong one").status, 422);
-    assert_eq!(browser.log_in("ada", "lovelace").location(), "/private");
+    let reply = browser.get("/private");
+    // A visitor who only asks for the page costs no record.
+    assert_eq!(reply.header("set-cookie"), None);
+    let login = reply.location().to_owned();
+    assert_eq!(login, "/login?next=%2Fprivate");
+    let refused = browser.log_in_at(&login, "ada", "a wrong one");
+    assert_eq!(refused.status, 422);
+    // The other form leads back as well.
+    let register = "href=\"/register?next=%2Fprivate\"";
+    assert!(refused.body.contains(register), "{}", refused.body);
+    let reply = browser.log_in_at(&login, "ada", "lovelace");
+    assert_eq!(reply.location(), "/private");
     let page = browser.get("/private");
     assert_eq!(page.status, 200);
     assert_eq!(page.header("cache-control"), Some("no-store"));
 
-    // The demo remembers the page for one login only.
+    // The page is in the address, so another login does not lead there.
     browser.post("/logout", &[]);
     assert_eq!(browser.log_in("ada", "lovelace").location(), "/");
 }
@@ -158,12 +169,23 @@ fn no_redirect_leads_to_another_site() {
         "/\\evil.example",
     ] {
         let mut browser = DemoClient::new(&demo);
-        browser.get(target);
-        let location = browser.log_in("ada", "lovelace").location().to_owned();
-        assert!(
-            ["/", "/private"].contains(&location.as_str()),
-            "{target} leads to {location}"
-        );
+        let reply = browser.get(target);
+        let login = match reply.status {
+            303 => reply.location().to_owned(),
+            _ => "/login".to_owned(),
+        };
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("next", target)
+            .finish();
+        for login in [login, format!("/login?{query}")] {
+            let reply = browser.log_in_at(&login, "ada", "lovelace");
+            let location = reply.location();
+            let path = location.split('?').next().unwrap();
+            assert!(
+                ["/", "/private"].contains(&path),
+                "{target} leads to {location}"
+            );
+        }
     }
     let mut browser = DemoClient::new(&demo);
     let mut back = |path| {
@@ -179,11 +201,12 @@ fn no_redirect_leads_to_another_site() {
         "https://evil.example/",
         "login",
         "",
-        "/é",
         "/\r\nX: y",
     ] {
         assert_eq!(back(path), "/", "{path:?}");
     }
+    assert_eq!(back("/é"), "/%C3%A9");
+    assert_eq!(back("/login?next=%2Fprivate"), "/login?next=%2Fprivate");
     assert_eq!(back("/login"), "/login");
 }
 
@@ -234,7 +257,7 @@ fn the_token_of_a_session_that_was_logged_out_opens_nothing() {
     assert_eq!(browser.user(), None);
 
     browser.cookies = stolen;
-    assert_eq!(browser.get("/private").location(), "/login");
+    assert_eq!(browser.get("/private").location(), "/login?next=%2Fprivate");
     assert_eq!(browser.user(), None);
 }
 
@@ -403,9 +426,9 @@ fn a_login_with_the_old_password_that_is_written_after_the_change_opens_nothing(
         written_later += u32::from(is_late && status == 303);
         browser.base = demo.url().clone();
         assert_eq!(browser.user(), None);
-        assert_eq!(browser.get("/private").location(), "/login");
+        assert_eq!(browser.get("/private").location(), "/login?next=%2Fprivate");
         // The browser cannot see the owner's sessions, and cannot end them.
-        assert_eq!(browser.get("/devices").location(), "/login");
+        assert_eq!(browser.get("/devices").location(), "/login?next=%2Fdevices");
         assert_eq!(browser.post("/devices/revoke-others", &[]).status, 401);
         assert_eq!(browser.post("/password", &form).status, 401);
         // The browser can still open the login page.
@@ -438,12 +461,20 @@ async fn a_database_of_an_earlier_demo_is_taken_over() {
     let mut demo = Demo::start();
     let url = format!("sqlite://{}", demo.database().display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("ALTER TABLE users DROP COLUMN password_version")
-        .execute(&pool)
-        .await
-        .unwrap();
+    DemoClient::new(&demo).register("grace", "nanoseconds");
+    sqlx::raw_sql(
+        "ALTER TABLE users DROP COLUMN is_staff;
+        ALTER TABLE users ADD COLUMN password_version INTEGER NOT NULL DEFAULT 1",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     demo.restart();
-    assert_eq!(DemoClient::ada(&demo).user().as_deref(), Some("ada"));
+    let mut ada = DemoClient::ada(&demo);
+    assert_eq!(ada.user().as_deref(), Some("ada"));
+    assert_eq!(ada.get("/users").status, 200);
+    let mut grace = DemoClient::logged_in(&demo, "grace", "nanoseconds");
+    assert_eq!(grace.get("/users").status, 403);
 }
 
 #[test]
@@ -458,6 +489,7 @@ fn an_old_login_has_to_be_confirmed_before_the_password_changes() {
     }
     let form = [("current", "lovelace"), ("new", "analytical")];
     assert_eq!(browser.post("/password", &form).location(), "/confirm");
+    assert_eq!(browser.post("/delete", &[]).location(), "/confirm");
     assert_eq!(browser.get("/confirm").status, 200);
     assert_eq!(
         browser
@@ -465,8 +497,16 @@ fn an_old_login_has_to_be_confirmed_before_the_password_changes() {
             .status,
         422
     );
-    assert_eq!(browser.get("/password").location(), "/confirm");
+    let confirm = browser.get("/password?from=menu").location().to_owned();
+    assert_eq!(confirm, "/confirm?next=%2Fpassword%3Ffrom%3Dmenu");
 
+    assert_eq!(
+        browser
+            .post(&confirm, &[("password", "lovelace")])
+            .location(),
+        "/password?from=menu"
+    );
+    // A form that was sent too late has no page in its address. It leads to the form again.
     assert_eq!(
         browser
             .post("/confirm", &[("password", "lovelace")])
@@ -571,7 +611,7 @@ async fn a_broken_database_is_a_page_without_inner_detail() {
     let mut browser = DemoClient::ada(&demo);
     let url = format!("sqlite://{}", demo.database().display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    let answers = [("users", 500), ("cloakroom_sessions", 503)];
+    let answers = [("users", 503), ("cloakroom_sessions", 503)];
     for (table, status) in answers {
         sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")))
             .execute(&pool)

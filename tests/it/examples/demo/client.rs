@@ -104,7 +104,12 @@ impl DemoClient {
     }
 
     pub(super) fn log_in(&mut self, name: &str, password: &str) -> DemoPage {
-        self.post("/login", &[("username", name), ("password", password)])
+        self.log_in_at("/login", name, password)
+    }
+
+    /// Sends the form of the login page at this address. The form goes to the page's own address.
+    pub(super) fn log_in_at(&mut self, page: &str, name: &str, password: &str) -> DemoPage {
+        self.post(page, &[("username", name), ("password", password)])
     }
 
     pub(super) fn register(&mut self, name: &str, password: &str) -> DemoPage {
@@ -137,10 +142,11 @@ impl DemoClient {
             request += &format!("Cookie: {}\r\n", cookies.join("; "));
         }
         let length = body.len().to_string();
-        for (name, value) in headers
-            .iter()
-            .chain(&[("User-Agent", self.user_agent), ("Content-Length", &length)])
-        {
+        for (name, value) in headers.iter().chain(&[
+            ("User-Agent", self.user_agent),
+            ("Accept", "text/html,*/*;q=0.8"),
+            ("Content-Length", &length),
+        ]) {
             request += &format!("{name}: {value}\r\n");
         }
         request += "\r\n";
