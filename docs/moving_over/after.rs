@@ -2,11 +2,14 @@
 //! staff, and messages that are shown once.
 
 use axum::Router;
-use axum::extract::{Form, FromRef, FromRequestParts, State};
-use axum::http::{StatusCode, request::Parts};
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use cloakroom::{CurrentUser, Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey};
+use cloakroom::login::{self, Auth, BoxError, Users};
+use cloakroom::{
+    IntoUserId, Key, MemoryStore, Session, SessionError, SessionLayer, SigningKey, Stamp, UserId,
+};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
@@ -41,54 +44,36 @@ struct Credentials {
 
 /// The users: in a real application, a pool of its database.
 #[derive(Clone)]
-struct Users;
+struct Db;
 
-impl Users {
-    async fn authenticate(&self, credentials: &Credentials) -> Option<User> {
-        let user = self.find(&credentials.name).await?;
+impl Db {
+    fn authenticate(&self, credentials: &Credentials) -> Option<User> {
+        let user = self.by_name(&credentials.name)?;
         (user.password == credentials.password).then_some(user)
     }
 
-    async fn find(&self, name: &str) -> Option<User> {
+    fn by_name(&self, name: &str) -> Option<User> {
         USERS.into_iter().find(|user| user.name == name)
     }
 }
 
-/// The user who is logged in, as an extractor. It answers 401 if nobody is logged in, or if the
-/// user was deleted.
-impl<S> FromRequestParts<S> for User
-where
-    Users: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = Response;
+impl Users for Db {
+    type User = User;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let id = CurrentUser::from_request_parts(parts, state)
-            .await
-            .map_err(SessionError::into_response)?;
-        let user = Users::from_ref(state).find(id.as_str()).await;
-        user.ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())
+    async fn find(&self, id: &UserId) -> Result<Option<User>, BoxError> {
+        Ok(self.by_name(id.as_str()))
     }
-}
 
-/// A user who may change the stock. Other users get a 403.
-struct Staff(User);
+    fn id(user: &User) -> impl IntoUserId {
+        user.name
+    }
 
-impl<S> FromRequestParts<S> for Staff
-where
-    Users: FromRef<S>,
-    S: Send + Sync,
-{
-    type Rejection = Response;
+    fn credentials(user: &User) -> Stamp {
+        Stamp::of(user.password)
+    }
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let user = User::from_request_parts(parts, state).await?;
-        if user.is_staff {
-            Ok(Self(user))
-        } else {
-            Err(StatusCode::FORBIDDEN.into_response())
-        }
+    async fn has_permission(&self, user: &User, permission: &str) -> Result<bool, BoxError> {
+        Ok(permission == "stock" && user.is_staff)
     }
 }
 
@@ -114,14 +99,14 @@ async fn add(session: Session, Form(new): Form<Item>) -> Result<Redirect, Sessio
 }
 
 async fn log_in(
-    State(users): State<Users>,
+    State(db): State<Db>,
     session: Session,
     Form(credentials): Form<Credentials>,
 ) -> Result<Response, SessionError> {
-    let Some(user) = users.authenticate(&credentials).await else {
+    let Some(user) = db.authenticate(&credentials) else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
-    session.log_in(user.name)?;
+    session.log_in(Db::account(&user))?;
     session.insert(NOTICE, format!("Hello, {}.", user.name))?;
     Ok(Redirect::to("/").into_response())
 }
@@ -131,11 +116,11 @@ async fn log_out(session: Session) -> Result<Redirect, SessionError> {
     Ok(Redirect::to("/"))
 }
 
-async fn account(user: User) -> String {
+async fn account(Auth(user): Auth<Db>) -> String {
     format!("You are {}.\n", user.name)
 }
 
-async fn stock(Staff(user): Staff) -> String {
+async fn stock(Auth(user): Auth<Db>) -> String {
     format!("{} may change the stock.\n", user.name)
 }
 
@@ -145,16 +130,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // stays.
     let sessions = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
         .secure(false) // for plain HTTP on this machine; leave it out behind TLS
+        .users(Db)
         .build()?;
     let app = Router::new()
+        .route("/stock", get(stock))
+        .route_layer(login::required::<Db>().permission("stock"))
+        .route("/account", get(account))
+        .route_layer(login::required::<Db>())
         .route("/", get(home))
         .route("/cart", post(add))
         .route("/login", post(log_in))
         .route("/logout", post(log_out))
-        .route("/account", get(account))
-        .route("/stock", get(stock))
         .layer(sessions)
-        .with_state(Users);
+        .with_state(Db);
 
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

@@ -1,6 +1,9 @@
 //! The programs of `docs/moving_over` give the same answers before and after the move, except where
 //! the page says otherwise.
 
+use std::fs;
+use std::path::Path;
+
 use support::program::Program;
 
 const BEFORE: [&str; 3] = [
@@ -243,4 +246,38 @@ fn side_by_side_the_old_login_becomes_a_new_one_and_ends_with_it() {
     assert!(browser.is_logged_in());
     browser.post("/logout", "");
     assert!(!browser.is_logged_in());
+}
+
+/// The page gives these counts, and the command that makes them.
+#[test]
+fn the_programs_have_as_many_lines_as_the_page_says() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let page = fs::read_to_string(docs.join("moving_over.md")).unwrap();
+    let mut counts = Vec::new();
+    for name in [
+        "axum_login_before",
+        "axum_session_before",
+        "actix_session_before",
+        "after",
+    ] {
+        let lines = lines_of_code(&docs.join("moving_over").join(name).with_extension("rs"));
+        let row = format!("[`{name}`](crate::docs::moving_over::{name}) | {lines} |");
+        assert!(page.contains(&row), "{name} has {lines}");
+        counts.push(lines);
+    }
+    assert!(counts[3] < counts[0], "{counts:?}");
+
+    let example = docs.join("../examples/permissions");
+    let lines = lines_of_code(&example.join("main.rs")) + lines_of_code(&example.join("db.rs"));
+    let text = format!("It has {lines} lines");
+    assert!(page.contains(&text), "the permissions have {lines}");
+}
+
+/// Counts what `grep -vcE '^\s*(//|$)'` counts: lines that are neither blank nor comments.
+fn lines_of_code(file: &Path) -> usize {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with("//"))
+        .count()
 }
