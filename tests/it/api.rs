@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
-    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, IntoUserId,
+    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, Flash, IntoUserId,
     InvalidRecordId, InvalidUserId, Key, MemoryStore, PurgeTask, Record, RecordId, ResponseFuture,
     SameSite, Session, SessionError, SessionErrorKind, SessionInfo, SessionLayer,
     SessionLayerBuilder, SessionService, Sessions, SigningKey, SigningKeys, StoreError, TestClock,
@@ -25,6 +25,7 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<ConfigError>();
     is_shared::<CurrentUser>();
     is_shared::<DetachedSession>();
+    is_shared::<Flash>();
     is_shared::<InvalidRecordId>();
     is_shared::<InvalidUserId>();
     is_shared::<Key<std::cell::Cell<u8>>>();

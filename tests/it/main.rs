@@ -17,13 +17,25 @@ mod api;
 
 /// What a handler has: the session, its data, its user and its lifetime.
 mod session {
+    mod acting;
+    mod authentication;
     mod clocks;
     mod detached;
+    mod flash;
     mod handlers;
     mod lazy;
+    mod lifetime_names;
     mod lifetimes;
     mod users;
     mod values;
+}
+
+/// Users, guards for routes, and the way back after a login.
+mod login {
+    mod guards;
+    mod next;
+    pub(crate) mod site;
+    mod users;
 }
 
 /// What clients send and get: cookies, tokens and headers. Also the settings of the layer.
@@ -33,6 +45,7 @@ mod http {
     mod cookies;
     mod layers;
     mod responses;
+    mod transports;
 }
 
 /// What holds if requests meet, or if something fails in the middle of a request.
@@ -83,6 +96,8 @@ mod examples {
     mod chromium;
     mod demo;
     mod long;
+    mod oidc;
+    mod permissions;
     mod short;
     mod starter;
     mod streams;

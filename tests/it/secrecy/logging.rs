@@ -4,8 +4,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::middleware::{Next, from_fn};
+use axum::routing::get;
+use cloakroom::login::{Auth, required};
 use cloakroom::testing::{Fault, FaultyStore, StoreCall};
 use cloakroom::{MemcachedStore, MemoryStore, SessionLayer, SqliteStore, TestClock, Transport};
 use http::{HeaderMap, Request};
@@ -14,6 +17,8 @@ use support::servers::Server;
 use support::{Browser, app, builder, key};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::login::site::{Db, Site};
 
 /// The log of this thread.
 #[derive(Clone, Default)]
@@ -589,11 +594,18 @@ async fn layers_that_fight_over_a_cookie_or_a_header_are_told_so_once() {
             .unwrap()
     };
     let (cookie, bearer) = (Transport::Cookie, Transport::Bearer);
+    let both = Transport::CookieOrBearer;
     for (inner, outer, fights) in [
         (layer("a", cookie), layer("a", cookie), true),
         (layer("a", bearer), layer("b", bearer), true),
         (layer("a", cookie), layer("b", cookie), false),
         (layer("a", bearer), layer("a", cookie), false),
+        (layer("a", both), layer("a", cookie), true),
+        (layer("a", cookie), layer("a", both), true),
+        (layer("a", both), layer("b", cookie), false),
+        (layer("a", both), layer("b", bearer), true),
+        (layer("a", bearer), layer("b", both), true),
+        (layer("a", both), layer("b", both), true),
     ] {
         let between = layer("between", cookie);
         let app = support::routes()
@@ -606,6 +618,50 @@ async fn layers_that_fight_over_a_cookie_or_a_header_are_told_so_once() {
             let is_told = log.take().contains("event=\"rival_layer\"");
             assert_eq!(is_told, fights && times == 0);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_that_fails_is_logged_once_with_its_cause() {
+    let (log, _guard) = Log::start();
+    let site = Site::new();
+    let guard = required::<Db>().redirect_to("/login");
+    let app = Router::new()
+        .route("/", get(|Auth(user): Auth<Db>| async move { user.name }))
+        .layer(guard)
+        .layer(site.layer.clone());
+    let mut ada = site.member(&app, "ada").await;
+    site.db.set_down(true);
+    log.take();
+    assert_eq!(ada.get("/").await.unwrap().status(), 503);
+    let lines = log.assert("ERROR", "users_error");
+    assert!(lines.contains("connection refused"), "{lines}");
+    assert_eq!(lines.matches(" ERROR ").count(), 1, "{lines}");
+}
+
+#[tokio::test]
+async fn a_login_without_a_stamp_is_warned_of_once() {
+    let (log, _guard) = Log::start();
+    let site = Site::new();
+    let app = Router::new()
+        .route(
+            "/",
+            get(|user: Option<Auth<Db>>| async move { user.is_some().to_string() }),
+        )
+        .layer(site.layer.clone());
+    let mut browser = site.visitor(&app);
+    for (user, is_warned) in [("carol", false), ("ada", true), ("bob", false)] {
+        let login = browser.with_session(&site.layer, |session| session.log_in(user));
+        login.await.unwrap();
+        log.take();
+        assert_eq!(
+            browser.get("/").await.unwrap().body(),
+            &(user == "carol").to_string()
+        );
+        let lines = log.take();
+        let is_there = lines.contains("event=\"login_without_stamp\"");
+        assert_eq!(is_there, is_warned, "{user}");
+        assert!(!is_there || lines.contains("Db::account(&user)"));
     }
 }
 
