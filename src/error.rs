@@ -329,8 +329,8 @@ impl SessionError {
     }
 }
 
-/// What a login needs so that a request is allowed: the parameters of a challenge (RFC 9470, section
-/// 3).
+/// What a login needs so that a request is allowed: the parameters of a challenge (RFC 9470,
+/// section 3).
 #[derive(Clone, Debug)]
 pub(crate) struct StepUp(Arc<str>);
 

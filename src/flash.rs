@@ -1,7 +1,7 @@
 //! [`Flash`]: messages that the next page shows once, such as "Saved." after a redirect.
 //!
-//! A handler that changes something answers with a redirect, and [`Flash`] keeps its message until a
-//! page takes it. The messages are one value of the session, so that every store keeps them.
+//! A handler that changes something answers with a redirect, and [`Flash`] keeps its message until
+//! a page takes it. The messages are one value of the session, so that every store keeps them.
 //!
 //! ```
 //! use axum::response::{Html, Redirect};
@@ -26,8 +26,8 @@
 //!
 //! - A message stays until a page takes it: over several redirects, and while parallel requests
 //!   change the session without showing it.
-//! - If the handler answers with a 5xx, the layer drops the changes of the request. So the next page
-//!   shows the messages that this request took, and nobody sees those that it pushed.
+//! - If the handler answers with a 5xx, the layer drops the changes of the request. So the next
+//!   page shows the messages that this request took, and nobody sees those that it pushed.
 //! - `take` removes exactly the messages that it returns. If a parallel request pushes a message at
 //!   the same time, a later page shows that message.
 //! - Two pages that are made at the same moment can both show a message: each of them finds it
@@ -37,9 +37,10 @@
 //! - A session keeps at most [`Flash::MAX_MESSAGES`] messages, and [`Flash::MAX_BYTES`] bytes of
 //!   texts. What is more drops the oldest messages. So messages that no page shows cannot fill a
 //!   session.
-//! - [`log_in`](Session::log_in) keeps the messages of a visitor. A login over another user's session
-//!   drops them with everything else of that session, and so do [`log_out`](Session::log_out),
-//!   [`destroy`](Session::destroy) and [`clear`](Session::clear). So push after these calls.
+//! - [`log_in`](Session::log_in) keeps the messages of a visitor. A login over another user's
+//!   session drops them with everything else of that session, and so do
+//!   [`log_out`](Session::log_out), [`destroy`](Session::destroy) and [`clear`](Session::clear). So
+//!   push after these calls.
 //! - A page that finds no message writes nothing, and makes no session for a visitor.
 
 use std::fmt;

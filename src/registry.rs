@@ -343,8 +343,8 @@ impl<St: SessionStore> Sessions<St> {
     /// Ends all sessions of the user who is logged in here, and returns how many. This request's
     /// session ends as by [`Session::log_out`], so that the response removes its cookie. If the
     /// handler puts something into the session afterwards, that makes a new session. For a visitor,
-    /// this method only calls [`Session::log_out`]. Where a user acts as another, it ends the sessions of
-    /// the other user, and the own session of the one who acts.
+    /// this method only calls [`Session::log_out`]. Where a user acts as another, it ends the
+    /// sessions of the other user, and the own session of the one who acts.
     ///
     /// The sessions on other devices have ended when this returns, even if the handler fails
     /// afterwards.

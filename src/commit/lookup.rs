@@ -45,8 +45,8 @@ pub(crate) enum InitialState {
     Session(LoadedSession),
     /// A parallel request rotated the token of this session, within the grace period.
     Rotated(RecordId),
-    /// It came with the tokens of several live sessions, or with the cookie of a live session beside
-    /// a bearer token of none. It reads as a visitor's, and can end them all.
+    /// It came with the tokens of several live sessions, or with the cookie of a live session
+    /// beside a bearer token of none. It reads as a visitor's, and can end them all.
     Ambiguous(Arc<[RecordId]>),
 }
 

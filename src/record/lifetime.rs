@@ -17,7 +17,8 @@ const MAX_COOKIE_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How far the clocks of well-kept nodes differ.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-/// How long the sessions of one class last. Times are milliseconds, as records and clocks have them.
+/// How long the sessions of one class last. Times are milliseconds, as records and clocks have
+/// them.
 #[derive(Clone, Debug)]
 struct Lifetime {
     idle: u64,

@@ -181,8 +181,8 @@ impl<S> Browser<S> {
         let context = layer.context();
         let transport = context.transport();
         let mut headers = HeaderMap::new();
-        // A transport does not read the header of another one. The path and the domain of the cookie
-        // make no difference here.
+        // A transport does not read the header of another one. The path and the domain of the
+        // cookie make no difference here.
         let name = transport.name();
         let cookie = self.cookie(name).map(|token| format!("{name}={token}"));
         for (header, value) in [(COOKIE, cookie), (AUTHORIZATION, self.bearer())] {
