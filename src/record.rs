@@ -15,7 +15,7 @@ use std::sync::Arc;
 use self::client::Client;
 use self::data::Data;
 use self::lifetime::class::LifetimeClass;
-use self::login::Login;
+use self::login::{Actor, Login};
 use self::secret_hash::SecretHash;
 use self::user::UserId;
 use crate::clock::Timestamp;
@@ -151,6 +151,11 @@ impl RecordFields {
 
     pub(crate) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
+    }
+
+    /// The user who acts in this session as another, if somebody does.
+    pub(crate) fn actor(&self) -> Option<&Actor> {
+        self.login.as_ref()?.actor()
     }
 
     pub(crate) fn created_at(&self) -> Timestamp {

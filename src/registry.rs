@@ -15,7 +15,6 @@ use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::client::Client;
-use crate::record::login::Login;
 use crate::record::user::{IntoUserId, UserId};
 use crate::session::Session;
 use crate::store::{SessionStore, UserIndex};
@@ -212,7 +211,7 @@ impl<St: SessionStore> Sessions<St> {
     fn describe(&self, id: RecordId, record: &Record) -> SessionInfo {
         let lifetimes = self.context.lifetimes();
         let fields = record.fields();
-        let actor = fields.login().and_then(Login::actor);
+        let actor = fields.actor();
         SessionInfo {
             id,
             user: record.user().map(UserId::without_realm),
@@ -393,7 +392,7 @@ impl<St: SessionStore> Sessions<St> {
     /// A user as the store has them.
     /// Whether nobody acts in a session, or somebody whose own session is live.
     async fn is_listed(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
-        match record.fields().login().and_then(Login::actor) {
+        match record.fields().actor() {
             None => Ok(true),
             Some(actor) => {
                 let own = lookup::find_actor(&self.context, id, actor).await?;

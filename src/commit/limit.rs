@@ -76,6 +76,5 @@ pub(super) async fn enforce_limit(
 /// Whether a session counts as one of its user's. The session of somebody who acts as the user must
 /// not take the user's place.
 fn counts(record: &Record) -> bool {
-    let login = record.fields().login();
-    login.is_none_or(|login| login.actor().is_none())
+    record.fields().actor().is_none()
 }

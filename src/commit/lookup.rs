@@ -9,7 +9,7 @@ use crate::error::SessionError;
 use crate::events;
 use crate::id::RecordId;
 use crate::record::Record;
-use crate::record::login::{Actor, Login};
+use crate::record::login::Actor;
 use crate::token::presented::PresentedTokens;
 use crate::token::{SessionToken, VerifiedTokens};
 
@@ -204,7 +204,7 @@ pub(crate) async fn load(
         events::rejected_for(id, "the session belongs to a user of another realm");
         return Ok(TokenLookup::Gone);
     }
-    if let Some(actor) = fields.login().and_then(Login::actor)
+    if let Some(actor) = fields.actor()
         && !Box::pin(keep_acting(context, id, actor)).await?
     {
         return Ok(TokenLookup::Gone);
