@@ -3,13 +3,14 @@
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tower_service::Service;
 use tracing::{Instrument as _, Span};
 
-use super::future::{ResponseFuture, SealOnDrop};
+use super::future::{BoxFuture, ResponseFuture, SealOnDrop};
 use crate::commit::lookup::{InitialState, find};
 use crate::context::LayerContext;
 use crate::events;
@@ -90,37 +91,53 @@ where
         let slot = if context.is_lazy() && presented.has_candidates() {
             SessionSlot::unloaded(context, outer, client, presented)
         } else if let Some((tokens, span)) = self.verify(&presented) {
-            // The service that is ready takes the request once the session is there. Its clone
-            // takes the next.
-            let not_ready = self.inner.clone();
-            let mut ready = mem::replace(&mut self.inner, not_ready);
-            let work = async move {
-                let find = find(&context, &tokens);
-                let base = match span {
-                    None => find.await?,
-                    // The span ends before the handler begins.
-                    Some(span) => Box::pin(find.instrument(span)).await?,
-                };
-                let session = Session::new(context, outer, client, base);
-                let slot = SessionSlot::Loaded(session);
-                #[cfg(feature = "login")]
-                slot.keep_page(request.uri());
-                request.extensions_mut().insert(slot.clone());
-                // The inner service may panic already when it is called.
-                let session = SealOnDrop::new(slot);
-                Ok((session, ready.call(request)))
+            let own = context.clone();
+            let find = async move { find(&own, &tokens).await };
+            let mut load: BoxFuture<_> = match span {
+                None => Box::pin(find),
+                // The span ends before the handler begins.
+                Some(span) => Box::pin(find.instrument(span)),
             };
-            return ResponseFuture::loading(Box::pin(work));
+            // A store in this process answers now. Then neither the request nor the service needs a
+            // place to wait in. Another store may need the runtime, and answers later.
+            let answer = match Handle::try_current() {
+                Ok(_) => load.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+                Err(_) => Poll::Pending,
+            };
+            match answer {
+                Poll::Ready(Ok(base)) => {
+                    SessionSlot::Loaded(Session::new(context, outer, client, base))
+                }
+                Poll::Ready(Err(error)) => {
+                    return ResponseFuture::loading(Box::pin(async move { Err(error) }));
+                }
+                Poll::Pending => {
+                    // The service that is ready takes the request once the session is there. Its
+                    // clone takes the next.
+                    let not_ready = self.inner.clone();
+                    let mut inner = mem::replace(&mut self.inner, not_ready);
+                    return ResponseFuture::loading(Box::pin(async move {
+                        let session = Session::new(context, outer, client, load.await?);
+                        let session = put_into(&mut request, SessionSlot::Loaded(session));
+                        Ok((session, inner.call(request)))
+                    }));
+                }
+            }
         } else {
             let session = Session::new(context, outer, client, InitialState::Visitor);
             SessionSlot::Loaded(session)
         };
-        #[cfg(feature = "login")]
-        slot.keep_page(request.uri());
-        request.extensions_mut().insert(slot.clone());
-        let session = SealOnDrop::new(slot);
+        let session = put_into(&mut request, slot);
         ResponseFuture::handling(session, self.inner.call(request))
     }
+}
+
+/// Puts a session into its request. The inner service may panic already when it is called.
+fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
+    #[cfg(feature = "login")]
+    slot.keep_page(request.uri());
+    request.extensions_mut().insert(slot.clone());
+    SealOnDrop::new(slot)
 }
 
 impl<S> SessionService<S> {
