@@ -52,6 +52,7 @@ use axum_core::extract::FromRequestParts;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
+use crate::commit::changes::DataChange;
 use crate::error::SessionError;
 #[cfg(doc)]
 use crate::error::SessionErrorKind;
@@ -216,11 +217,16 @@ impl Flash {
             return Ok(messages(self.session.remove(KEPT)?.unwrap_or_default()));
         }
         let taken = Arc::new(Mutex::new(Taken::default()));
-        self.session
-            .update_with(KEPT, taken.clone(), |kept, taken| {
+        let take = {
+            let taken = taken.clone();
+            move |kept: Option<Vec<Kept>>| {
                 let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
                 taken.remove_from(kept.unwrap_or_default())
-            })?;
+            }
+        };
+        // Where no message is left, no empty list stays in the session.
+        let tidy_up = |key: &str| Some(DataChange::RemoveEmptyList(key.into()));
+        self.session.update_and(KEPT.name(), take, tidy_up)?;
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.is_returned = true;
         Ok(messages(taken.messages.clone()))

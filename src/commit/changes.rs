@@ -48,6 +48,8 @@ where
 pub(crate) enum DataChange {
     Insert(Entry),
     Remove(Arc<str>),
+    /// It follows an update that may leave an empty list.
+    RemoveEmptyList(Arc<str>),
     Clear,
     Update(Arc<dyn Update>),
 }
@@ -67,7 +69,7 @@ impl DataChange {
         match self {
             Self::Insert(entry) => Some(entry.key()),
             Self::Update(update) => Some(update.first().key()),
-            Self::Remove(key) => Some(key),
+            Self::Remove(key) | Self::RemoveEmptyList(key) => Some(key),
             Self::Clear => None,
         }
     }
@@ -199,8 +201,8 @@ impl ChangeSet {
             DataChange::Insert(_) | DataChange::Remove(_) => {
                 self.data.retain(|earlier| earlier.key() != change.key());
             }
-            // An update computes from what the earlier changes left.
-            DataChange::Update(_) => {}
+            // These start from what the earlier changes left.
+            DataChange::Update(_) | DataChange::RemoveEmptyList(_) => {}
         }
         self.data.push(change);
     }
@@ -262,6 +264,11 @@ impl ChangeSet {
                     data.insert(entry.clone());
                 }
                 DataChange::Remove(key) => data.remove(key),
+                DataChange::RemoveEmptyList(key) => {
+                    if data.get(key).is_some_and(Entry::is_empty_list) {
+                        data.remove(key);
+                    }
+                }
                 DataChange::Clear => data = Data::default(),
                 DataChange::Update(update) => {
                     let old = data.get(update.first().key());

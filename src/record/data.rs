@@ -59,6 +59,10 @@ impl Entry {
         matches!(self.text.as_bytes().get(self.key_len), Some(b'[' | b'{'))
     }
 
+    pub(crate) fn is_empty_list(&self) -> bool {
+        self.json() == "[]"
+    }
+
     /// The value as the application knows it.
     pub(crate) fn value<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
         // serde_json's message may quote the value, so it is left out.

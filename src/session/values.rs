@@ -93,7 +93,20 @@ impl Session {
         T: Serialize + DeserializeOwned,
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
-        let key = key.name();
+        self.update_and(key.name(), compute, |_| None)
+    }
+
+    /// As [`update`](Self::update). What `follow` gives is a change of the same moment.
+    pub(crate) fn update_and<T, F>(
+        &self,
+        key: &str,
+        compute: F,
+        follow: impl FnOnce(&str) -> Option<DataChange>,
+    ) -> Result<T, SessionError>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
         loop {
             let (old, revision) = {
                 let state = self.write()?;
@@ -105,7 +118,11 @@ impl Session {
             // Another task of the request may have changed the data since.
             if state.revision() == revision {
                 let change = DataChange::update(new, compute);
-                state.change_data(change, self.0.context.data_limit())?;
+                let limit = self.0.context.data_limit();
+                state.change_data(change, limit)?;
+                if let Some(change) = follow(key) {
+                    state.change_data(change, limit)?;
+                }
                 return Ok(value);
             }
         }

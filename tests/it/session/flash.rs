@@ -176,6 +176,19 @@ async fn a_visitor_whose_message_is_shown_at_once_gets_no_session() {
 }
 
 #[tokio::test]
+async fn a_page_that_shows_all_messages_leaves_nothing_in_the_session() {
+    let mut visitor = Visitor::new();
+    visitor.request(|_, flash| flash.info("a")).await;
+    let left = |session: &Session, flash: &Flash| {
+        flash.take()?;
+        Ok((session.keys(), session.is_empty()))
+    };
+    assert_eq!(visitor.request(left).await, (vec![], true));
+    let seen = |session: &Session, _: &Flash| Ok((session.keys(), session.is_empty()));
+    assert_eq!(visitor.request(seen).await, (vec![], true));
+}
+
+#[tokio::test]
 async fn messages_keep_their_order_level_and_text() {
     let mut visitor = Visitor::new();
     visitor
