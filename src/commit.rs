@@ -146,8 +146,8 @@ pub(crate) async fn commit(
         }
     };
     match (&request.end, outcome) {
-        (Some(EndRequest::SwitchUser(id)), outcome) => {
-            Box::pin(end_previous(context, &[*id], outcome)).await
+        (Some(EndRequest::SwitchUser(ids)), outcome) => {
+            Box::pin(end_previous(context, ids, outcome)).await
         }
         // If this fails, the client keeps its token and can try again. The session that it goes
         // back to stays.
@@ -212,6 +212,10 @@ async fn create(
     changes.apply_to_fields(&mut fields);
     use_until_idle(context, &mut fields, now);
     let record = Record::new(fields);
+    if record.fields().ends_by().is_some() && context.lifetimes().is_over(&record, now) {
+        events::dropped_write(None, changes.login().is_some(), DropReason::SessionEnded);
+        return Ok(CommitOutcome::Kept(None));
+    }
     if !context.insert(id, &record).await? {
         // Two equal ids of 128 random bits: the generator does not work.
         return Err(SessionErrorKind::Random.into());

@@ -29,9 +29,9 @@ pub(crate) enum EndRequest {
     Destroy(RecordId),
     /// It asked for the end, and came with the tokens of all these sessions.
     DestroyAll(Arc<[RecordId]>),
-    /// It logged in another user, who gets a session of their own. This session is the previous
-    /// user's.
-    SwitchUser(RecordId),
+    /// It logged in another user, who gets a session of their own. These sessions are the previous
+    /// user's. There are two if that user acted as another.
+    SwitchUser(Arc<[RecordId]>),
     /// Its user has acted as another in this session, and goes back to a session of their own.
     StopActing(RecordId),
     /// It asked for the end with a token that was rotated just before. So it ends nothing.

@@ -11,15 +11,16 @@ use crate::token::SessionToken;
 
 /// # Acting as another user
 impl Session {
-    /// The user acts as another one from the next request on, for example to help them. The
-    /// application must check first that the user may do that.
+    /// The user acts as another one from now on, for example to help them. The application must
+    /// check first that the user may do that.
     ///
     /// It begins a second session, which is empty and belongs to the other user. There
     /// [`user`](Self::user) is the other user, and [`actor`](Self::actor) is the one who acts.
     /// [`Sessions`](crate::Sessions) shows both, and the event `acting` says both. The own session
     /// of the one who acts stays in the store, and [`stop_acting`](Self::stop_acting) leads back to
-    /// it. The end of either session ends the second one, and a logout ends both. It does not count
-    /// for the other user's session limit.
+    /// it. The end of either session ends the second one. A logout ends both, and so does a login,
+    /// because afterwards no way leads back. The second session does not count for the other user's
+    /// session limit.
     ///
     /// What the request has changed in its session before this call is dropped, and an event says
     /// so.

@@ -65,7 +65,7 @@ impl Session {
 
     /// The session ends at this time at the latest, even if somebody uses it. Its timeouts can end
     /// it earlier, and a later login takes the time back. A time in the past ends the session with
-    /// this request.
+    /// this request, and a session that is new is not stored.
     ///
     /// # Errors
     ///

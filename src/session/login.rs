@@ -11,8 +11,6 @@ use crate::error::{SessionError, SessionErrorKind, StepUp};
 use crate::id::RecordId;
 use crate::record::client::Client;
 use crate::record::lifetime::Lifetimes;
-#[cfg(feature = "login")]
-use crate::record::login::Stamp;
 use crate::record::login::{Account, Authentication, IntoAccount, Login};
 use crate::record::user::UserId;
 
@@ -321,9 +319,15 @@ impl Session {
             Some(level) if accepted.contains(&level) => Ok(()),
             _ => Err(SessionErrorKind::LevelTooLow),
         });
-        reached.map_err(|error| match error.kind() {
-            SessionErrorKind::LevelTooLow => error.with_step_up(StepUp::levels(accepted)),
-            _ => error,
+        reached.map_err(|error| {
+            let step_up = match error.kind() {
+                SessionErrorKind::LevelTooLow => StepUp::levels(accepted),
+                _ => None,
+            };
+            match step_up {
+                Some(step_up) => error.with_step_up(step_up),
+                None => error,
+            }
         })
     }
 
@@ -338,31 +342,9 @@ impl Session {
     }
 }
 
-/// Who is logged in, for the room `login`. The ids have their realm.
-#[cfg(feature = "login")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LoginFacts {
-    pub(crate) user: UserId,
-    pub(crate) stamp: Stamp,
-    /// The user who acts as the other, and the stamp of their login.
-    pub(crate) actor: Option<(UserId, Stamp)>,
-}
-
 /// What the room `login` does with it.
 #[cfg(feature = "login")]
 impl Session {
-    /// Who is logged in, or `None` for a visitor.
-    pub(crate) fn login_facts(&self) -> Option<LoginFacts> {
-        let state = self.read();
-        let login = state.login()?;
-        let actor = login.actor();
-        Some(LoginFacts {
-            user: login.user().clone(),
-            stamp: login.stamp(),
-            actor: actor.map(|actor| (actor.user.clone(), actor.stamp)),
-        })
-    }
-
     /// The login is worth nothing any more, because the user has a new password. The session ends
     /// in a minute, and this request does not keep it alive.
     ///

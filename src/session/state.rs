@@ -136,7 +136,8 @@ impl State {
         match (&self.base, &self.end) {
             (InitialState::Session(session), _) => Some(session.id()),
             (InitialState::Rotated(id), _) => Some(*id),
-            (_, Some(EndRequest::Destroy(id) | EndRequest::SwitchUser(id))) => Some(*id),
+            (_, Some(EndRequest::Destroy(id))) => Some(*id),
+            (_, Some(EndRequest::SwitchUser(ids))) => ids.first().copied(),
             _ => None,
         }
     }
@@ -188,13 +189,8 @@ impl State {
         match &change {
             DataChange::Insert(entry) => self.put(entry, limit)?,
             DataChange::Update(update) => self.put(update.first(), limit)?,
-            DataChange::Remove(key) => {
-                if let Some(old) = self.data().filter(|data| data.get(key).is_some()) {
-                    let mut data = old.clone();
-                    data.remove(key);
-                    self.set_data(Some(data));
-                }
-            }
+            DataChange::Remove(key) => self.take_out(key, |_| true),
+            DataChange::RemoveEmptyList(key) => self.take_out(key, Entry::is_empty_list),
             DataChange::Clear => {
                 if self.data().is_some_and(|data| !data.is_empty()) {
                     self.set_data(Some(Data::default()));
@@ -214,6 +210,15 @@ impl State {
             self.set_data(Some(data));
         }
         Ok(())
+    }
+
+    fn take_out(&mut self, key: &str, is_meant: impl FnOnce(&Entry) -> bool) {
+        let Some(old) = self.data() else { return };
+        if old.get(key).is_some_and(is_meant) {
+            let mut data = old.clone();
+            data.remove(key);
+            self.set_data(Some(data));
+        }
     }
 
     fn set_data(&mut self, data: Option<Data>) {
@@ -242,9 +247,9 @@ impl State {
     /// users.
     fn switch_user(&mut self) -> Option<DroppedChanges> {
         let browser_changes = self.changes.take_browser_changes();
-        let (dropped, left) = self.start_over(DropReason::OtherUser);
-        if let Some(id) = left {
-            self.end = Some(EndRequest::SwitchUser(id));
+        let (dropped, left) = self.leave(DropReason::OtherUser);
+        if !left.is_empty() {
+            self.end = Some(EndRequest::SwitchUser(left.into()));
         }
         self.changes = browser_changes;
         dropped
@@ -303,29 +308,36 @@ impl State {
     /// Ends the session. Who acts as another ends their own session as well: they have no other way
     /// to it any more.
     pub(super) fn end(&mut self, client: ClientFacts) -> Option<DroppedChanges> {
-        let actor = self.acting().map(|(_, actor)| actor.session);
-        let (dropped, left) = self.start_over(DropReason::EndedByRequest);
-        let request = match (left, self.end.take(), &self.base) {
-            (Some(id), _, _) | (None, Some(EndRequest::SwitchUser(id)), _) => {
-                Some(EndRequest::Destroy(id))
-            }
-            (None, None, InitialState::Rotated(_)) => Some(EndRequest::StaleToken),
-            (None, None, InitialState::Ambiguous(ids)) => Some(EndRequest::DestroyAll(ids.clone())),
-            (None, None, _) if client.presents_token => Some(EndRequest::DeadToken),
-            (None, earlier, _) => earlier,
-        };
-        let request = match (request, actor) {
-            (Some(EndRequest::Destroy(id)), Some(actor)) => {
-                // Should the second step fail, the first has ended both.
-                Some(EndRequest::DestroyAll([actor, id].into()))
-            }
-            (request, _) => request,
+        let (dropped, left) = self.leave(DropReason::EndedByRequest);
+        let request = match (&*left, self.end.take(), &self.base) {
+            ([id], _, _) => Some(EndRequest::Destroy(*id)),
+            ([], None, InitialState::Rotated(_)) => Some(EndRequest::StaleToken),
+            ([], None, InitialState::Ambiguous(ids)) => Some(EndRequest::DestroyAll(ids.clone())),
+            ([], None, _) if client.presents_token => Some(EndRequest::DeadToken),
+            ([], earlier, _) => earlier,
+            (ids, _, _) => Some(EndRequest::DestroyAll(ids.into())),
         };
         if let Some(EndRequest::DestroyAll(_)) = request {
             self.base = InitialState::Visitor;
         }
         self.end = request;
         dropped
+    }
+
+    /// Goes on as a visitor, and drops what the request has changed so far. Returns the sessions to
+    /// which the client loses its way. The own session of a user who acts as another comes first,
+    /// because its end ends the other one too.
+    fn leave(&mut self, reason: DropReason) -> (Option<DroppedChanges>, Vec<RecordId>) {
+        let actor = self.acting().map(|(_, actor)| actor.session);
+        let (dropped, left) = self.start_over(reason);
+        let mut ids: Vec<_> = actor.into_iter().chain(left).collect();
+        // The request has left these before.
+        match &self.end {
+            Some(EndRequest::SwitchUser(earlier)) => ids.extend(earlier.iter()),
+            Some(EndRequest::StopActing(id)) => ids.push(*id),
+            _ => {}
+        }
+        (dropped, ids)
     }
 
     /// Goes on as a visitor, and drops what the request has changed so far. Returns the id of the

@@ -66,6 +66,21 @@ fn app<S: SessionStore>(layer: SessionLayer<S>) -> Router {
         session.require_recent_login(5 * MINUTE)?;
         Ok("recent")
     }
+    async fn steps(session: Session, Path(steps): Path<String>) -> Result<(), SessionError> {
+        for step in steps.split(',') {
+            match step {
+                "act_as" => session.act_as("bob")?,
+                "act_as_eve" => session.act_as("eve")?,
+                "log_in" => session.log_in("carol")?,
+                "log_in_again" => session.log_in("ada")?,
+                "log_out" => session.log_out()?,
+                "destroy" => session.destroy()?,
+                "stop" => assert!(session.stop_acting().await?),
+                _ => panic!("{step}"),
+            }
+        }
+        Ok(())
+    }
     async fn client(session: Session) -> Result<(), SessionError> {
         session.set_client(Client::new().with_user_agent("Admin's browser"))
     }
@@ -77,6 +92,7 @@ fn app<S: SessionStore>(layer: SessionLayer<S>) -> Router {
         .route("/log_in_and_act", get(log_in_and_act))
         .route("/recent", get(recent))
         .route("/client", get(client))
+        .route("/steps/{steps}", get(steps))
         .layer(layer)
 }
 
@@ -175,6 +191,31 @@ async fn a_logout_while_acting_ends_both_sessions() {
     browser.get("/log_out").await.assert(200, "done");
     assert_eq!(spy.inner().len(), 0);
     browser.get("/who").await.assert(200, "nobody by nobody");
+}
+
+/// The client loses its way to each session that it had.
+#[tokio::test]
+async fn a_logout_or_a_login_leaves_no_session_that_nobody_can_reach() {
+    for (steps, left) in [
+        ("act_as/log_out", 0),
+        ("act_as/destroy", 0),
+        ("act_as/log_in", 1),
+        ("act_as;log_in", 1),
+        ("act_as;log_in_again", 1),
+        ("act_as;log_in/log_out", 0),
+        ("act_as;stop/log_out", 0),
+        ("act_as;stop/log_in", 1),
+        ("act_as;stop/act_as_eve", 2),
+        ("act_as;stop/act_as_eve/log_out", 0),
+    ] {
+        let Setup { app, spy, .. } = setup();
+        let mut browser = logged_in(&app, "ada").await;
+        for request in steps.split(';') {
+            let request = request.replace('/', ",");
+            browser.get(&format!("/steps/{request}")).await;
+        }
+        assert_eq!(spy.inner().len(), left, "{steps}");
+    }
 }
 
 #[tokio::test]

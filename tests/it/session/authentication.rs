@@ -38,6 +38,7 @@ fn app(clock: &TestClock, transport: Transport) -> Router {
     let recent = |session: Session| async move { session.require_recent_login(5 * MINUTE) };
     let high = |session: Session| async move { session.require_level(&["aal2", "aal3"]) };
     let odd = |session: Session| async move { session.require_level(&["a\"b", "aal3", "x\r\ny"]) };
+    let only_odd = |session: Session| async move { session.require_level(&["a b", ""]) };
     let higher = |session: Session| async move { session.require_level(&["aal3"]) };
     routes()
         .route("/sign_on", get(sign_on))
@@ -49,6 +50,7 @@ fn app(clock: &TestClock, transport: Transport) -> Router {
         .route("/high", get(high))
         .route("/higher", get(higher))
         .route("/odd", get(odd))
+        .route("/only_odd", get(only_odd))
         .layer(layer)
 }
 
@@ -151,6 +153,12 @@ async fn a_level_that_no_header_can_have_stays_out_of_the_challenge() {
     let reply = browser.get("/odd").await;
     let challenge = reply.header("www-authenticate").unwrap();
     assert!(challenge.ends_with("acr_values=\"aal3\""), "{challenge}");
+    let reply = browser.get("/only_odd").await;
+    reply.assert(401, "");
+    assert_eq!(
+        reply.header("www-authenticate").unwrap(),
+        "Cookie realm=\"__Host-session\", error=\"insufficient_user_authentication\""
+    );
 }
 
 #[tokio::test]

@@ -219,6 +219,17 @@ async fn an_end_in_the_past_ends_the_session_with_the_request() {
 }
 
 #[tokio::test]
+async fn a_session_that_would_be_over_at_once_is_not_stored() {
+    let store = MemoryStore::new();
+    let app = app_of(&TestClock::new(), store.clone(), |it| it);
+    let mut browser = Browser::new(&app);
+    let reply = browser.get("/log_in_until/0").await;
+    reply.assert(200, "");
+    assert_eq!(reply.cookies(), [""; 0]);
+    assert!(store.is_empty());
+}
+
+#[tokio::test]
 async fn a_login_takes_an_end_back_unless_it_comes_with_one() {
     let clock = TestClock::new();
     let app = app(&clock, |it| it);
