@@ -25,8 +25,6 @@ use http::uri::PathAndQuery;
 use tokio::time::{sleep, timeout};
 
 use self::lazy::SessionSlot;
-#[cfg(feature = "login")]
-pub(crate) use self::login::LoginFacts;
 use self::state::State;
 pub(crate) use self::state::{ClientFacts, ResponseFlags};
 #[cfg(feature = "login")]
@@ -203,12 +201,6 @@ impl Session {
         self.0.client
     }
 
-    /// Where the room `login` keeps the look-up of this request.
-    #[cfg(feature = "login")]
-    pub(crate) fn user_cell(&self) -> &UserCell {
-        &self.0.user
-    }
-
     /// Whether another session layer is around this session's layer.
     pub(crate) fn is_inside_another_layer(&self) -> bool {
         self.0.outer.is_some()
@@ -294,10 +286,12 @@ impl Session {
             let renewal = context.lifetimes().renewal(record.fields(), context.now());
             renewal.is_some()
         });
-        SealedSession {
-            flags,
-            request: is_due.then(|| self.state().touch_request()),
+        if !is_due {
+            let request = None;
+            return SealedSession { flags, request };
         }
+        let request = Some(self.state().touch_request());
+        SealedSession { flags, request }
     }
 
     /// Goes on from what a commit has written.

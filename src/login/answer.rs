@@ -14,12 +14,13 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
+const HX_BOOSTED: HeaderName = HeaderName::from_static("hx-boosted");
 const HX_CURRENT_URL: HeaderName = HeaderName::from_static("hx-current-url");
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// The headers that the functions below look at.
 const LOOKED_AT: HeaderValue = HeaderValue::from_static(
-    "Accept, Sec-Fetch-Mode, Upgrade, X-Requested-With, HX-Request, HX-Current-URL",
+    "Accept, Sec-Fetch-Mode, Upgrade, X-Requested-With, HX-Request, HX-Boosted, HX-Current-URL",
 );
 
 /// A header may not have a line break. Browsers encode a space and what is not ASCII themselves.
@@ -86,10 +87,7 @@ enum Client {
 
 impl Client {
     fn of(headers: &HeaderMap) -> Self {
-        let is = |name: &HeaderName, value: &[u8]| {
-            let header = headers.get(name);
-            header.is_some_and(|header| header.as_bytes().eq_ignore_ascii_case(value))
-        };
+        let is = |name: &HeaderName, value: &[u8]| says(headers, name, value);
         if is(&HX_REQUEST, b"true") {
             return Self::Htmx;
         }
@@ -106,16 +104,28 @@ impl Client {
     }
 }
 
+fn says(headers: &HeaderMap, name: &HeaderName, value: &[u8]) -> bool {
+    let header = headers.get(name);
+    header.is_some_and(|header| header.as_bytes().eq_ignore_ascii_case(value))
+}
+
 fn accepts_html(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).into_iter();
     let mut types = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     types.any(|accepted| {
-        let name = accepted
-            .split(|&byte| byte == b';')
-            .next()
-            .unwrap_or_default();
-        name.trim_ascii().eq_ignore_ascii_case(b"text/html")
+        let mut parts = accepted.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let name = parts.next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"text/html") && !parts.any(is_weight_zero)
     })
+}
+
+/// Whether a parameter of a media type is `q=0`: the client does not want the type (RFC 9110,
+/// section 12.4.2).
+fn is_weight_zero(parameter: &[u8]) -> bool {
+    let Some((name, weight)) = parameter.split_at_checked(2) else {
+        return false;
+    };
+    name.eq_ignore_ascii_case(b"q=") && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 impl Redirects {
@@ -146,7 +156,11 @@ impl Redirects {
                 redirect(target.with_next(next.and_then(|page| check(page, None)).as_deref()))
             }
             Client::Htmx => {
-                let shown = htmx_page(request).filter(|_| leads_back);
+                let shown = match is_boosted(request) {
+                    true => Some(page.to_owned()),
+                    false => htmx_page(request),
+                };
+                let shown = shown.filter(|_| leads_back);
                 let next = shown
                     .as_ref()
                     .and_then(|page| check(page, Some(target.path())));
@@ -169,6 +183,11 @@ fn redirect<B: Default>(location: HeaderValue) -> Response<B> {
     headers.insert(LOCATION, location);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether htmx follows a link to another page.
+fn is_boosted<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::GET && says(request.headers(), &HX_BOOSTED, b"true")
 }
 
 /// The page of this site that an htmx request was sent from.

@@ -5,9 +5,9 @@ use std::ops::Deref;
 
 use http::Extensions;
 
-use super::lookup::{require_user, session_of};
+use super::lookup::{Start, Visit};
 use super::users::Users;
-use crate::error::{SessionError, SessionErrorKind};
+use crate::error::SessionError;
 use crate::session::lazy::SessionSlot;
 
 /// The user who is logged in, as the application knows them.
@@ -78,11 +78,18 @@ impl<U: Users> Auth<U> {
     /// }
     /// ```
     pub async fn load_from(extensions: &Extensions) -> Result<Self, SessionError> {
+        let visit = Self::visit(extensions).await?;
+        visit.require_user().cloned().map(Self)
+    }
+
+    async fn visit(extensions: &Extensions) -> Result<Visit<U>, SessionError> {
         let slot = SessionSlot::from_extensions(extensions)?;
-        let session = session_of::<U>(slot).await?;
-        let found = require_user::<U>(&session).await?;
-        let user = found.user.clone().ok_or(SessionErrorKind::NotLoggedIn)?;
-        Ok(Self(user))
+        match Start::at(slot) {
+            Start::Known(visit) => Ok(visit),
+            // Boxed, because a guard has often found the user, and the future of each handler has
+            // room for those of its extractors.
+            start => Box::pin(start.finish()).await,
+        }
     }
 }
 
@@ -111,7 +118,6 @@ mod extract {
     use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
     use http::request::Parts;
 
-    use super::super::lookup::find_user;
     use super::*;
 
     impl<U: Users, S: Sync> FromRequestParts<S> for Auth<U> {
@@ -130,10 +136,8 @@ mod extract {
             parts: &mut Parts,
             _state: &S,
         ) -> Result<Option<Self>, SessionError> {
-            let slot = SessionSlot::from_extensions(&parts.extensions)?;
-            let session = session_of::<U>(slot).await?;
-            let found = find_user::<U>(&session).await?;
-            Ok(found.and_then(|found| found.user.clone()).map(Self))
+            let visit = Self::visit(&parts.extensions).await?;
+            Ok(visit.user().cloned().map(Self))
         }
     }
 }

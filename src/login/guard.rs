@@ -3,22 +3,24 @@
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::future::GuardFuture;
 use super::answer::{Redirects, Target};
-use super::lookup::{failed, require_user, session_of, users};
+use super::lookup::{Start, Visit, failed};
 use super::users::Users;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::events;
 use crate::session::lazy::SessionSlot;
+
+mod future;
 
 /// A layer that lets through only requests of users who are logged in. It is for
 /// `Router::route_layer`, `Router::layer` and every other place for a Tower layer. Put it inside of
@@ -83,8 +85,10 @@ pub fn required<U: Users>() -> Guard<U> {
 ///
 /// A request is one for a page if its `Sec-Fetch-Mode` is `navigate`. Old browsers, and browsers on
 /// plain HTTP, do not send that header. From them, a request is one for a page if its `Accept` has
-/// `text/html`, unless it has `Upgrade: websocket` or `X-Requested-With: XMLHttpRequest`. A request
-/// with `HX-Request: true` comes from htmx, and its `next` is the page that the user sees.
+/// `text/html` (and not with `q=0`), unless it has `Upgrade: websocket` or
+/// `X-Requested-With: XMLHttpRequest`. A request with `HX-Request: true` comes from htmx, and its
+/// `next` is the page that the user sees. If htmx follows a link for the browser, which
+/// `HX-Boosted: true` says, `next` is the page of the link.
 ///
 /// A guard never redirects the login page to itself. If a guard is around the login page by
 /// mistake, that page is a 401.
@@ -234,34 +238,50 @@ impl<U: Users> Guard<U> {
     }
 }
 
-/// Whether the guard with these rules lets the request of this session through.
-async fn check<U: Users>(rules: Arc<Rules<U>>, slot: SessionSlot) -> Result<(), SessionError> {
-    let session = session_of::<U>(&slot).await?;
-    let found = require_user::<U>(&session).await?;
-    let user = found.user.as_ref().ok_or(SessionErrorKind::NotLoggedIn)?;
-    for check in &rules.checks {
-        let is_allowed = match check {
-            Check::When(predicate) => predicate(user),
-            Check::Permission(permission) => {
-                let users = users::<U>(&session)?;
-                let answer = Box::pin(users.has_permission(user, permission)).await;
-                answer.map_err(failed)?
-            }
-            Check::Recent(max_age) => {
-                session.require_recent_login(*max_age)?;
-                true
-            }
-            Check::Level(accepted) => {
-                session.require_level(accepted)?;
-                true
-            }
-            Check::NotActing => session.actor().is_none(),
+impl<U: Users> Rules<U> {
+    /// Whether the guard lets the request through. `None` says that somebody may have to wait for
+    /// the answer.
+    fn check_at_once(&self, start: &Start<U>) -> Option<Result<(), SessionError>> {
+        let Start::Known(visit) = start else {
+            return None;
         };
-        if !is_allowed {
-            return Err(SessionErrorKind::NotAllowed.into());
+        let asks_users = |check: &Check<U>| matches!(check, Check::Permission(_));
+        if self.checks.iter().any(asks_users) {
+            return None;
+        }
+        match pin!(self.check(visit)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
         }
     }
-    Ok(())
+
+    /// Whether the guard lets the user of this visit through.
+    async fn check(&self, visit: &Visit<U>) -> Result<(), SessionError> {
+        let user = visit.require_user()?;
+        let session = visit.session();
+        for check in &self.checks {
+            let is_allowed = match check {
+                Check::When(predicate) => predicate(user),
+                Check::Permission(permission) => {
+                    let answer = visit.users()?.has_permission(user, permission);
+                    Box::pin(answer).await.map_err(failed)?
+                }
+                Check::Recent(max_age) => {
+                    session.require_recent_login(*max_age)?;
+                    true
+                }
+                Check::Level(accepted) => {
+                    session.require_level(accepted)?;
+                    true
+                }
+                Check::NotActing => session.actor().is_none(),
+            };
+            if !is_allowed {
+                return Err(SessionErrorKind::NotAllowed.into());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<U: Users> Clone for Guard<U> {
@@ -364,104 +384,60 @@ where
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let slot = match SessionSlot::from_extensions(request.extensions()) {
-            Ok(slot) => slot.clone(),
+            Ok(slot) => slot,
             Err(error) => {
                 events::refused(&error);
                 return GuardFuture::refusing(error.to_response());
             }
         };
-        let mut check = Box::pin(check(self.rules.clone(), slot));
-        // Another guard may have found the user, or the users are in memory. Then nobody waits, and
-        // neither the request nor the service needs a place to wait in. Otherwise the first poll of
-        // the response's future asks again, with a waker that wakes.
-        let answer = check.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let rules = self.rules.clone();
+        let start = Start::at(slot);
+        let answer = match self.rules.check_at_once(&start) {
+            Some(answer) => answer,
+            None => {
+                let rules = self.rules.clone();
+                let mut check = Box::pin(async move {
+                    let visit = start.finish().await?;
+                    rules.check(&visit).await
+                });
+                // If the users are in memory, nobody waits, and neither the request nor the service
+                // needs a place to wait in. Otherwise the first poll of the response's future asks
+                // again, with a waker that wakes.
+                match check.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => return self.wait(check, request),
+                }
+            }
+        };
         match answer {
-            Poll::Ready(Ok(())) => GuardFuture::handling(self.inner.call(request)),
-            Poll::Ready(Err(error)) => {
-                GuardFuture::refusing(rules.redirects.answer(&error, &request))
-            }
-            Poll::Pending => {
-                // The service that is ready takes this request. Its clone takes the next.
-                let not_ready = self.inner.clone();
-                let mut ready = mem::replace(&mut self.inner, not_ready);
-                GuardFuture::waiting(Box::pin(async move {
-                    match check.await {
-                        Ok(()) => ready.call(request).await,
-                        Err(error) => Ok(rules.redirects.answer(&error, &request)),
-                    }
-                }))
-            }
+            Ok(()) => GuardFuture::handling(self.inner.call(request)),
+            Err(error) => GuardFuture::refusing(self.rules.redirects.answer(&error, &request)),
         }
     }
 }
 
-pin_project! {
-    /// The response future of [`GuardService`].
-    ///
-    /// When it is dropped before the inner service has the request, nothing has happened.
-    #[must_use = "a future does nothing until it is awaited"]
-    pub struct GuardFuture<F: Future> {
-        #[pin]
-        step: Step<F>,
-    }
-}
-
-pin_project! {
-    #[project = StepProjection]
-    enum Step<F: Future> {
-        /// Somebody looks up the user. Then the inner service works.
-        Waiting { work: Pin<Box<dyn Future<Output = F::Output> + Send>> },
-        /// The inner service works.
-        Handling {
-            #[pin]
-            handler: F,
-        },
-        Refusing { answer: Option<F::Output> },
-    }
-}
-
-impl<F, B, E> GuardFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    fn waiting(work: Pin<Box<dyn Future<Output = F::Output> + Send>>) -> Self {
-        let step = Step::Waiting { work };
-        Self { step }
-    }
-
-    fn handling(handler: F) -> Self {
-        let step = Step::Handling { handler };
-        Self { step }
-    }
-
-    fn refusing(response: Response<B>) -> Self {
-        let answer = Some(Ok(response));
-        let step = Step::Refusing { answer };
-        Self { step }
-    }
-}
-
-impl<F: Future> Future for GuardFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match self.project().step.project() {
-            StepProjection::Waiting { work } => work.as_mut().poll(cx),
-            StepProjection::Handling { handler } => handler.poll(cx),
-            StepProjection::Refusing { answer } => {
-                #[expect(clippy::expect_used, reason = "who polls again has made a mistake")]
-                let answer = answer
-                    .take()
-                    .expect("`GuardFuture` polled after completion");
-                Poll::Ready(answer)
+impl<U: Users, S> GuardService<U, S> {
+    /// Hands over the request once the check lets it through.
+    fn wait<RequestBody, ResponseBody>(
+        &mut self,
+        check: Pin<Box<dyn Future<Output = Result<(), SessionError>> + Send>>,
+        request: Request<RequestBody>,
+    ) -> GuardFuture<S::Future>
+    where
+        S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        RequestBody: Send + 'static,
+        ResponseBody: Default,
+    {
+        // The service that is ready takes this request. Its clone takes the next.
+        let not_ready = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, not_ready);
+        let rules = self.rules.clone();
+        GuardFuture::waiting(Box::pin(async move {
+            match check.await {
+                Ok(()) => ready.call(request).await,
+                Err(error) => Ok(rules.redirects.answer(&error, &request)),
             }
-        }
-    }
-}
-
-impl<F: Future> fmt::Debug for GuardFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardFuture").finish_non_exhaustive()
+        }))
     }
 }

@@ -8,86 +8,126 @@ use crate::error::{SessionError, SessionErrorKind};
 use crate::events;
 use crate::record::login::Stamp;
 use crate::record::user::UserId;
+use crate::session::Session;
 use crate::session::lazy::SessionSlot;
-use crate::session::{LoginFacts, Session};
-/// What the look-up of a request has found, and for which login. The session keeps it.
-pub(super) struct Found<U: Users> {
-    facts: LoginFacts,
-    /// `None` if nobody is logged in, whatever the session says.
-    pub(super) user: Option<U::User>,
+use crate::session::user_cell::{Turn, UserStep};
+
+/// Who is logged in, after the look-up.
+pub(super) struct Visit<U: Users> {
+    session: Session,
+    /// What the look-up has found. There is none for a visitor.
+    found: Option<Arc<Found<U>>>,
 }
 
-/// The session of the innermost layer whose users are `U`.
-pub(super) async fn session_of<U: Users>(slot: &SessionSlot) -> Result<Session, SessionError> {
-    let own = slot
-        .chain()
-        .find(|slot| users_of::<U>(slot.context().users()).is_some());
-    own.ok_or(SessionErrorKind::NoUsers)?.load().await
+/// What a look-up has found: `None` if nobody is logged in, whatever the session says.
+type Found<U> = Option<<U as Users>::User>;
+
+/// The way to a [`Visit`], as far as it goes without waiting.
+pub(super) enum Start<U: Users> {
+    /// Nobody is logged in, or somebody has looked up the user.
+    Known(Visit<U>),
+    /// Nobody has looked up the user.
+    LookUp(Turn),
+    /// The session is not loaded, or somebody looks up the user now.
+    Wait(SessionSlot),
+}
+
+impl<U: Users> Start<U> {
+    pub(super) fn at(slot: &SessionSlot) -> Self {
+        let Some(Ok(session)) = slot_of::<U>(slot).map(SessionSlot::get) else {
+            return Self::Wait(slot.clone());
+        };
+        match session.user_step() {
+            UserStep::Visitor => Self::Known(Visit::of_visitor(session)),
+            UserStep::Take(found) => Self::Known(Visit::of_user(session, found)),
+            UserStep::LookUp(turn) => Self::LookUp(turn),
+            UserStep::Wait(_) => Self::Wait(slot.clone()),
+        }
+    }
+
+    /// Who is logged in. Loads the session, and looks up the user, if nobody has.
+    pub(super) async fn finish(self) -> Result<Visit<U>, SessionError> {
+        match self {
+            Self::Known(visit) => Ok(visit),
+            Self::LookUp(turn) => look_up(turn).await,
+            Self::Wait(slot) => Box::pin(wait(slot)).await,
+        }
+    }
+}
+
+async fn wait<U: Users>(slot: SessionSlot) -> Result<Visit<U>, SessionError> {
+    let own = slot_of::<U>(&slot).ok_or(SessionErrorKind::NoUsers)?;
+    let session = own.load().await?;
+    loop {
+        match session.user_step() {
+            UserStep::Visitor => return Ok(Visit::of_visitor(session)),
+            UserStep::Take(found) => return Ok(Visit::of_user(session, found)),
+            UserStep::LookUp(turn) => return look_up(turn).await,
+            UserStep::Wait(others) => others.await,
+        }
+    }
+}
+
+async fn look_up<U: Users>(turn: Turn) -> Result<Visit<U>, SessionError> {
+    let (session, login) = (turn.session(), turn.login());
+    let users = users::<U>(session)?;
+    let mut user = find_as_stamped(session, users, login.user(), login.stamp()).await?;
+    if user.is_some()
+        && let Some(actor) = login.actor()
+    {
+        let actor = Box::pin(find_as_stamped(session, users, &actor.user, actor.stamp)).await?;
+        user = user.filter(|_| actor.is_some());
+    }
+    let found = Arc::new(user);
+    Ok(Visit::of_user(turn.keep(found.clone()), found))
+}
+
+impl<U: Users> Visit<U> {
+    fn of_visitor(session: Session) -> Self {
+        let found = None;
+        Self { session, found }
+    }
+
+    fn of_user(session: Session, found: Arc<Found<U>>) -> Self {
+        let found = Some(found);
+        Self { session, found }
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn users(&self) -> Result<&U, SessionError> {
+        users(&self.session)
+    }
+
+    pub(super) fn user(&self) -> Option<&U::User> {
+        self.found.as_ref()?.as_ref().as_ref()
+    }
+
+    /// The user who is logged in. Fails as [`Session::require_user`] if there is none.
+    pub(super) fn require_user(&self) -> Result<&U::User, SessionError> {
+        if let Some(user) = self.user() {
+            return Ok(user);
+        }
+        self.session.require_user()?;
+        Err(SessionErrorKind::NotLoggedIn.into())
+    }
+}
+
+/// The slot of the innermost layer whose users are `U`.
+fn slot_of<U: Users>(slot: &SessionSlot) -> Option<&SessionSlot> {
+    slot.chain()
+        .find(|slot| users_of::<U>(slot.context().users()).is_some())
 }
 
 fn users_of<U: Users>(users: Option<&(dyn Any + Send + Sync)>) -> Option<&U> {
     users?.downcast_ref()
 }
 
-/// The users of a session that [`session_of`] gave.
-pub(super) fn users<U: Users>(session: &Session) -> Result<&U, SessionError> {
+fn users<U: Users>(session: &Session) -> Result<&U, SessionError> {
     let users = users_of(session.context().users());
     users.ok_or_else(|| SessionErrorKind::NoUsers.into())
-}
-
-/// The user who is logged in. Fails as [`Session::require_user`] if there is none.
-pub(super) async fn require_user<U: Users>(
-    session: &Session,
-) -> Result<Arc<Found<U>>, SessionError> {
-    match find_user::<U>(session).await? {
-        Some(found) if found.user.is_some() => Ok(found),
-        Some(_) => Err(SessionErrorKind::NotLoggedIn.into()),
-        None => {
-            session.require_user()?;
-            Err(SessionErrorKind::NotLoggedIn.into())
-        }
-    }
-}
-
-/// What the look-up of the user has found. `None` for a visitor, without a look-up.
-pub(super) async fn find_user<U: Users>(
-    session: &Session,
-) -> Result<Option<Arc<Found<U>>>, SessionError> {
-    let Some(facts) = session.login_facts() else {
-        return Ok(None);
-    };
-    let cell = session.user_cell();
-    // The request may have logged in somebody else, or the same user with a new password.
-    let known = || {
-        cell.found::<Found<U>>()
-            .filter(|found| found.facts == facts)
-    };
-    if let Some(found) = known() {
-        return Ok(Some(found));
-    }
-    let _turn = cell.turn().await;
-    if let Some(found) = known() {
-        return Ok(Some(found));
-    }
-    let user = look_up::<U>(session, &facts).await?;
-    let found = Arc::new(Found { facts, user });
-    cell.set_found(found.clone());
-    Ok(Some(found))
-}
-
-async fn look_up<U: Users>(
-    session: &Session,
-    facts: &LoginFacts,
-) -> Result<Option<U::User>, SessionError> {
-    let users = users::<U>(session)?;
-    let Some(user) = find_as_stamped(session, users, &facts.user, facts.stamp).await? else {
-        return Ok(None);
-    };
-    if let Some((actor, stamp)) = &facts.actor {
-        let actor = Box::pin(find_as_stamped(session, users, actor, *stamp)).await?;
-        return Ok(actor.map(|_| user));
-    }
-    Ok(Some(user))
 }
 
 /// The user of this id, which has its realm, if the stamp of the login is still the user's.

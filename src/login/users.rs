@@ -79,10 +79,14 @@ pub trait Users: Clone + Send + Sync + 'static {
     /// default is no stamp.
     ///
     /// A login keeps the stamp of its moment. Whenever the user is looked up, the two are compared.
-    /// If they differ, nobody is logged in, and the session ends. So a new password ends all
-    /// sessions of before. The session that sets the new password calls
+    /// If they differ, nobody is logged in from then on, and the session ends within a minute. So a
+    /// new password ends all sessions of before. The session that sets the new password calls
     /// [`log_in`](crate::Session::log_in) again, with the [`account`](Self::account) of the user as
     /// it is now, and stays.
+    ///
+    /// A login may have no stamp, because it was made without [`account`](Self::account), or before
+    /// the user had a password. If the user has a stamp now, such a login counts for nobody, and a
+    /// warning says so once. Its session stays, without a user.
     fn credentials(user: &Self::User) -> Stamp {
         let _ = user;
         Stamp::none()

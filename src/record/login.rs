@@ -327,6 +327,18 @@ impl Login {
         self.details.as_ref()?.actor.as_ref()
     }
 
+    /// Whether both are logins of the same user, with the same stamp, and with the same actor if
+    /// there is one.
+    #[cfg(feature = "login")]
+    pub(crate) fn is_of_same_users(&self, other: &Self) -> bool {
+        let has_same_actor = match (self.actor(), other.actor()) {
+            (None, None) => true,
+            (Some(own), Some(other)) => own.user == other.user && own.stamp == other.stamp,
+            _ => false,
+        };
+        has_same_actor && self.user == other.user && self.stamp() == other.stamp()
+    }
+
     /// When the user proved who they are.
     pub(crate) fn proved_at(&self) -> Timestamp {
         let told = self.details.as_ref().and_then(|more| more.how.time);

@@ -126,7 +126,8 @@ impl UserId {
 
 impl PartialEq for UserId {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        let is_clone = Arc::ptr_eq(&self.text, &other.text) && self.start == other.start;
+        is_clone || self.as_str() == other.as_str()
     }
 }
 

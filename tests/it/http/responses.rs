@@ -321,6 +321,38 @@ async fn what_the_handler_says_of_caching_and_varying_is_kept() {
 }
 
 #[tokio::test]
+async fn a_response_that_varies_by_everything_needs_no_names() {
+    async fn handler(
+        session: Session,
+    ) -> Result<[(http::HeaderName, &'static str); 1], SessionError> {
+        session.insert("theme", "dark")?;
+        Ok([(VARY, "*")])
+    }
+    let app = Router::new()
+        .route("/", get(handler))
+        .layer(SessionLayer::new(MemoryStore::new(), key()));
+    assert_eq!(Browser::new(&app).get("/").await.all("vary"), ["*"]);
+}
+
+/// A sensitive header is one that HTTP/2 does not index, and that loggers leave out.
+#[tokio::test]
+async fn a_header_with_a_token_is_sensitive() {
+    for (transport, name) in [
+        (Transport::Cookie, "set-cookie"),
+        (Transport::Bearer, "x-session-token"),
+    ] {
+        let layer = builder(MemoryStore::new()).transport(transport);
+        let handler = |session: Session| async move { session.insert("theme", "dark") };
+        let app = Router::new()
+            .route("/", get(handler))
+            .layer(layer.build().unwrap());
+        let mut browser = cloakroom::testing::Browser::new(app);
+        let answer = browser.get("/").await.unwrap();
+        assert!(answer.headers()[name].is_sensitive(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_token_is_kept_out_of_caches_whatever_else_the_handler_says() {
     async fn handler(
         session: Session,

@@ -11,6 +11,7 @@ use cloakroom::login::{Auth, Guard, Users as _, required};
 use cloakroom::testing::{Browser, Fault};
 use cloakroom::{Authentication, Session, SessionErrorKind};
 use http::header::{CACHE_CONTROL, VARY};
+use tower::ServiceExt as _;
 
 use super::site::{Db, Site, request, seen};
 
@@ -23,7 +24,7 @@ const NEXT: &str = "next=%2Fstock%3Fpage%3D2%26q%3Da%2520b";
 const CHALLENGE: &str = "Cookie realm=\"__Host-session\"";
 
 /// Whoever may send a request, and how. Each row of the table below has an answer for each of them.
-const CLIENTS: [(&str, &str, Headers); 12] = [
+const CLIENTS: [(&str, &str, Headers); 13] = [
     ("page", "GET", &[("sec-fetch-mode", "navigate")]),
     (
         "page of an old browser",
@@ -39,7 +40,7 @@ const CLIENTS: [(&str, &str, Headers); 12] = [
     (
         "form of an old browser",
         "POST",
-        &[("accept", "application/xml, text/html")],
+        &[("accept", "application/xml, Text/HTML")],
     ),
     ("htmx", "GET", HTMX),
     ("htmx form", "POST", HTMX),
@@ -49,6 +50,11 @@ const CLIENTS: [(&str, &str, Headers); 12] = [
         &[("sec-fetch-mode", "cors"), ("accept", "text/html")],
     ),
     ("json", "GET", &[("accept", "application/json")]),
+    (
+        "json and no page",
+        "GET",
+        &[("accept", "application/json, text/html;charset=utf-8; Q=0.0")],
+    ),
     (
         "jquery",
         "GET",
@@ -100,7 +106,7 @@ async fn check(
     let [page, head, form] = pages;
     let [htmx, htmx_form] = htmx;
     let expected = [
-        page, page, head, form, form, htmx, htmx_form, api, api, api, api, api,
+        page, page, head, form, form, htmx, htmx_form, api, api, api, api, api, api,
     ];
     for ((client, method, headers), expected) in CLIENTS.into_iter().zip(expected) {
         let answer = browser
@@ -302,6 +308,7 @@ async fn answers_that_depend_on_the_kind_of_client_say_so_to_caches() {
             "accept",
             "sec-fetch-mode",
             "hx-request",
+            "hx-boosted",
             "upgrade",
         ] {
             assert!(names.contains(&name), "{client}: {vary}");
@@ -383,6 +390,7 @@ async fn next_is_left_out_if_it_leads_nowhere() {
         ),
         ("https://LOCALHOST/shelf", "none", "hx /login?next=%2Fshelf"),
         ("https://evil.example/shelf", "cross-site", "hx /login"),
+        ("https://www.localhost/shelf", "same-site", "hx /login"),
         (
             "https://localhost//evil.example",
             "same-origin",
@@ -411,6 +419,50 @@ async fn next_is_left_out_if_it_leads_nowhere() {
             seen(&answer),
             format!("401 {expected} {CHALLENGE}"),
             "{page}"
+        );
+    }
+}
+
+/// Over HTTP/2, the address of a request has the host, and no header has it.
+#[tokio::test]
+async fn the_host_of_an_address_shows_where_htmx_is() {
+    let site = Site::new();
+    let app = stock(members(), site.layer.clone());
+    for (page, login) in [
+        ("https://Shop.example:8443/shelf", "/login?next=%2Fshelf"),
+        ("https://shop.example/shelf", "/login"),
+    ] {
+        let headers = [("hx-request", "true"), ("hx-current-url", page)];
+        let request = request("GET", "https://shop.example:8443/stock", &headers);
+        let request = request.map(axum::body::Body::from);
+        let answer = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(
+            seen(&answer),
+            format!("401 hx {login} {CHALLENGE}"),
+            "{page}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_htmx_follows_leads_back_to_its_own_page() {
+    let site = Site::new();
+    let app = stock(members(), site.layer.clone());
+    for (method, boosted, next) in [
+        ("GET", "true", NEXT),
+        ("GET", "false", "next=%2Fshelf%3Frow%3D3"),
+        ("POST", "true", "next=%2Fshelf%3Frow%3D3"),
+    ] {
+        let headers = [HTMX, &[("hx-boosted", boosted)]].concat();
+        let answer = site
+            .visitor(&app)
+            .send(request(method, STOCK, &headers))
+            .await
+            .unwrap();
+        assert_eq!(
+            seen(&answer),
+            format!("401 hx /login?{next} {CHALLENGE}"),
+            "{method} {boosted}"
         );
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use cloakroom::login::{Auth, Users};
+use cloakroom::login::{Auth, Users, required};
 use cloakroom::testing::Browser;
-use cloakroom::{CurrentUser, IntoUserId, Session, SessionError, SessionErrorKind};
+use cloakroom::{CurrentUser, IntoUserId, MemoryStore, Session, SessionError, SessionErrorKind};
 use http::{Extensions, Request};
 use tokio::task::JoinSet;
 
@@ -304,26 +304,54 @@ async fn who_acts_must_be_there_too_with_the_stamp_of_the_login() {
     assert_eq!(text(&mut ada, "/name").await, "nobody");
 }
 
-#[tokio::test]
-async fn each_of_two_layers_has_its_own_users() {
-    #[derive(Clone)]
-    struct Operators;
+/// Users of whom the application says nothing but who they are.
+#[derive(Clone)]
+struct Operators;
 
-    impl Users for Operators {
-        type User = String;
+impl Users for Operators {
+    type User = String;
 
-        async fn find(
-            &self,
-            id: &cloakroom::UserId,
-        ) -> Result<Option<String>, cloakroom::login::BoxError> {
-            Ok(Some(format!("operator {id}")))
-        }
-
-        fn id(user: &String) -> impl IntoUserId {
-            user
-        }
+    async fn find(
+        &self,
+        id: &cloakroom::UserId,
+    ) -> Result<Option<String>, cloakroom::login::BoxError> {
+        Ok(Some(format!("operator {id}")))
     }
 
+    fn id(user: &String) -> impl IntoUserId {
+        user
+    }
+}
+
+#[tokio::test]
+async fn nobody_has_a_permission_that_the_application_does_not_give() {
+    let operators = support::builder(MemoryStore::new())
+        .users(Operators)
+        .build()
+        .unwrap();
+    let app = Router::new()
+        .route("/stock", get(|| async { "stock" }))
+        .route_layer(required::<Operators>().permission("stock.write"))
+        .layer(operators.clone());
+    let mut browser = Browser::new(app);
+    let login = browser.with_session(&operators, |session| session.log_in("7"));
+    login.await.unwrap();
+    assert_eq!(browser.get("/stock").await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_missing_layer_is_an_error_and_no_visitor() {
+    let app = Router::new().route("/name", get(name));
+    let answer = Browser::new(app).get("/name").await.unwrap();
+    assert_eq!(answer.status(), 500);
+    assert_eq!(
+        answer.extensions().get(),
+        Some(&SessionErrorKind::MissingLayer)
+    );
+}
+
+#[tokio::test]
+async fn each_of_two_layers_has_its_own_users() {
     async fn both(customer: Option<Auth<Db>>, operator: Option<Auth<Operators>>) -> String {
         let operator = operator.map_or("nobody".to_owned(), |operator| operator.0);
         format!("{}, {operator}", name(customer).await)
