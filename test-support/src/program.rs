@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -15,6 +15,7 @@ pub struct Program {
     pub process: Child,
     /// The host and the port that it listens on.
     pub address: String,
+    output: BufReader<ChildStdout>,
 }
 
 impl Program {
@@ -60,7 +61,15 @@ impl Program {
         Self {
             process,
             address: address.to_owned(),
+            output,
         }
+    }
+
+    /// The next line that the program prints.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
     }
 
     pub fn page(&self, path: &str) -> Url {

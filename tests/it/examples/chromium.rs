@@ -1,5 +1,7 @@
-//! The demo in a real browser. Chromedriver controls Chromium, and scripts are off in its pages.
+//! The demo in a real browser. Chromedriver controls Chromium, and scripts are off in its pages,
+//! except in `cross_origin.rs`.
 
+mod cross_origin;
 mod login;
 
 use std::io::{BufRead, BufReader};
@@ -86,14 +88,30 @@ impl Driver {
         }
     }
 
-    /// A browser with its own profile.
+    /// A browser with its own profile, and without scripts.
     async fn browser(&self) -> Chromium {
+        let browser = self.browser_with_scripts().await;
+        browser
+            .devtools(
+                "Emulation.setScriptExecutionDisabled",
+                json!({ "value": true }),
+            )
+            .await;
+        browser
+    }
+
+    /// A browser with its own profile.
+    async fn browser_with_scripts(&self) -> Chromium {
         let mut browsers = self.browsers.lock().await;
         let profile = self.profiles.path().join(browsers.len().to_string());
         let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", profile.display()));
         let Value::Object(capabilities) = json!({
-            "goog:chromeOptions": { "args": arguments },
+            "goog:chromeOptions": {
+                "args": arguments,
+                // Debian's Chromium blocks cookies of other sites. Here only SameSite may do that.
+                "prefs": { "profile.cookie_controls_mode": 0 },
+            },
             // The driver waits for an element while the page is loading.
             "timeouts": { "implicit": 3000 },
         }) else {
@@ -105,14 +123,7 @@ impl Driver {
             .await
             .unwrap();
         browsers.push(client.clone());
-        let browser = Chromium(client);
-        browser
-            .devtools(
-                "Emulation.setScriptExecutionDisabled",
-                json!({ "value": true }),
-            )
-            .await;
-        browser
+        Chromium(client)
     }
 
     /// Ends the browsers. A killed chromedriver would leave them running.
@@ -143,8 +154,15 @@ async fn tell_with<F>(options: &[&str], story: impl FnOnce(Arc<Driver>, Demo) ->
 where
     F: Future<Output = Result<(), CmdError>> + Send + 'static,
 {
+    tell_without_demo(|driver| story(driver, Demo::start_with(options))).await;
+}
+
+async fn tell_without_demo<F>(story: impl FnOnce(Arc<Driver>) -> F)
+where
+    F: Future<Output = Result<(), CmdError>> + Send + 'static,
+{
     let driver = Arc::new(Driver::start());
-    let told = tokio::spawn(story(driver.clone(), Demo::start_with(options))).await;
+    let told = tokio::spawn(story(driver.clone())).await;
     driver.close().await;
     match told {
         Ok(result) => result.unwrap(),

@@ -94,6 +94,54 @@ fn bearer_gives_a_token_in_a_header_and_takes_it_in_another() {
     assert_eq!(example.send("GET", "/me", &token).0, 401);
 }
 
+/// `chromium/cross_origin.rs` opens both pages in a browser.
+#[test]
+fn cross_origin_gives_its_own_page_a_cookie_and_the_other_page_a_bearer_token() {
+    let mut example = Program::start(binary("cross_origin"), &[]);
+    let origin = example.next_line();
+    let other = format!("Origin: {origin}\r\nSec-Fetch-Site: cross-site\r\n");
+
+    let log_in = |headers: &str| example.send_form("POST", "/login", headers, "name=ada");
+    let (status, head, _) = log_in("Sec-Fetch-Site: same-origin\r\n");
+    assert_eq!(status, 204);
+    assert!(!head.contains("x-session-token: "), "{head}");
+    let own = cookie(&head);
+    assert_eq!(example.send("GET", "/me", &own).2, "ada");
+
+    let (status, head, _) = log_in(&format!("{other}X-Session-Transport: bearer\r\n"));
+    assert_eq!(status, 204);
+    assert!(!head.contains("set-cookie"), "{head}");
+    assert_eq!(value(&head, "access-control-allow-origin"), origin);
+    let exposed = value(&head, "access-control-expose-headers");
+    assert_eq!(exposed, "x-session-token");
+    let bearer = |head: &str| {
+        let token = value(head, "x-session-token");
+        format!("{other}Authorization: Bearer {token}\r\n")
+    };
+    let old = bearer(&head);
+    let (status, head, _) = example.send("POST", "/renew", &old);
+    assert_eq!(status, 204);
+    let new = bearer(&head);
+    assert_ne!(new, old);
+    assert_eq!(example.send("GET", "/me", &new).2, "ada");
+    assert_eq!(example.send("POST", "/logout", &new).0, 204);
+    assert_eq!(example.send("GET", "/me", &new).0, 401);
+
+    let hostile = format!("{own}Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n");
+    assert_eq!(example.send("POST", "/logout", &hostile).0, 403);
+    assert_eq!(example.send("GET", "/me", &own).2, "ada");
+
+    assert!(
+        example
+            .send("GET", "/", "")
+            .2
+            .contains("The page of the API")
+    );
+    let api = format!("\"http://{}\"", example.address);
+    example.address = origin.trim_start_matches("http://").to_owned();
+    assert!(example.send("GET", "/", "").2.contains(&api));
+}
+
 #[test]
 fn hyper_counts_each_visitors_visits_and_makes_no_session_where_none_is_asked_for() {
     let example = Program::start(binary("hyper"), &[]);

@@ -555,6 +555,7 @@ async fn a_secure_cookie_over_plain_http_is_warned_of_once_and_not_where_browser
             (true, Transport::Cookie),
             (false, Transport::Cookie),
             (true, Transport::Bearer),
+            (true, Transport::CookieOrBearer),
         ] {
             let layer = builder(MemoryStore::new())
                 .cookie_name("sid")
@@ -571,7 +572,7 @@ async fn a_secure_cookie_over_plain_http_is_warned_of_once_and_not_where_browser
                         && sets
                         && times == 0
                         && is_secure
-                        && transport == Transport::Cookie;
+                        && transport != Transport::Bearer;
                     let lines = log.take();
                     let is_there = lines.contains("event=\"insecure_origin\"");
                     assert_eq!(is_there, is_expected, "{origin} {path} {transport:?}");
@@ -580,6 +581,25 @@ async fn a_secure_cookie_over_plain_http_is_warned_of_once_and_not_where_browser
             }
         }
     }
+}
+
+/// A client that gets its token in a header loses no cookie.
+#[tokio::test]
+async fn a_client_that_chooses_a_bearer_token_over_plain_http_is_not_warned_of() {
+    let (log, _guard) = Log::start();
+    let layer = builder(MemoryStore::new()).transport(Transport::CookieOrBearer);
+    let app = app(layer.build().unwrap());
+    let origin = ("origin", "http://app.test");
+    let path = "/insert/theme/dark";
+    let ask = |choice| [origin, ("x-session-transport", choice)];
+    let is_warned_of = async |headers: &[(&str, &str)]| {
+        Browser::new(&app).get_with(path, headers).await;
+        log.take().contains("event=\"insecure_origin\"")
+    };
+    let bad = ("authorization", "Bearer x");
+    assert!(!is_warned_of(&ask("bearer")).await);
+    assert!(!is_warned_of(&[origin, bad]).await);
+    assert!(is_warned_of(&ask("cookie")).await);
 }
 
 #[tokio::test]
