@@ -24,6 +24,11 @@ pub fn bearer(input: &[u8]) {
     run(Site::is_safe_from(Transport::Bearer, input));
 }
 
+/// Sends both kinds of headers. The byte 6 ends the cookies, and the rest are bearer tokens.
+pub fn transports(input: &[u8]) {
+    run(Site::is_safe_from(Transport::CookieOrBearer, input));
+}
+
 fn run(future: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -34,7 +39,6 @@ fn run(future: impl Future<Output = ()>) {
 /// An application with three users. The first and the second are logged in. The session of the
 /// third has ended.
 struct Site {
-    transport: Transport,
     store: MemoryStore,
     layer: SessionLayer<MemoryStore>,
     first: Vec<u8>,
@@ -69,7 +73,6 @@ impl Site {
             .build()
             .unwrap();
         let mut site = Self {
-            transport,
             store,
             layer,
             first: Vec::new(),
@@ -82,14 +85,30 @@ impl Site {
         let removed = site.layer.sessions().revoke_user("third").await;
         assert_eq!(removed.unwrap(), 1);
 
-        let written = site.written(input);
-        let headers: Vec<_> = written.split(|&byte| byte == b'\n').collect();
-        site.check(&headers).await;
-        let value = match transport {
-            Transport::Cookie => b"__Host-session=".as_slice(),
-            _ => b"Bearer ",
+        let (cookies, bearers) = match transport {
+            Transport::Cookie => (Some(input), None),
+            Transport::Bearer => (None, Some(input)),
+            _ => {
+                let mut parts = input.splitn(2, |&byte| byte == 6);
+                (parts.next(), parts.next())
+            }
         };
-        site.check(&[&[value, &written].concat()]).await;
+        for cookies in site.headers(b"__Host-session=", cookies) {
+            for bearers in site.headers(b"Bearer ", bearers) {
+                site.check(&cookies, &bearers).await;
+            }
+        }
+    }
+
+    /// The two ways to send an input: as headers, and as the value of one.
+    fn headers(&self, before: &[u8], input: Option<&[u8]>) -> Vec<Vec<Vec<u8>>> {
+        let Some(input) = input else {
+            return vec![Vec::new()];
+        };
+        let written = self.written(input);
+        let lines = written.split(|&byte| byte == b'\n');
+        let value = [before, &written].concat();
+        vec![lines.map(<[u8]>::to_vec).collect(), vec![value]]
     }
 
     async fn logged_in(&self, user: &str) -> Vec<u8> {
@@ -102,15 +121,17 @@ impl Site {
         service.oneshot(request).await.unwrap()
     }
 
-    /// The token that a response gives to the client.
+    /// The token that a response gives to the client. The client never gets two.
     fn token(&self, response: &Response<String>) -> Option<Vec<u8>> {
-        let header = match self.transport {
-            Transport::Cookie => SET_COOKIE,
-            _ => Transport::TOKEN_HEADER,
-        };
-        let value = response.headers().get(header)?.as_bytes();
-        let value = value.strip_prefix(b"__Host-session=").unwrap_or(value);
-        value.split(|&byte| byte == b';').next().map(<[u8]>::to_vec)
+        let [cookie, header] = [SET_COOKIE, Transport::TOKEN_HEADER].map(|header| {
+            let value = response.headers().get(header)?.as_bytes();
+            let value = value.strip_prefix(b"__Host-session=").unwrap_or(value);
+            // An empty value removes the token that the client sent.
+            let token = value.split(|&byte| byte == b';').next()?;
+            (!token.is_empty()).then(|| token.to_vec())
+        });
+        assert!(cookie.is_none() || header.is_none());
+        cookie.or(header)
     }
 
     /// The input, with tokens in it, because a fuzzer cannot guess a token. Each of these bytes,
@@ -149,14 +170,9 @@ impl Site {
     }
 
     /// Sends these headers. Checks that nobody reaches a session without its token.
-    async fn check(&self, headers: &[&[u8]]) {
-        let name: HeaderName = match self.transport {
-            Transport::Cookie => COOKIE,
-            _ => AUTHORIZATION,
-        };
+    async fn check(&self, cookies: &[Vec<u8>], bearers: &[Vec<u8>]) {
         let mut request = Request::new(());
-        let mut presented = Vec::new();
-        for header in headers {
+        let mut add = |name: HeaderName, header: &[u8]| {
             // HTTP itself refuses these bytes, so they never reach the layer.
             let allow = |&byte: &u8| {
                 if byte < b' ' || byte == 0x7f {
@@ -166,16 +182,34 @@ impl Site {
                 }
             };
             let header: Vec<u8> = header.iter().map(allow).collect();
-            presented.extend(self.presented(&header));
             let value = HeaderValue::from_bytes(&header).unwrap();
-            request.headers_mut().append(&name, value);
+            request.headers_mut().append(name, value);
+            header
+        };
+        let mut in_cookies = Vec::new();
+        for header in cookies {
+            in_cookies.extend(tokens_in_cookie(&add(COOKIE, header)));
+        }
+        let mut in_bearers = Vec::new();
+        for header in bearers {
+            in_bearers.extend(token_in_authorization(&add(AUTHORIZATION, header)));
         }
         // Two tokens of live sessions leave it open which session is meant, so the layer takes
-        // neither. The token of an ended session does not count.
+        // neither. The token of an ended session does not count. A bearer token that is not good
+        // leads nowhere, also beside a good cookie.
         let signed = [&self.first, &self.second, &self.ended];
-        let owner = match signed.map(|token| presented.contains(token)) {
-            [true, false, _] => "first",
-            [false, true, _] => "second",
+        let users = |presented: &[Vec<u8>]| {
+            let [first, second, _] = signed.map(|token| presented.contains(token));
+            [first, second]
+        };
+        let all = users(&[&*in_cookies, &*in_bearers].concat());
+        let meant = match in_bearers.is_empty() {
+            true => all,
+            false => users(&in_bearers),
+        };
+        let owner = match (all, meant) {
+            ([true, false], [true, _]) => "first",
+            ([false, true], [_, true]) => "second",
             _ => NOBODY,
         };
 
@@ -194,37 +228,6 @@ impl Site {
         assert!(token.is_none_or(|token| !signed.contains(&&token)));
     }
 
-    /// The tokens in a header. This code reads them in another way than the crate does.
-    fn presented(&self, header: &[u8]) -> Vec<Vec<u8>> {
-        // Each byte becomes one character, so no byte is lost.
-        let header: String = header.iter().copied().map(char::from).collect();
-        let values: Vec<_> = match self.transport {
-            Transport::Cookie => header
-                .split(';')
-                .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
-                .filter(|(name, _)| *name == "__Host-session")
-                .map(|(_, value)| value)
-                .collect(),
-            _ => header
-                .split_once(' ')
-                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-                .map(|(_, value)| value)
-                .into_iter()
-                .collect(),
-        };
-        let is_cookie = matches!(self.transport, Transport::Cookie);
-        let bytes = |value: &str| {
-            let value = value.trim_matches([' ', '\t']);
-            // The syntax of a cookie allows one pair of quotes.
-            let inner = value
-                .strip_prefix('"')
-                .and_then(|rest| rest.strip_suffix('"'));
-            let value = inner.filter(|_| is_cookie).unwrap_or(value);
-            value.chars().map(|c| c as u8).collect()
-        };
-        values.into_iter().map(bytes).collect()
-    }
-
     /// What is stored for a user.
     async fn record(&self, user: &str) -> Vec<u8> {
         let sessions = self.layer.sessions().list_for(user).await.unwrap();
@@ -234,6 +237,37 @@ impl Site {
         let record = self.store.load(session.id()).await.unwrap();
         record.unwrap().encode().unwrap()
     }
+}
+
+// This code reads headers in another way than the crate does. Each byte becomes one character, so
+// that no byte is lost.
+
+/// The tokens in a Cookie header.
+fn tokens_in_cookie(header: &[u8]) -> Vec<Vec<u8>> {
+    let header: String = header.iter().copied().map(char::from).collect();
+    let token = |value: &str| {
+        let value = value.trim_matches([' ', '\t']);
+        // The syntax of a cookie allows one pair of quotes.
+        let inner = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        inner.unwrap_or(value).chars().map(|c| c as u8).collect()
+    };
+    header
+        .split(';')
+        .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
+        .filter(|(name, _)| *name == "__Host-session")
+        .map(|(_, value)| token(value))
+        .collect()
+}
+
+/// The token in an Authorization header. It is empty if only the scheme is there.
+fn token_in_authorization(header: &[u8]) -> Option<Vec<u8>> {
+    let header: String = header.iter().copied().map(char::from).collect();
+    let (scheme, value) = header.split_once(' ').unwrap_or((&header, ""));
+    let value = value.trim_matches([' ', '\t']);
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| value.chars().map(|c| c as u8).collect())
 }
 
 /// Decodes the input as a record. Also decodes it as a record's JSON, after the format number and a

@@ -34,6 +34,11 @@ fn every_seed_of_the_authorization_header_is_anonymous_but_for_a_good_token() {
 }
 
 #[test]
+fn every_seed_of_both_headers_is_a_visitor_unless_all_good_tokens_are_of_one_session() {
+    replay("transports", cloakroom_fuzz::transports);
+}
+
+#[test]
 fn every_seed_of_a_record_is_refused_or_decodes_to_what_it_is_encoded_to() {
     replay("record", cloakroom_fuzz::record);
 }
@@ -51,5 +56,8 @@ fn every_seed_of_a_store_url_is_opened_or_an_error_without_its_password() {
 fn every_fuzz_target_has_its_seeds_replayed_here() {
     let name = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
     let targets: Vec<_> = files("fuzz/fuzz_targets").into_iter().map(name).collect();
-    assert_eq!(targets, ["bearer", "cookie", "record", "store_url"]);
+    assert_eq!(
+        targets,
+        ["bearer", "cookie", "record", "store_url", "transports"]
+    );
 }
