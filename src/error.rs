@@ -24,9 +24,11 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// assert_eq!(error.to_string(), "could not reach the session database at db:5432");
 /// assert!(std::error::Error::source(&error).is_some());
 /// ```
-pub struct StoreError(Box<Failure>);
+#[derive(Clone)]
+pub struct StoreError(Arc<Failure>);
 
-/// Boxed, because a `Result` is as large as its error, and moves through several futures.
+/// On the heap, because a `Result` is as large as its error, and moves through several futures.
+/// Shared, because one failure may be the answer to several calls.
 struct Failure {
     what: Cow<'static, str>,
     source: Option<BoxError>,
@@ -37,7 +39,7 @@ impl StoreError {
     ///
     /// The text must hold no secret and no session data: it is logged.
     pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Failure {
+        Self(Arc::new(Failure {
             what: what.into(),
             source: None,
         }))
@@ -45,9 +47,11 @@ impl StoreError {
 
     /// The same error with the backend's error as its source. It is logged as well.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
-        self
+    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
+        Self(Arc::new(Failure {
+            what: self.0.what.clone(),
+            source: Some(source.into()),
+        }))
     }
 
     pub(crate) fn timeout(after: Duration) -> Self {
@@ -340,20 +344,19 @@ impl StepUp {
         Self(format!("max_age=\"{}\"", max_age.as_secs()).into())
     }
 
-    /// A login of one of these levels. A level that a header cannot have is left out.
-    pub(crate) fn levels(accepted: &[&str]) -> Self {
+    /// A login of one of these levels. A level that a header cannot have is left out. `None` if
+    /// there is no other.
+    pub(crate) fn levels(accepted: &[&str]) -> Option<Self> {
         let is_good = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        let mut levels = accepted.iter().filter(|level| level.bytes().all(is_good));
-        let mut text = String::from("acr_values=\"");
-        if let Some(first) = levels.next() {
-            text.push_str(first);
-        }
+        let is_writable = |level: &&&str| !level.is_empty() && level.bytes().all(is_good);
+        let mut levels = accepted.iter().filter(is_writable);
+        let mut text = format!("acr_values=\"{}", levels.next()?);
         for level in levels {
             text.push(' ');
             text.push_str(level);
         }
         text.push('"');
-        Self(text.into())
+        Some(Self(text.into()))
     }
 
     pub(crate) fn as_str(&self) -> &str {

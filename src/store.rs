@@ -11,6 +11,13 @@ use crate::record::user::UserId;
 use crate::record::{Record, Version};
 
 pub(crate) mod any;
+#[cfg(any(
+    feature = "memcached",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+mod batch;
 mod forward;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;

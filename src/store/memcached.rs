@@ -4,22 +4,23 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use async_memcached::{Client, Error, MetaProtocol, MetaValue, Status};
+use async_memcached::{Error, MetaProtocol, Status};
 use async_trait::async_trait;
-use deadpool::managed::{self, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use self::loads::{Loads, Stored, key};
+use self::server::{Failure, Server};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::error::{BoxError, StoreError};
+use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::{Record, Version};
-use crate::store::pool::{CONNECTION_TIMEOUT, CONNECTIONS, TRUSTED_IDLE};
+use crate::store::batch::{Batches, READ_LANES};
+use crate::store::pool::CONNECTION_TIMEOUT;
 use crate::store::{Replaced, SessionStore};
 
-const DEFAULT_PORT: u16 = 11211;
+mod loads;
+mod server;
 
 /// In seconds. Memcached takes a larger number for a time since 1970.
 const LONGEST_RELATIVE_EXPIRY: u64 = 30 * 24 * 60 * 60;
@@ -76,15 +77,16 @@ const OVERHEAD: usize = 512;
 /// ```
 #[derive(Clone)]
 pub struct MemcachedStore {
-    servers: Arc<[Server]>,
+    servers: Arc<[Place]>,
     prefix: Arc<str>,
     /// The largest value that every server takes. A server that refuses a value drops the old one.
     largest_value: usize,
 }
 
-struct Server {
-    address: String,
-    pool: Pool<Connector>,
+/// A server, and the reads that wait for it.
+struct Place {
+    server: Arc<Server>,
+    loads: Batches<Loads>,
 }
 
 impl MemcachedStore {
@@ -117,13 +119,9 @@ impl MemcachedStore {
                 .with_source(error)
             })?;
             largest_value = largest_value.min(largest_item.saturating_sub(OVERHEAD));
-            servers.push(server);
+            servers.push(Arc::new(server));
         }
-        Ok(Self {
-            servers: servers.into(),
-            prefix: "cloakroom:".into(),
-            largest_value,
-        })
+        Ok(Self::over(servers, "cloakroom:".into(), largest_value))
     }
 
     /// What all keys begin with: up to 200 bytes, and no white space or control characters among
@@ -142,58 +140,51 @@ impl MemcachedStore {
                 prefix.len()
             )));
         }
-        Ok(Self {
-            prefix: prefix.into(),
-            ..self
-        })
+        let servers = self.servers.iter().map(|place| place.server.clone());
+        Ok(Self::over(
+            servers.collect(),
+            prefix.into(),
+            self.largest_value,
+        ))
     }
 
-    fn key(&self, id: RecordId) -> String {
-        format!("{}{id}", self.prefix)
+    fn over(servers: Vec<Arc<Server>>, prefix: Arc<str>, largest_value: usize) -> Self {
+        let place = |server: Arc<Server>| {
+            let loads = Loads {
+                server: server.clone(),
+                prefix: prefix.clone(),
+            };
+            let loads = Batches::new(loads, READ_LANES);
+            Place { server, loads }
+        };
+        Self {
+            servers: servers.into_iter().map(place).collect(),
+            prefix,
+            largest_value,
+        }
     }
 
     /// The server that a session belongs to: the one with the highest hash. If a server is added or
     /// taken away, no session moves between the others.
-    fn server_of(&self, id: RecordId) -> Result<&Server, Failure> {
-        let hash = |server: &&Server| -> [u8; 32] {
-            Sha256::new_with_prefix(&server.address)
+    fn place_of(&self, id: RecordId) -> Result<&Place, Failure> {
+        let hash = |place: &&Place| -> [u8; 32] {
+            Sha256::new_with_prefix(&place.server.address)
                 .chain_update(id.as_bytes())
                 .finalize()
                 .into()
         };
         match &*self.servers {
-            [server] => Ok(server),
-            servers => servers
+            [place] => Ok(place),
+            places => places
                 .iter()
                 .max_by_key(hash)
                 .ok_or_else(|| Failure::from("there is no server".to_owned())),
         }
     }
 
-    /// The value under a key, and its CAS number.
-    async fn get(&self, id: RecordId) -> Result<Option<(Vec<u8>, u64)>, Failure> {
-        let server = self.server_of(id)?;
-        let key = self.key(id);
-        let flags = Some(&["v", "c"][..]);
-        let mut connection = server.connection().await?;
-        let value = match connection.meta_get(&key, false, None, flags).await {
-            // The server closed the connection while it was idle. A read can be made again.
-            Err(error) if server.is_broken(&error) => {
-                drop(connection);
-                let mut connection = server.connection().await?;
-                connection.meta_get(&key, false, None, flags).await
-            }
-            value => value,
-        };
-        Ok(match value {
-            Ok(Some(MetaValue {
-                data,
-                cas: Some(cas),
-                ..
-            })) => Some((data.unwrap_or_default(), cas)),
-            Ok(_) | Err(Error::Protocol(Status::NotFound)) => None,
-            Err(error) => return Err(error.into()),
-        })
+    /// The value under a key.
+    async fn get(&self, id: RecordId) -> Result<Option<Stored>, Failure> {
+        Ok(self.place_of(id)?.loads.run(id).await?)
     }
 
     /// Writes a value under a condition: that there is no value, or that it has this CAS number.
@@ -212,12 +203,12 @@ impl MemcachedStore {
                 self.largest_value,
             )));
         }
-        let server = self.server_of(id)?;
+        let server = &self.place_of(id)?.server;
         let expiry = format!("T{}", expiry(record.expires_at()));
         let flags = Some(&[condition, &*expiry][..]);
         let mut connection = server.connection().await?;
         match connection
-            .meta_set(self.key(id), bytes, false, None, flags)
+            .meta_set(key(&self.prefix, id), bytes, false, None, flags)
             .await
         {
             Ok(_) => Ok(Status::Stored),
@@ -252,10 +243,10 @@ impl MemcachedStore {
             let (cas, stored_expiry) = match known.take() {
                 Some(known) => known,
                 None => {
-                    let Some((stored, cas)) = self.get(id).await? else {
+                    let Some(Stored { bytes, cas }) = self.get(id).await? else {
                         return Ok(Replaced::Missing);
                     };
-                    match Record::decode(id, &stored) {
+                    match Record::decode(id, &bytes) {
                         None => return Ok(Replaced::Missing),
                         Some(stored) if stored.version() != expected => {
                             return Ok(Replaced::Conflict);
@@ -286,7 +277,7 @@ impl MemcachedStore {
 impl SessionStore for MemcachedStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let value = self.get(id).await.map_err(failed("read a session"))?;
-        Ok(value.and_then(|(bytes, cas)| {
+        Ok(value.and_then(|Stored { bytes, cas }| {
             let record = Record::decode(id, &bytes)?;
             Some(record.with(|fields| fields.set_loaded_cas(cas)))
         }))
@@ -322,10 +313,10 @@ impl SessionStore for MemcachedStore {
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
         let failed = failed("remove a session");
-        let server = self.server_of(id).map_err(&failed)?;
+        let server = &self.place_of(id).map_err(&failed)?.server;
         let mut connection = server.connection().await.map_err(&failed)?;
         match connection
-            .meta_delete(self.key(id), false, None, None)
+            .meta_delete(key(&self.prefix, id), false, None, None)
             .await
         {
             Ok(_) => Ok(true),
@@ -340,112 +331,6 @@ impl SessionStore for MemcachedStore {
     /// Memcached removes expired sessions by itself.
     async fn purge_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
-    }
-}
-
-impl Server {
-    fn new(host: &str) -> Result<Self, StoreError> {
-        let address = match host.rsplit_once(':') {
-            Some(_) => host.to_owned(),
-            None => format!("{host}:{DEFAULT_PORT}"),
-        };
-        let connector = Connector {
-            address: address.clone(),
-        };
-        let pool = Pool::builder(connector)
-            .max_size(CONNECTIONS)
-            .build()
-            .map_err(|error| {
-                StoreError::new("could not make a pool of connections").with_source(error)
-            })?;
-        Ok(Self { address, pool })
-    }
-
-    async fn connection(&self) -> Result<Object<Connector>, Failure> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error.into(),
-            error => Failure(Box::new(error)),
-        })
-    }
-
-    /// The largest item that the server takes. The client library has no call for it.
-    async fn largest_item(&self) -> Result<usize, std::io::Error> {
-        let mut stream = BufReader::new(TcpStream::connect(&self.address).await?);
-        stream.write_all(b"stats settings\r\n").await?;
-        let mut lines = stream.lines();
-        let mut largest = None;
-        while let Some(line) = lines.next_line().await? {
-            if let Some(size) = line.strip_prefix("STAT item_size_max ") {
-                largest = size.parse().ok();
-            } else if !line.starts_with("STAT ") {
-                break;
-            }
-        }
-        largest.ok_or_else(|| {
-            std::io::Error::other("the server does not list its settings as Memcached does")
-        })
-    }
-
-    /// Whether the error means that the connection broke. Then the idle connections are broken too,
-    /// and are dropped.
-    fn is_broken(&self, error: &Error) -> bool {
-        let is_broken = matches!(error, Error::Io(_) | Error::ConnectionClosed);
-        if is_broken {
-            self.pool.retain(|_, _| false);
-        }
-        is_broken
-    }
-}
-
-/// Makes the connections of a pool.
-struct Connector {
-    address: String,
-}
-
-impl managed::Manager for Connector {
-    type Type = Client;
-    type Error = Error;
-
-    async fn create(&self) -> Result<Client, Error> {
-        Client::new(format!("tcp://{}", self.address)).await
-    }
-
-    async fn recycle(&self, client: &mut Client, metrics: &Metrics) -> RecycleResult<Error> {
-        // A connection whose call was dropped midway has closed itself.
-        if client.is_closed() {
-            return Err(RecycleError::message("the connection is closed"));
-        }
-        if metrics.last_used() > TRUSTED_IDLE {
-            client.version().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a call failed.
-struct Failure(BoxError);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(Box::new(error))
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self(Box::new(error))
-    }
-}
-
-impl From<String> for Failure {
-    fn from(message: String) -> Self {
-        Self(message.into())
-    }
-}
-
-impl From<Failure> for BoxError {
-    fn from(failure: Failure) -> Self {
-        failure.0
     }
 }
 
@@ -474,7 +359,8 @@ fn expiry(expires_at: Timestamp) -> i64 {
 
 impl fmt::Debug for MemcachedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let servers: Vec<_> = self.servers.iter().map(|server| &server.address).collect();
+        let servers = self.servers.iter().map(|place| &place.server.address);
+        let servers: Vec<_> = servers.collect();
         f.debug_struct("MemcachedStore")
             .field("servers", &servers)
             .field("prefix", &self.prefix)

@@ -8,11 +8,15 @@ use std::time::Duration;
 use self::dialect::Dialect;
 use crate::error::StoreError;
 
+mod batches;
+mod calls;
 mod connections;
 mod dialect;
 mod implement;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+#[cfg(feature = "postgres")]
+mod pooler;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]

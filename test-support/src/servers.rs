@@ -2,6 +2,7 @@
 
 mod mariadb;
 mod memcached;
+mod pgbouncer;
 mod ports;
 mod postgres;
 mod process;

@@ -43,6 +43,7 @@ mod http {
     mod bearer;
     mod config;
     mod cookies;
+    mod cross_origin;
     mod layers;
     mod responses;
     mod transports;
@@ -61,12 +62,15 @@ mod concurrency {
 
 /// What every store keeps, and what belongs to one store only.
 mod stores {
+    mod batch_faults;
+    mod batches;
     mod conformance;
     mod connections;
     mod expiry;
     mod memory;
     mod names;
     mod opening;
+    mod pgbouncer;
     mod redis;
     mod redis_index;
     mod round_trips;

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dialect::Dialect;
 use crate::error::StoreError;
-use crate::store::pool::TRUSTED_IDLE;
+use crate::store::pool::{ABANDONED_TIMEOUT, TRUSTED_IDLE};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::store::pool::{CONNECTION_TIMEOUT, CONNECTIONS};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -27,10 +27,13 @@ use crate::store::tls;
 /// attempt may succeed by then.
 const LATER_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server may take to answer a statement whose caller has gone away. After this time,
-/// the connection may be dead. It is closed, and the pool has room for another one. The time is
-/// short, since other callers wait for a connection.
-const ABANDONED_TIMEOUT: Duration = Duration::from_secs(2);
+impl Dialect {
+    /// How long a call may go on after its callers have gone away. A database in this process
+    /// always answers.
+    pub(super) fn abandoned_timeout(&self) -> Option<Duration> {
+        self.is_remote.then_some(ABANDONED_TIMEOUT)
+    }
+}
 
 /// How long the trial of an idle connection may take.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -85,7 +88,7 @@ impl<DB: Database> Connections<DB> {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 let how = format!("in the URL, with {}=/path/to/ca.pem", dialect.authority);
-                let what = what + &tls::advice(&error, &how);
+                let what = what + &tls::advice(&error, &how) + &dialect.advice(&error);
                 return Err(StoreError::new(what).with_source(error));
             }
             Err(elapsed) => {
@@ -315,7 +318,13 @@ impl<DB: Database> Call<DB> {
             Err(Error::Database(error)) => !(self.dialect.is_of_statement)(&**error),
             Err(_) => self.dialect.is_remote,
         };
-        self.outcome = if has_failed {
+        // SQLite rolls back by itself if the disk is full. Then sqlx's own rollback fails, and sqlx
+        // takes each later transaction for a part of the old one: it would never be committed.
+        let is_stuck = answer.is_err()
+            && self
+                .connection()
+                .is_ok_and(|connection| connection.is_in_transaction());
+        self.outcome = if has_failed || is_stuck {
             Outcome::Failed
         } else {
             Outcome::Answered
@@ -326,10 +335,11 @@ impl<DB: Database> Call<DB> {
 impl<DB: Database> Drop for Call<DB> {
     fn drop(&mut self) {
         let is_remote = self.dialect.is_remote;
+        let has_failed = matches!(self.outcome, Outcome::Failed);
         match (self.held.take(), &self.outcome) {
             (None, _) | (Some(_), Outcome::Answered) => {}
             (Some(Held::Shared(mut connection)), _) => {
-                if is_remote {
+                if is_remote || has_failed {
                     connection.close_on_drop();
                 }
             }
@@ -366,8 +376,7 @@ impl<T: Send + 'static> Begun<T> {
     pub(super) fn new(dialect: &Dialect, call: impl Future<Output = T> + Send + 'static) -> Self {
         Self {
             call: Some(Box::pin(call)),
-            // A database in this process always answers.
-            limit: dialect.is_remote.then_some(ABANDONED_TIMEOUT),
+            limit: dialect.abandoned_timeout(),
         }
     }
 }

@@ -14,6 +14,16 @@ const LONGEST_TABLE: usize = 50;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 const LONGEST_SCHEMA: usize = 63;
 
+/// Removes a user's records, in a database that needs no order of locks for it.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) const REMOVE_BY_USER: &str = "DELETE FROM {table} WHERE user_id = ? AND id <> ?";
+
+/// For a database whose errors need no advice.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) fn no_advice(_: &dyn DatabaseError) -> Option<&'static str> {
+    None
+}
+
 /// Where the databases differ.
 #[derive(Debug)]
 pub(super) struct Dialect {
@@ -35,8 +45,15 @@ pub(super) struct Dialect {
     /// Whether an error belongs to the statement alone. Then the connection and the server are as
     /// good as before.
     pub(super) is_of_statement: fn(&dyn DatabaseError) -> bool,
+    /// Whether one of the records may be the reason of an error. Then the statement had no effect,
+    /// and another record may pass.
+    pub(super) is_of_record: fn(&dyn DatabaseError) -> bool,
+    /// What to do about an error, if the store knows more than the database says.
+    pub(super) advice: fn(&dyn DatabaseError) -> Option<&'static str>,
     /// Removes some expired records. The last parameters are the time and the most records.
     pub(super) purge: &'static str,
+    /// Removes a user's records, except the one of an id.
+    pub(super) remove_by_user: &'static str,
 }
 
 impl Dialect {
@@ -44,6 +61,12 @@ impl Dialect {
         let quote = self.quote;
         let inner = identifier.replace(quote, &format!("{quote}{quote}"));
         format!("{quote}{inner}{quote}")
+    }
+
+    /// The end of an error's text: a colon and what to do, or nothing.
+    pub(super) fn advice(&self, error: &sqlx::Error) -> String {
+        let advice = error.as_database_error().and_then(self.advice);
+        advice.map_or(String::new(), |advice| format!(": {advice}"))
     }
 
     /// Renders a text in which each `?` is a parameter and `{table}` is the table.

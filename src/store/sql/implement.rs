@@ -46,29 +46,88 @@ macro_rules! run {
 }
 pub(super) use run;
 
+/// One write on a connection: whether it took effect. Takes the statements, the write, and the
+/// connection.
+macro_rules! write_one {
+    ($statements:expr, $write:expr, $connection:expr) => {{
+        use $crate::store::sql::calls::Write;
+        use $crate::store::sql::statements::{sql, to_integer};
+
+        let (statements, connection) = ($statements, $connection);
+        let done = match $write {
+            Write::Insert(row) => {
+                sqlx::query(sql(&statements.insert))
+                    .bind(row.id())
+                    .bind(row.version())
+                    .bind(row.user())
+                    .bind(row.expires_at())
+                    .bind(row.bytes())
+                    .execute(connection)
+                    .await
+            }
+            Write::Replace(expected, row) => {
+                sqlx::query(sql(&statements.replace))
+                    .bind(row.version())
+                    .bind(row.user())
+                    .bind(row.kept_above())
+                    .bind(row.expires_at())
+                    .bind(row.bytes())
+                    .bind(row.id())
+                    .bind(to_integer(expected.as_u64()))
+                    .execute(connection)
+                    .await
+            }
+            Write::Touch(id, record) => {
+                sqlx::query(sql(&statements.touch))
+                    .bind(to_integer(record.expires_at().as_millis()))
+                    .bind(&id.as_bytes()[..])
+                    .bind(to_integer(record.version().as_u64()))
+                    .execute(connection)
+                    .await
+            }
+            Write::Remove(id) => {
+                sqlx::query(sql(&statements.remove))
+                    .bind(&id.as_bytes()[..])
+                    .execute(connection)
+                    .await
+            }
+        };
+        match done {
+            Ok(done) => Ok(done.rows_affected() == 1),
+            // Only an insert can be such an error: the id is taken.
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }};
+}
+pub(super) use write_one;
+
 /// What the stores have in common: their table's name, and the contract.
 ///
 /// Takes the store, sqlx's types for its database and rows, and its dialect. The store has the
-/// fields `reader`, `writer` and `statements`, and a method `purge`.
+/// fields `reader`, `writer`, `statements`, `loads` and `writes`, and a method `purge`. Its
+/// `writes` run a [`Write`](super::calls::Write).
 macro_rules! implement_store {
-    ($Store:ident, $Database:ty, $Row:ty, $dialect:ident) => {
+    ($Store:ident, $Database:ty, $Row:ty, $Writes:ident, $dialect:ident) => {
+        $crate::store::sql::batches::implement_loads!($Database, $Row);
+
         const _: () = {
-            use std::{fmt, sync::Arc};
+            use std::fmt;
 
             use async_trait::async_trait;
-            use sqlx::{AssertSqlSafe, Row as _};
+            use sqlx::Row as _;
 
             use $crate::clock::Timestamp;
             use $crate::error::StoreError;
             use $crate::id::RecordId;
             use $crate::record::user::UserId;
             use $crate::record::{Record, Version};
+            use $crate::store::batch::{Batches, READ_LANES};
+            use $crate::store::sql::calls::{Row, StoredRow, Write};
             use $crate::store::sql::connections::Connections;
             use $crate::store::sql::dialect::Table;
-            use $crate::store::sql::implement::{attempt, run};
-            use $crate::store::sql::statements::{
-                Statements, kept_above, to_integer, to_timestamp,
-            };
+            use $crate::store::sql::implement::run;
+            use $crate::store::sql::statements::{Statements, sql, to_timestamp};
             use $crate::store::{Replaced, SessionStore, UserIndex};
 
             impl $Store {
@@ -83,69 +142,49 @@ macro_rules! implement_store {
                     Ok(self.on(table))
                 }
 
-                pub(super) fn on(self, table: Table) -> Self {
-                    let statements = Statements::new(self.statements.dialect, table);
-                    Self { statements, ..self }
+                fn on(self, table: Table) -> Self {
+                    Self::of_table(self.reader, self.writer, table)
                 }
 
-                pub(super) fn over(
+                fn over(reader: Connections<$Database>, writer: Connections<$Database>) -> Self {
+                    Self::of_table(reader, writer, Table::default())
+                }
+
+                fn of_table(
                     reader: Connections<$Database>,
                     writer: Connections<$Database>,
+                    table: Table,
                 ) -> Self {
+                    let statements = Statements::new(&$dialect, table);
+                    let loads = Loads {
+                        connections: reader.clone(),
+                        statements: statements.clone(),
+                    };
                     Self {
+                        loads: Batches::new(loads, READ_LANES),
+                        writes: $Writes::new(writer.clone(), statements.clone()),
                         reader,
                         writer,
-                        statements: Statements::new(&$dialect, Table::default()),
+                        statements,
                     }
                 }
+            }
 
-                pub(super) fn sql(statement: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
-                    // The only dynamic part is the quoted name of the table.
-                    AssertSqlSafe(statement.clone())
-                }
-
-                /// The record of a row with the columns `expires_at` and `record`. If a column has
-                /// another type, the record is corrupt.
-                fn to_record(id: RecordId, row: &$Row) -> Option<Record> {
-                    let expires_at = row.try_get("expires_at").unwrap_or(0);
-                    let bytes: &[u8] = row.try_get("record").unwrap_or_default();
-                    Some(Record::decode(id, bytes)?.with_expires_at(to_timestamp(expires_at)))
-                }
+            /// The record of a row. If a column has another type, the record is corrupt.
+            fn to_record(id: RecordId, row: &StoredRow) -> Option<Record> {
+                let record = Record::decode(id, &row.record)?;
+                Some(record.with_expires_at(to_timestamp(row.expires_at)))
             }
 
             #[async_trait]
             impl SessionStore for $Store {
                 async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-                    let row = run!(
-                        self,
-                        "read a session",
-                        reader.fetch_optional(
-                            sqlx::query(Self::sql(&self.statements.load)).bind(&id.as_bytes()[..])
-                        )
-                    );
-                    Ok(row.and_then(|row| Self::to_record(id, &row)))
+                    let row = self.loads.run(id).await?;
+                    Ok(row.and_then(|row| to_record(id, &row)))
                 }
 
                 async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-                    let bytes = record.encode()?;
-                    let inserted = attempt!(
-                        self,
-                        writer.execute(
-                            sqlx::query(Self::sql(&self.statements.insert))
-                                .bind(&id.as_bytes()[..])
-                                .bind(to_integer(record.version().as_u64()))
-                                .bind(record.user().map(UserId::as_str))
-                                .bind(to_integer(record.expires_at().as_millis()))
-                                .bind(&*bytes)
-                        )
-                    );
-                    match inserted {
-                        Ok(_) => Ok(true),
-                        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                            Ok(false)
-                        }
-                        Err(error) => Err(self.statements.failed("write a new session", error)),
-                    }
+                    self.writes.run(Write::Insert(Row::new(id, record)?)).await
                 }
 
                 async fn replace(
@@ -154,62 +193,22 @@ macro_rules! implement_store {
                     expected: Version,
                     record: &Record,
                 ) -> Result<Replaced, StoreError> {
-                    let bytes = record.encode()?;
-                    let done = run!(
-                        self,
-                        "write a session",
-                        writer.execute(
-                            sqlx::query(Self::sql(&self.statements.replace))
-                                .bind(to_integer(record.version().as_u64()))
-                                .bind(record.user().map(UserId::as_str))
-                                .bind(kept_above(record))
-                                .bind(to_integer(record.expires_at().as_millis()))
-                                .bind(&*bytes)
-                                .bind(&id.as_bytes()[..])
-                                .bind(to_integer(expected.as_u64()))
-                        )
-                    );
-                    if done.rows_affected() == 1 {
+                    let write = Write::Replace(expected, Row::new(id, record)?);
+                    if self.writes.run(write).await? {
                         return Ok(Replaced::Done);
                     }
-                    let row = run!(
-                        self,
-                        "read a session",
-                        reader.fetch_optional(
-                            sqlx::query(Self::sql(&self.statements.exists))
-                                .bind(&id.as_bytes()[..])
-                        )
-                    );
-                    Ok(match row {
+                    Ok(match self.loads.run(id).await? {
                         Some(_) => Replaced::Conflict,
                         None => Replaced::Missing,
                     })
                 }
 
                 async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-                    let done = run!(
-                        self,
-                        "touch a session",
-                        writer.execute(
-                            sqlx::query(Self::sql(&self.statements.touch))
-                                .bind(to_integer(record.expires_at().as_millis()))
-                                .bind(&id.as_bytes()[..])
-                                .bind(to_integer(record.version().as_u64()))
-                        )
-                    );
-                    Ok(done.rows_affected() == 1)
+                    self.writes.run(Write::Touch(id, record.clone())).await
                 }
 
                 async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-                    let done = run!(
-                        self,
-                        "remove a session",
-                        writer.execute(
-                            sqlx::query(Self::sql(&self.statements.remove))
-                                .bind(&id.as_bytes()[..])
-                        )
-                    );
-                    Ok(done.rows_affected() == 1)
+                    self.writes.run(Write::Remove(id)).await
                 }
 
                 async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
@@ -227,15 +226,13 @@ macro_rules! implement_store {
                         self,
                         "list a user's sessions",
                         reader.fetch_all(
-                            sqlx::query(Self::sql(&self.statements.find_by_user))
-                                .bind(user.as_str())
+                            sqlx::query(sql(&self.statements.find_by_user)).bind(user.as_str())
                         )
                     );
                     let session = |row: &$Row| {
-                        let id = RecordId::from_bytes(
-                            row.try_get::<&[u8], _>("id").ok()?.try_into().ok()?,
-                        );
-                        Some((id, Self::to_record(id, row)?))
+                        let id: &[u8] = row.try_get("id").ok()?;
+                        let id = RecordId::from_bytes(id.try_into().ok()?);
+                        Some((id, to_record(id, &stored(row))?))
                     };
                     Ok(rows.iter().filter_map(session).collect())
                 }
@@ -251,7 +248,7 @@ macro_rules! implement_store {
                         self,
                         "remove a user's sessions",
                         writer.execute(
-                            sqlx::query(Self::sql(&self.statements.remove_by_user))
+                            sqlx::query(sql(&self.statements.remove_by_user))
                                 .bind(user.as_str())
                                 .bind(except)
                         )

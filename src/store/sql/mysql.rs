@@ -8,14 +8,16 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPool, MySqlRow};
 use sqlx::{Error, MySql};
 
+use super::batches::implement_single_writes;
 use super::connections::{Call, Connections};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, REMOVE_BY_USER, no_advice};
 use super::implement::{implement_make_table, implement_store, implement_with_schema, repeat_lost};
-use super::statements::{Statements, to_integer};
+use super::statements::{Statements, sql, to_integer};
 use super::{PURGED_AT_ONCE, check_login, migrated, timely};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::record::user::UserId;
+use crate::store::batch::Batches;
 
 static DIALECT: Dialect = Dialect {
     context: "MySQL",
@@ -26,8 +28,16 @@ static DIALECT: Dialect = Dialect {
     is_remote: true,
     authority: "ssl-ca",
     is_of_statement,
+    is_of_record,
+    advice: no_advice,
     purge: "DELETE FROM {table} WHERE expires_at <= ? LIMIT ?",
+    remove_by_user: REMOVE_BY_USER,
 };
+
+/// See `Dialect`. Reads are the only calls that go together, and no record makes them fail.
+fn is_of_record(_: &dyn DatabaseError) -> bool {
+    false
+}
 
 /// See `Dialect`. Many of MySQL's errors share the SQLSTATE HY000, so that their numbers count. Any
 /// error that is not listed closes the connections, since new ones may work:
@@ -63,8 +73,10 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 /// Reads must see the newest write: give the store the primary server, and not a replica. MySQL's
 /// default login, `caching_sha2_password`, needs TLS, the feature `tls`.
 ///
-/// When the future of a call is dropped, its statement goes on in a task, and its connection is
-/// used again. If the server does not answer within two seconds, the connection is closed.
+/// Reads that wait at the same time go to the server in one statement, and each write in its own.
+/// When the future of a call is dropped, a read that still waits is not sent, and a statement that
+/// runs goes on. If nobody waits for it any more, and the server does not answer within two seconds,
+/// the connection is closed.
 ///
 /// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
@@ -83,6 +95,8 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 pub struct MySqlStore {
     reader: Connections<MySql>,
     writer: Connections<MySql>,
+    loads: Batches<Loads>,
+    writes: Writes,
     statements: Arc<Statements>,
 }
 
@@ -183,7 +197,7 @@ impl MySqlStore {
         loop {
             let removed = timely(async {
                 let done = repeat_lost!(
-                    sqlx::query(Self::sql(&self.statements.purge))
+                    sqlx::query(sql(&self.statements.purge))
                         .bind(to_integer(now.as_millis()))
                         .bind(PURGED_AT_ONCE)
                         .execute(&mut *connection)
@@ -247,7 +261,8 @@ fn lock_name(database: &str, table: &str) -> String {
     format!("cloakroom {}", hash.collect::<String>())
 }
 
-implement_store! { MySqlStore, MySql, MySqlRow, DIALECT }
+implement_single_writes! { MySql }
+implement_store! { MySqlStore, MySql, MySqlRow, Writes, DIALECT }
 implement_make_table! { MySqlStore }
 implement_with_schema! {
     /// The schema (database) of the table, which must exist, of 1 to 63 bytes. If this is not

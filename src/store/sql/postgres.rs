@@ -7,13 +7,15 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Connection, Postgres};
 
+use super::batches::{WRITE_LANES, implement_batched_writes};
 use super::connections::{Call, Connections};
 use super::dialect::Dialect;
 use super::implement::{implement_store, implement_with_schema, run};
-use super::statements::{Statements, to_integer};
-use super::{PURGED_AT_ONCE, check_login, in_batches, migrated};
+use super::statements::{Statements, WriteManyTexts, sql, to_integer};
+use super::{PURGED_AT_ONCE, check_login, in_batches, migrated, pooler};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::store::batch::Batches;
 
 static DIALECT: Dialect = Dialect {
     context: "PostgreSQL",
@@ -24,12 +26,48 @@ static DIALECT: Dialect = Dialect {
     is_remote: true,
     authority: "sslrootcert",
     is_of_statement,
+    is_of_record,
+    advice: pooler::advice,
     // A parallel touch may move the expiry of a row. `FOR UPDATE` locks the row, and so looks at
     // its expiry again. The turn ends with the statement, so that a pooler may be on the way.
     purge: "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtext(?), 0) AS mine)
             DELETE FROM {table} WHERE (SELECT mine FROM turn) AND id IN
             (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ? FOR UPDATE SKIP LOCKED)",
+    remove_by_user: "DELETE FROM {table} WHERE id IN
+                     (SELECT id FROM {table} WHERE user_id = ? AND id <> ? ORDER BY id FOR UPDATE)",
 };
+
+/// Rows that another transaction has locked are left out, so that no call waits for the record of
+/// another call. The store runs such a write again, alone. Inserts that wait for those of another
+/// node do so in the order of their ids, and never in a circle. CockroachDB takes these statements
+/// too.
+static WRITE_MANY: WriteManyTexts = WriteManyTexts {
+    insert: "INSERT INTO {table} (id, version, user_id, expires_at, record) \
+             SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows}) AS new \
+             WHERE column1 IS NOT NULL ORDER BY column1 ON CONFLICT DO NOTHING \
+             RETURNING id",
+    replace: "UPDATE {table} AS old SET version = column2, user_id = column3, \
+              expires_at = CASE WHEN old.expires_at > column4 THEN old.expires_at \
+              ELSE column5 END, record = column6 FROM \
+              (SELECT new.* FROM (VALUES {rows}) AS new JOIN {table} AS stored ON id = column1 \
+              FOR NO KEY UPDATE OF stored SKIP LOCKED) AS new \
+              WHERE old.id = column1 AND old.version = column7 RETURNING old.id",
+    touch: "UPDATE {table} AS old SET expires_at = column2 FROM \
+            (SELECT new.* FROM (VALUES {rows}) AS new JOIN {table} AS stored ON id = column1 \
+            FOR NO KEY UPDATE OF stored SKIP LOCKED) AS new \
+            WHERE old.id = column1 AND old.version = column3 RETURNING old.id",
+    remove: "WITH stored AS MATERIALIZED (SELECT id FROM {table} \
+             WHERE id IN ({rows}) FOR UPDATE SKIP LOCKED) \
+             DELETE FROM {table} WHERE id IN (SELECT id FROM stored) RETURNING id",
+};
+
+/// See `Dialect`. Wrong data, a constraint, a limit of the server, a trigger. Too long a wait for a
+/// lock (55P03), a statement that took too long (57014), a policy of row security (42501).
+fn is_of_record(error: &dyn DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    matches!(&*code, "42501" | "55P03" | "57014")
+        || matches!(code.get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
+}
 
 /// See `Dialect`. The first two characters of a SQLSTATE are its class (PostgreSQL's manual,
 /// appendix A). Any code that is not listed closes the connections, since new ones may work:
@@ -67,12 +105,17 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 /// Every write is one statement, and is committed when the database answers. With
 /// `synchronous_commit` on, the default, a logout survives a crash of the server.
 ///
-/// Reads must see the newest write: give the store the primary server, and not a replica. PgBouncer
-/// in transaction mode must follow prepared statements: use version 1.21 or newer, with
-/// `max_prepared_statements` above 0.
+/// Reads must see the newest write: give the store the primary server, and not a replica.
 ///
-/// When the future of a call is dropped, its statement goes on in a task, and its connection is
-/// used again. If the server does not answer within two seconds, the connection is closed.
+/// A pooler on the way must follow prepared statements, as PgBouncer does in session mode, and in
+/// transaction mode from version 1.21 on: see [operations](crate::docs::operations#pgbouncer).
+/// Behind any other pooler, a read may remove a session without an error.
+/// [`connect`](Self::connect) refuses such a pooler. [`new`](Self::new) cannot notice it.
+///
+/// Calls that wait at the same time go to the server in one statement. When the future of a call is
+/// dropped, a call that still waits is not sent, and a statement that runs goes on. If all its
+/// callers have gone away, and the server does not answer within two seconds, the connection is
+/// closed.
 ///
 /// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
@@ -91,6 +134,8 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 pub struct PostgresStore {
     reader: Connections<Postgres>,
     writer: Connections<Postgres>,
+    loads: Batches<Loads>,
+    writes: Writes,
     statements: Arc<Statements>,
 }
 
@@ -101,7 +146,7 @@ impl PostgresStore {
     /// # Errors
     ///
     /// The URL is wrong, the server cannot be reached within ten seconds, or it refuses the user or
-    /// the database.
+    /// the database. A pooler on the way mixes up prepared statements.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         check_login(url, &DIALECT)?;
         let options = PgConnectOptions::from_str(url)
@@ -113,7 +158,8 @@ impl PostgresStore {
             options.get_database().unwrap_or(options.get_username()),
             options.get_username(),
         );
-        let connections = Connections::to_server(what, options, &DIALECT).await?;
+        let connections = Connections::to_server(what, options.clone(), &DIALECT).await?;
+        pooler::refuse_if_unfit(&options).await?;
         Ok(Self::over(connections.clone(), connections))
     }
 
@@ -203,7 +249,7 @@ impl PostgresStore {
                 self,
                 "purge expired sessions",
                 writer.execute(
-                    sqlx::query(Self::sql(&self.statements.purge))
+                    sqlx::query(sql(&self.statements.purge))
                         .bind(&turn)
                         .bind(to_integer(now.as_millis()))
                         .bind(PURGED_AT_ONCE)
@@ -215,7 +261,10 @@ impl PostgresStore {
     }
 }
 
-implement_store! { PostgresStore, Postgres, PgRow, DIALECT }
+implement_batched_writes! {
+    Postgres, WRITE_MANY, lanes: WRITE_LANES, mixes_kinds: false, skips_locked: true
+}
+implement_store! { PostgresStore, Postgres, PgRow, Writes, DIALECT }
 implement_with_schema! {
     /// The schema of the table, which must exist, of 1 to 63 bytes. If this is not called, it is
     /// the connection's `search_path`.

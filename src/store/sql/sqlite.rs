@@ -11,13 +11,15 @@ use sqlx::sqlite::{
 };
 use tokio::time::timeout;
 
+use super::batches::{ONE_LANE, implement_batched_writes};
 use super::connections::{Call, Connections};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, REMOVE_BY_USER, no_advice};
 use super::implement::{implement_make_table, implement_store, run};
-use super::statements::{Statements, to_integer};
+use super::statements::{Statements, WriteManyTexts, sql, to_integer};
 use super::{PURGED_AT_ONCE, in_batches, migrated};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::store::batch::{Batches, READ_LANES};
 use crate::store::pool::CONNECTION_TIMEOUT;
 
 /// How long a write waits for a write of another process.
@@ -32,9 +34,32 @@ static DIALECT: Dialect = Dialect {
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     authority: "",
     is_of_statement,
+    is_of_record,
+    advice: no_advice,
     no_table: "no such table",
     purge: "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ?)",
+    remove_by_user: REMOVE_BY_USER,
 };
+
+static WRITE_MANY: WriteManyTexts = WriteManyTexts {
+    insert: "INSERT INTO {table} (id, version, user_id, expires_at, record) \
+             SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows}) \
+             WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING RETURNING id",
+    replace: "UPDATE {table} AS old SET version = column2, user_id = column3, \
+              expires_at = CASE WHEN old.expires_at > column4 THEN old.expires_at \
+              ELSE column5 END, record = column6 FROM (VALUES {rows}) \
+              WHERE old.id = column1 AND old.version = column7 RETURNING id",
+    touch: "UPDATE {table} AS old SET expires_at = column2 FROM (VALUES {rows}) \
+            WHERE old.id = column1 AND old.version = column3 RETURNING id",
+    remove: "DELETE FROM {table} WHERE id IN ({rows}) RETURNING id",
+};
+
+/// See `Dialect`. These are SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH. The last eight
+/// bits of a code are its kind.
+fn is_of_record(error: &dyn DatabaseError) -> bool {
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(18..=20))
+}
 
 /// See `Dialect`. A database in this process never closes a connection, and a new connection would
 /// lead to the same database.
@@ -119,7 +144,11 @@ fn hint(path: &Path) -> String {
 /// compiled in.
 ///
 /// A write that was answered survives a crash of the process and of the machine. Each commit is
-/// synced to the disk: otherwise a power failure could undo a logout.
+/// synced to the disk: otherwise a power failure could undo a logout. Writes that wait at the same
+/// time share a transaction and a sync.
+///
+/// When the future of a call is dropped, a call that still waits does not happen, and one that runs
+/// goes on.
 ///
 /// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
@@ -139,15 +168,14 @@ pub struct SqliteStore {
     reader: Connections<Sqlite>,
     /// One connection: writes of this process wait in a queue, and not in SQLite's busy loop.
     writer: Connections<Sqlite>,
+    loads: Batches<Loads>,
+    writes: Writes,
     statements: Arc<Statements>,
 }
 
-/// How many readers there are beside the one writer that SQLite allows. Each has a thread of its
-/// own. A reader rests while its answer is on the way, so there are more readers than processors.
-/// With as many readers as processors, a store under load does little more than half as much.
-fn readers() -> usize {
-    std::thread::available_parallelism().map_or(8, |processors| (4 * processors.get()).min(16))
-}
+/// How many readers there may be beside the one writer that SQLite allows: one for each lane, and
+/// some that list the sessions of users. Each has a thread of its own, from its first use on.
+const READERS: usize = READ_LANES.most + 4;
 
 impl SqliteStore {
     /// Opens a file in WAL mode, and makes the table in it. If there is no file, this makes one.
@@ -176,7 +204,7 @@ impl SqliteStore {
         // A database in memory ends with its connection.
         let reader = match path.as_os_str() == IN_MEMORY {
             true => writer.clone(),
-            false => Connections::own(options.read_only(true), &DIALECT, readers())?,
+            false => Connections::own(options.read_only(true), &DIALECT, READERS)?,
         };
         for connections in [&writer, &reader] {
             let first = timeout(CONNECTION_TIMEOUT, Call::begin(connections, &DIALECT)).await;
@@ -244,7 +272,7 @@ impl SqliteStore {
                 self,
                 "purge expired sessions",
                 writer.execute(
-                    sqlx::query(Self::sql(&self.statements.purge))
+                    sqlx::query(sql(&self.statements.purge))
                         .bind(to_integer(now.as_millis()))
                         .bind(PURGED_AT_ONCE)
                 )
@@ -255,5 +283,8 @@ impl SqliteStore {
     }
 }
 
-implement_store! { SqliteStore, Sqlite, SqliteRow, DIALECT }
+implement_batched_writes! {
+    Sqlite, WRITE_MANY, lanes: ONE_LANE, mixes_kinds: true, skips_locked: false
+}
+implement_store! { SqliteStore, Sqlite, SqliteRow, Writes, DIALECT }
 implement_make_table! { SqliteStore }

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use sqlx::AssertSqlSafe;
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use super::calls::WriteKind;
 use super::dialect::{Dialect, Table};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::record::Record;
+use crate::store::batch::{BatchError, MOST_CALLS};
 
 /// The statements of a store, rendered once.
 #[derive(Debug)]
@@ -13,9 +18,9 @@ pub(super) struct Statements {
     pub(super) dialect: &'static Dialect,
     pub(super) table: Table,
     pub(super) load: Arc<str>,
+    pub(super) load_many: Sizes,
     pub(super) insert: Arc<str>,
     pub(super) replace: Arc<str>,
-    pub(super) exists: Arc<str>,
     pub(super) touch: Arc<str>,
     pub(super) remove: Arc<str>,
     pub(super) purge: Arc<str>,
@@ -23,11 +28,113 @@ pub(super) struct Statements {
     pub(super) remove_by_user: Arc<str>,
 }
 
+/// The statements that write several records at once.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[derive(Debug)]
+pub(super) struct WriteMany {
+    insert: Sizes,
+    replace: Sizes,
+    touch: Sizes,
+    remove: Sizes,
+}
+
+/// The texts of [`WriteMany`]. Each statement answers with the ids of the records that it wrote. In
+/// each text, `{rows}` are the parameters. Their order in a row:
+///
+/// - `insert`: id, version, user, expiry, record.
+/// - `replace`: id, version, user, the expiry above which the stored one stays, expiry, record, the
+///   expected version.
+/// - `touch`: id, expiry, the expected version.
+/// - `remove`: id.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) struct WriteManyTexts {
+    pub(super) insert: &'static str,
+    pub(super) replace: &'static str,
+    pub(super) touch: &'static str,
+    pub(super) remove: &'static str,
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+impl WriteMany {
+    pub(super) fn new(statements: &Statements, texts: &WriteManyTexts) -> Self {
+        let Statements { dialect, table, .. } = statements;
+        let sizes = |text, columns| Sizes::new(dialect, table, text, columns);
+        Self {
+            insert: sizes(texts.insert, 5),
+            replace: sizes(texts.replace, 7),
+            touch: sizes(texts.touch, 3),
+            remove: sizes(texts.remove, 1),
+        }
+    }
+
+    pub(super) fn of_kind(&self, kind: WriteKind) -> &Sizes {
+        match kind {
+            WriteKind::Insert => &self.insert,
+            WriteKind::Replace => &self.replace,
+            WriteKind::Touch => &self.touch,
+            WriteKind::Remove => &self.remove,
+        }
+    }
+}
+
+/// One statement in a few sizes: for 2, 4, 8 … records. A connection prepares each of them once.
+/// With a statement for every number of records, it would prepare many more.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// The smallest first.
+    smaller: Vec<SizedStatement>,
+    largest: SizedStatement,
+}
+
+/// A statement for this many records. Those that are not there are NULL.
+#[derive(Clone, Debug)]
+pub(super) struct SizedStatement {
+    pub(super) size: usize,
+    pub(super) text: Arc<str>,
+}
+
+impl Sizes {
+    /// Renders a text in which `{rows}` becomes the parameters of the records. Each record has this
+    /// many of them.
+    fn new(dialect: &Dialect, table: &Table, text: &str, columns: usize) -> Self {
+        let row = vec!["?"; columns].join(", ");
+        let row = match columns {
+            1 => row,
+            _ => format!("({row})"),
+        };
+        let sizes = (1..).map(|power| 1 << power);
+        let sizes = sizes.take_while(|&size: &usize| size < MOST_CALLS);
+        let of_size = |size| {
+            let rows = vec![&*row; size].join(", ");
+            let text = dialect.statement(table, &text.replace("{rows}", &rows));
+            SizedStatement { size, text }
+        };
+        Self {
+            smaller: sizes.map(of_size).collect(),
+            largest: of_size(MOST_CALLS),
+        }
+    }
+
+    /// The smallest statement that is for at least this many records. A batch has no more than the
+    /// largest one takes.
+    pub(super) fn for_records(&self, records: usize) -> &SizedStatement {
+        let mut smaller = self.smaller.iter();
+        let fits = smaller.find(|statement| statement.size >= records);
+        fits.unwrap_or(&self.largest)
+    }
+}
+
 impl Statements {
     pub(super) fn new(dialect: &'static Dialect, table: Table) -> Arc<Self> {
         let statement = |text| dialect.statement(&table, text);
         Arc::new(Self {
             load: statement("SELECT expires_at, record FROM {table} WHERE id = ?"),
+            load_many: Sizes::new(
+                dialect,
+                &table,
+                "SELECT id, expires_at, record FROM {table} WHERE id IN ({rows})",
+                1,
+            ),
             // This is not an upsert: a taken id is an error, and the store answers `false`.
             insert: statement(
                 "INSERT INTO {table} (id, version, user_id, expires_at, record) \
@@ -39,12 +146,11 @@ impl Statements {
                  expires_at = CASE WHEN expires_at > ? THEN expires_at ELSE ? END, record = ? \
                  WHERE id = ? AND version = ?",
             ),
-            exists: statement("SELECT 1 FROM {table} WHERE id = ?"),
             touch: statement("UPDATE {table} SET expires_at = ? WHERE id = ? AND version = ?"),
             remove: statement("DELETE FROM {table} WHERE id = ?"),
             purge: statement(dialect.purge),
             find_by_user: statement("SELECT id, expires_at, record FROM {table} WHERE user_id = ?"),
-            remove_by_user: statement("DELETE FROM {table} WHERE user_id = ? AND id <> ?"),
+            remove_by_user: statement(dialect.remove_by_user),
             dialect,
             table,
         })
@@ -61,7 +167,20 @@ impl Statements {
             );
             return StoreError::new(what).with_source(error);
         }
-        StoreError::new(format!("could not {what} in {context}")).with_source(error)
+        let advice = self.dialect.advice(&error);
+        StoreError::new(format!("could not {what} in {context}{advice}")).with_source(error)
+    }
+
+    /// The error of each call of a batch.
+    pub(super) fn batch_failed(&self, what: &str, error: sqlx::Error) -> BatchError {
+        let is_refused = match &error {
+            // A value that sqlx cannot send. Nothing was sent.
+            sqlx::Error::Encode(_) => true,
+            sqlx::Error::Database(error) => (self.dialect.is_of_record)(&**error),
+            _ => false,
+        };
+        let error = self.failed(what, error);
+        BatchError { error, is_refused }
     }
 
     fn lacks_table(&self, error: &sqlx::Error) -> bool {
@@ -78,6 +197,11 @@ impl Statements {
 pub(super) fn lost_a_race(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     matches!(code.as_deref(), Some("40001" | "40P01"))
+}
+
+/// The statement as sqlx takes it. Its only dynamic part is the quoted name of the table.
+pub(super) fn sql(statement: &Arc<str>) -> AssertSqlSafe<Arc<str>> {
+    AssertSqlSafe(statement.clone())
 }
 
 /// A stored expiry that is later than this stays when the record replaces the stored one. One

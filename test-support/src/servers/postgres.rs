@@ -16,7 +16,7 @@ const POSTGRES: ServerProgram = ServerProgram {
     name: "postgres",
     package: "postgresql",
     refuses_root: true,
-    is_ready: postgres_is_ready,
+    is_ready: asks_for_password,
 };
 
 impl Server {
@@ -95,7 +95,7 @@ fn postgres_template() -> PathBuf {
 }
 
 /// A server that is ready asks for the password. While it starts, it answers with an error.
-fn postgres_is_ready(stream: &mut TcpStream) -> io::Result<bool> {
+pub(crate) fn asks_for_password(stream: &mut TcpStream) -> io::Result<bool> {
     let parameters = b"user\0cloakroom\0database\0cloakroom\0\0";
     let length = u32::try_from(parameters.len() + 8).unwrap();
     let protocol: u32 = 3 << 16;

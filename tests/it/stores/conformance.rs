@@ -34,6 +34,8 @@ cloakroom::conformance_tests! {
     postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await
 }
 
+cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await }
+
 cloakroom::conformance_tests! {
     mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await
 }
@@ -117,6 +119,8 @@ fn scratch_file() -> std::path::PathBuf {
 
 // The servers for all tests of this process. They end with the process.
 static POSTGRES: LazyLock<Server> = LazyLock::new(Server::postgres);
+static PGBOUNCER: LazyLock<Server> =
+    LazyLock::new(|| Server::pgbouncer(&POSTGRES, &["pool_mode = session"]));
 static MARIADB: LazyLock<Server> = LazyLock::new(Server::mariadb);
 static REDIS: LazyLock<Server> = LazyLock::new(|| Server::redis(&[]));
 static REDIS_CLUSTER: LazyLock<RedisCluster> = LazyLock::new(RedisCluster::start);
@@ -126,6 +130,12 @@ static MEMCACHED: LazyLock<[Server; 2]> =
 
 fn postgres() -> String {
     let address = POSTGRES.address();
+    format!("postgres://cloakroom:secret@{address}/cloakroom")
+}
+
+/// PgBouncer's default pool has room for all connections of one store.
+fn pgbouncer() -> String {
+    let address = PGBOUNCER.address();
     format!("postgres://cloakroom:secret@{address}/cloakroom")
 }
 

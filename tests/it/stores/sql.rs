@@ -174,8 +174,15 @@ async fn a_server_hangs(kind: Kind) {
     let store = database.store().await;
     database.fill(&store).await;
     database.server.pause();
-    for _ in 0..CONNECTIONS {
-        abandon(store.load(SOME_ID), 1).await;
+    let user = UserId::new("nobody").unwrap();
+    for _ in 0..CONNECTIONS - 2 {
+        abandon(store.find_by_user(&user), 1).await;
+    }
+    // The last connections have calls that share a statement.
+    for number in 0..10 {
+        let id = RecordId::from_bytes([number; 16]);
+        let load = timeout(Duration::from_millis(20), store.load(id));
+        assert!(load.await.is_err());
     }
     assert_eq!(count(&store), CONNECTIONS);
     tokio::time::pause();
@@ -213,7 +220,9 @@ async fn a_login_is_slow(kind: Kind) {
         sleep(Duration::from_millis(1)).await;
     };
     assert!(store.load(SOME_ID).await.unwrap().is_none());
-    assert_eq!(&database.connections().await - &of_before, made);
+    // The abandoned call keeps its lane for a moment. So the next call may need another connection.
+    let now = &database.connections().await - &of_before;
+    assert!(made.is_subset(&now) && now.len() <= 2, "{made:?} {now:?}");
 }
 
 async fn statements_fail(kind: Kind) {
@@ -300,12 +309,17 @@ async fn a_server_is_read_only(kind: Kind) {
             Arc::new(MySqlStore::connect(&url).await.unwrap())
         }
     };
-    // The calls wait for a lock, so that each needs a connection of its own.
+    // The calls wait for a lock, so that they need several connections.
     database.lock().await;
     let mut calls = JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for number in 0..CONNECTIONS {
         let store = store.clone();
-        calls.spawn(async move { store.remove(SOME_ID).await.unwrap() });
+        calls.spawn(async move {
+            // Let an earlier call begin: calls that wait share a connection.
+            sleep(Duration::from_millis(10 * number as u64)).await;
+            let id = RecordId::from_bytes([number as u8; 16]);
+            store.remove(id).await.unwrap()
+        });
     }
     let begin = Instant::now();
     while count(&store) < 2 {

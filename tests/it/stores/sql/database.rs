@@ -1,7 +1,7 @@
 //! A database server, and the test's own connections to it.
 
-use super::{CONNECTIONS, PATIENCE, SOME_ID};
-use cloakroom::{MySqlStore, PostgresStore, SessionStore, UserIndex};
+use super::{CONNECTIONS, PATIENCE};
+use cloakroom::{MySqlStore, PostgresStore, UserId, UserIndex};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -147,13 +147,15 @@ impl Database {
         self.watcher.numbers(query).await.len()
     }
 
-    /// Makes the store open as many connections as it may have.
+    /// Makes the store open as many connections as it may have. Each of these calls needs a
+    /// connection of its own.
     pub(crate) async fn fill(&mut self, store: &Store) {
         self.lock().await;
         let mut calls = JoinSet::new();
         for _ in 0..CONNECTIONS {
             let store = store.clone();
-            calls.spawn(async move { store.load(SOME_ID).await.unwrap() });
+            let user = UserId::new("nobody").unwrap();
+            calls.spawn(async move { store.find_by_user(&user).await.unwrap() });
         }
         let begin = Instant::now();
         while self.waiting().await < CONNECTIONS {
