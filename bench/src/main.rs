@@ -43,12 +43,15 @@ const USAGE: &str = "\
 cargo run --release -p cloakroom-bench -- COMMAND
 
   all             measures all of the following, writes bench/results.json, and shows it as `show` does
+  all PART...     measures only these parts of the file: machine, versions, in_process, threads, size,
+                  networked, at_once, contention
   show            shows bench/results.json in bench/plots, README.md, bench/README.md and docs/comparison.md
   time            nanoseconds a request, of all contenders
   count           instructions and allocations a request, of all contenders (needs valgrind)
   threads         what a second thread brings
   size            what a million sessions in memory cost
-  networked       requests over Redis, SQLite and PostgreSQL (needs the servers)
+  networked       requests over Redis and the databases, beside other layers (needs the servers)
+  at-once         requests over each store, with 1, 8, 64 and 512 in flight (needs the servers)
   contention      many requests on one session, over each store (needs the servers)
 
   gate            compares instructions and allocations with bench/figures.json (needs valgrind)
@@ -116,7 +119,9 @@ fn command(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         #[cfg(feature = "peers")]
-        ["all"] => show(&report::make()?),
+        ["all"] => show(&report::make(&report::PARTS)?),
+        #[cfg(feature = "peers")]
+        ["all", parts @ ..] => show(&report::make(parts)?),
         #[cfg(feature = "peers")]
         ["show"] => show(&report::read()?),
         #[cfg(feature = "peers")]
@@ -129,6 +134,13 @@ fn command(arguments: &[&str]) -> Result<()> {
         #[cfg(feature = "peers")]
         ["networked"] => {
             for it in two_threads()?.block_on(networked::measure())? {
+                println!("{it:?}");
+            }
+            Ok(())
+        }
+        #[cfg(feature = "peers")]
+        ["at-once"] => {
+            for it in two_threads()?.block_on(networked::at_once())? {
                 println!("{it:?}");
             }
             Ok(())

@@ -27,6 +27,8 @@ const IN_FLIGHT: u32 = 64;
 const REQUESTS: u32 = 6_400;
 const SEQUENTIAL: u32 = 500;
 const ROUNDS: usize = 11;
+/// The numbers of requests in flight for [`at_once`].
+const AT_ONCE: [u32; 4] = [1, 8, 64, 512];
 
 /// The length is about that of a stored session.
 static VALUE: [u8; 450] = [b'x'; 450];
@@ -87,10 +89,61 @@ struct Line {
     plain: Option<&'static str>,
 }
 
+/// How many requests of one scenario a second, with this many in flight.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AtOnce {
+    pub store: String,
+    pub what: String,
+    pub in_flight: u32,
+    /// Whether all requests are of one session.
+    pub is_one_session: bool,
+    pub requests_a_second: f64,
+}
+
+/// How the cost of a request falls as more are in flight.
+pub async fn at_once() -> Result<Vec<AtOnce>> {
+    let mut all = Vec::new();
+    for store in ["sqlite", "postgres", "mysql", "redis", "memcached"] {
+        let server = Backend::start(kind(store).ok_or("no such store")?);
+        let ours = contenders::over(AnyStore::connect(&server.direct_url()).await?).await?;
+        let mut many = Client::Layer(sessions(&ours, *AT_ONCE.last().unwrap_or(&1)).await?);
+        for what in ["B", "C", "D"] {
+            for in_flight in AT_ONCE {
+                let requests = if in_flight == 1 { SEQUENTIAL } else { REQUESTS };
+                let mut rates = Vec::new();
+                for _ in 0..5 {
+                    let time = many.load(what, in_flight, requests).await?;
+                    rates.push(f64::from(requests) / time.as_secs_f64());
+                }
+                all.push(AtOnce {
+                    store: store.into(),
+                    what: what.into(),
+                    in_flight,
+                    is_one_session: false,
+                    requests_a_second: median(rates).round(),
+                });
+            }
+        }
+        let one = sessions(&ours, 1).await?;
+        let [session] = &one[..] else { continue };
+        let mut one = Client::Layer(vec![session.clone(); 512]);
+        let time = one.load("B", 512, REQUESTS).await?;
+        all.push(AtOnce {
+            store: store.into(),
+            what: "B".into(),
+            in_flight: 512,
+            is_one_session: true,
+            requests_a_second: (f64::from(REQUESTS) / time.as_secs_f64()).round(),
+        });
+    }
+    Ok(all)
+}
+
 pub async fn measure() -> Result<Vec<Networked>> {
     let mut all = over_redis().await?;
     all.extend(over_sql(Kind::Sqlite, "sqlite").await?);
     all.extend(over_sql(Kind::Postgres, "postgres").await?);
+    all.extend(over_sql(Kind::MySql, "mysql").await?);
     Ok(all)
 }
 
@@ -160,20 +213,35 @@ async fn over_sql(kind: Kind, store: &'static str) -> Result<Vec<Networked>> {
     let peer_server = Backend::start(kind);
     let peer_url = peer_server.direct_url();
     let place = peer_url.strip_prefix("sqlite:").unwrap_or(&peer_url);
-    let lines = vec![
-        Line {
+    let mut lines = Vec::new();
+    for what in ["B", "C", "D"] {
+        for contender in ["cloakroom", "tower-sessions"] {
+            let client = match contender {
+                "cloakroom" => Client::Layer(sessions(&ours, IN_FLIGHT).await?),
+                _ => Client::Sqlx(SqlxPeer::start(store, place)?),
+            };
+            lines.push(Line {
+                what,
+                contender,
+                client,
+                plain: None,
+            });
+        }
+    }
+    // What the same code does if no call shares a statement: each session has a store of its own.
+    if kind == Kind::MySql {
+        let mut client = Vec::new();
+        for _ in 0..IN_FLIGHT {
+            let alone = contenders::over(AnyStore::connect(&url).await?).await?;
+            client.extend(sessions(&alone, 1).await?);
+        }
+        lines.push(Line {
             what: "B",
-            contender: "cloakroom",
-            client: Client::Layer(sessions(&ours, IN_FLIGHT).await?),
+            contender: "cloakroom, unbatched",
+            client: Client::Layer(client),
             plain: None,
-        },
-        Line {
-            what: "B",
-            contender: "tower-sessions",
-            client: Client::Sqlx(SqlxPeer::start(store, place)?),
-            plain: None,
-        },
-    ];
+        });
+    }
     in_turns(store, lines).await
 }
 

@@ -13,13 +13,17 @@ const SIZE: (u32, u32) = (900, 420);
 const FONT: &str = "sans-serif";
 
 /// A contender has the same colour in every picture.
-const COLOURS: [(&str, RGBColor); 6] = [
+const COLOURS: [(&str, RGBColor); 10] = [
     ("noop", RGBColor(170, 170, 170)),
     ("without a layer", RGBColor(170, 170, 170)),
     ("cloakroom", RGBColor(0, 114, 178)),
     ("tower-sessions", RGBColor(230, 159, 0)),
     ("ruts", RGBColor(0, 158, 115)),
     ("axum_session", RGBColor(204, 121, 167)),
+    ("1 at once", RGBColor(198, 219, 239)),
+    ("8 at once", RGBColor(107, 174, 214)),
+    ("64 at once", RGBColor(33, 113, 181)),
+    ("512 at once", RGBColor(8, 48, 107)),
 ];
 
 /// Bars next to each other: a label, and the value of each contender.
@@ -56,7 +60,11 @@ pub fn draw(report: &Report) -> Result<()> {
         ("redis", "B"),
         ("redis", "C"),
         ("sqlite", "B"),
+        ("sqlite", "C"),
         ("postgres", "B"),
+        ("postgres", "C"),
+        ("mysql", "B"),
+        ("mysql", "C"),
     ] {
         let of_store = report
             .networked
@@ -69,6 +77,29 @@ pub fn draw(report: &Report) -> Result<()> {
         &directory.join("throughput.svg"),
         "Requests a second, 64 in flight (more is better)",
         &throughput,
+        Scale::Linear,
+    )?;
+
+    let mut falling: Vec<Group> = Vec::new();
+    for (store, what) in [
+        ("sqlite", "B"),
+        ("sqlite", "C"),
+        ("postgres", "B"),
+        ("postgres", "C"),
+        ("mysql", "B"),
+        ("redis", "B"),
+    ] {
+        let of_store = report
+            .at_once
+            .iter()
+            .filter(|one| one.store == store && one.what == what && !one.is_one_session)
+            .map(|one| (format!("{} at once", one.in_flight), one.requests_a_second));
+        falling.push((format!("{store}, {what}"), of_store.collect()));
+    }
+    bars(
+        &directory.join("at_once.svg"),
+        "Requests a second, with 1, 8, 64 and 512 in flight (more is better)",
+        &falling,
         Scale::Linear,
     )?;
 

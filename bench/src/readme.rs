@@ -94,7 +94,9 @@ fn bench(report: &Report) -> Result<String> {
          The memory of a session with five keys and 290 bytes of JSON:\n\n\
          ![Bytes of memory a session](plots/memory.svg)\n\n\
          Requests a second, 64 at a time. The servers run on the same processors:\n\n\
-         ![Requests a second over Redis, SQLite and PostgreSQL](plots/throughput.svg)\n\n",
+         ![Requests a second over Redis, SQLite, PostgreSQL and MySQL](plots/throughput.svg)\n\n\
+         The same with 1, 8, 64 and 512 at a time. Calls that wait together share a statement:\n\n\
+         ![Requests a second with more and more in flight](plots/at_once.svg)\n\n",
     );
     write!(
         text,

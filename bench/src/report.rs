@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::contenders::Contender;
 use crate::contention::{self, Contention};
 use crate::count::{self, Cost};
-use crate::networked::{self, Networked};
+use crate::networked::{self, AtOnce, Networked};
 use crate::ready::Result;
 use crate::results::Results;
 use crate::scenario::Scenario;
@@ -31,6 +31,7 @@ pub struct Report {
     pub threads: Vec<Scaling>,
     pub size: Vec<Size>,
     pub networked: Vec<Networked>,
+    pub at_once: Vec<AtOnce>,
     pub contention: Vec<Contention>,
 }
 
@@ -79,21 +80,42 @@ const SERVERS: [(&str, &str); 4] = [
     ("postgres", "postgresql"),
 ];
 
-/// Measures everything. Writes each part as soon as it is ready.
-pub fn make() -> Result<Report> {
+/// The parts of the report.
+pub const PARTS: [&str; 8] = [
+    "machine",
+    "versions",
+    "in_process",
+    "threads",
+    "size",
+    "networked",
+    "at_once",
+    "contention",
+];
+
+/// Measures these parts. Writes each part as soon as it is ready.
+pub fn make(parts: &[&str]) -> Result<Report> {
     let mut results = Results::open(path())?;
-    let networked = || two_threads()?.block_on(networked::measure());
-    let contention = || two_threads()?.block_on(contention::measure());
-    let report = Report {
-        command: COMMAND.into(),
-        machine: results.part("machine", machine)?,
-        versions: results.part("versions", versions)?,
-        in_process: results.part("in_process", in_process)?,
-        threads: results.part("threads", threads::measure)?,
-        size: results.part("size", size::measure)?,
-        networked: results.part("networked", networked)?,
-        contention: results.part("contention", contention)?,
-    };
+    for part in parts {
+        match *part {
+            "machine" => results.part("machine", machine)?,
+            "versions" => results.part("versions", versions)?,
+            "in_process" => results.part("in_process", in_process)?,
+            "threads" => results.part("threads", threads::measure)?,
+            "size" => results.part("size", size::measure)?,
+            "networked" => results.part("networked", || {
+                two_threads()?.block_on(networked::measure())
+            })?,
+            "at_once" => {
+                results.part("at_once", || two_threads()?.block_on(networked::at_once()))?
+            }
+            "contention" => results.part("contention", || {
+                two_threads()?.block_on(contention::measure())
+            })?,
+            other => return Err(format!("there is no part {other:?} of {PARTS:?}").into()),
+        }
+    }
+    let mut report = read()?;
+    report.command = COMMAND.into();
     results.write(&report)?;
     Ok(report)
 }

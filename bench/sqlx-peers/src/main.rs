@@ -16,10 +16,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime;
-use tower_sessions_sqlx_store::{PostgresStore, SqliteStore};
+use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
 
 use ready::{Ready, Result};
 use routes::around;
@@ -28,7 +29,7 @@ use scenario::Scenario;
 tower_sessions!(routes, tower_sessions);
 
 const USAGE: &str = "\
-start it as `sqlx-peers sqlite PATH` or `sqlx-peers postgres URL`
+start it as `sqlx-peers sqlite PATH`, `sqlx-peers postgres URL` or `sqlx-peers mysql URL`
 and, after its line `ready`, write lines `SCENARIO IN_FLIGHT REQUESTS`, such as `B 64 6400`, to it";
 
 const CONNECTIONS: u32 = 10;
@@ -58,6 +59,12 @@ fn serve() -> Result<()> {
             format!(
                 "{error}; start PostgreSQL, and give a URL such as \
                  postgres://user@127.0.0.1:5432/database whose user may create a schema"
+            )
+        })?,
+        ["mysql", url] => runtime.block_on(mysql(url)).map_err(|error| {
+            format!(
+                "{error}; start MySQL or MariaDB, and give a URL such as \
+                 mysql://user@127.0.0.1:3306/database whose user may create a database"
             )
         })?,
         _ => return Err(USAGE.into()),
@@ -98,7 +105,7 @@ async fn sqlite(path: &str) -> Result<Router> {
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5));
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
@@ -117,6 +124,17 @@ async fn postgres(url: &str) -> Result<Router> {
         .connect(url)
         .await?;
     let store = PostgresStore::new(pool);
+    store.migrate().await?;
+    Ok(around(store))
+}
+
+async fn mysql(url: &str) -> Result<Router> {
+    let pool = MySqlPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .test_before_acquire(false)
+        .connect(url)
+        .await?;
+    let store = MySqlStore::new(pool);
     store.migrate().await?;
     Ok(around(store))
 }
