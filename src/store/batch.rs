@@ -1,8 +1,8 @@
 //! [`Batches`]: calls that wait at the same time go to the store together.
 //!
-//! A store has a few lanes. A lane that becomes free takes all calls that wait, and makes one batch
-//! of them. It waits for no further calls, so that a lone call is as fast as without lanes. Under
-//! load, the calls share a round trip, a transaction, and a sync of the disk.
+//! A call that is alone runs in the task of its caller. Further calls go to the store's few lanes. A
+//! lane that becomes free takes all calls that wait, and makes one batch of them. It waits for no
+//! further calls. Under load, the calls share a round trip, a transaction, and a sync of the disk.
 //!
 //! A batch may take long, perhaps because a row is locked or a connection is dead. Then another
 //! lane takes the calls that wait.
@@ -16,10 +16,12 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot::{self, Receiver, Sender, error::RecvError};
 
 use self::lane::Lane;
+use self::lone::LoneCall;
 use crate::error::StoreError;
 use crate::id::RecordId;
 
 mod lane;
+mod lone;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +37,9 @@ pub(super) struct Lanes {
     pub(super) most: usize,
 }
 
-/// For reads. The most lanes of reads and writes are fewer than the connections of a store.
-pub(super) const READ_LANES: Lanes = Lanes { usual: 2, most: 8 };
+/// For reads. The most lanes of reads and writes, and two lone calls, are fewer than the connections
+/// of a store.
+pub(super) const READ_LANES: Lanes = Lanes { usual: 2, most: 7 };
 
 /// How often a call may come back from a lane that has ended with its runtime. Without a limit, a
 /// caller whose own runtime has ended would try for ever.
@@ -113,6 +116,7 @@ struct Queue<R: BatchRunner> {
     arrivals: u64,
     /// The records of the writes that run now.
     running: HashSet<RecordId>,
+    has_lone_call: bool,
     lanes: Lanes,
     /// How many lanes are at work, without those that are slow.
     quick_lanes: usize,
@@ -158,6 +162,7 @@ impl<R: BatchRunner> Batches<R> {
                 waiting: BTreeMap::new(),
                 arrivals: 0,
                 running: HashSet::new(),
+                has_lone_call: false,
                 lanes,
                 quick_lanes: 0,
                 slow_lanes: 0,
@@ -169,11 +174,23 @@ impl<R: BatchRunner> Batches<R> {
     ///
     /// If the future is dropped while the call waits, nothing happens. If the future is dropped
     /// later, the call goes on. Neither changes anything for the other calls of the batch.
-    pub(super) async fn run(&self, mut call: R::Call) -> Result<R::Answer, StoreError> {
+    pub(super) async fn run(&self, call: R::Call) -> Result<R::Answer, StoreError> {
         let runtime = Handle::try_current().map_err(|error| {
             StoreError::new("a session store must be called within a Tokio runtime")
                 .with_source(error)
         })?;
+        let is_lone = self.0.queue().begin_lone_call(&call);
+        if is_lone {
+            return LoneCall::new(self.0.clone(), call, runtime).await;
+        }
+        self.run_in_lane(call, runtime).await
+    }
+
+    async fn run_in_lane(
+        &self,
+        mut call: R::Call,
+        runtime: Handle,
+    ) -> Result<R::Answer, StoreError> {
         let ended = || {
             StoreError::new(
                 "the runtime that ran a call of the session store has ended; end it after the last \
@@ -250,6 +267,19 @@ impl<R: BatchRunner> Drop for Place<'_, R> {
 }
 
 impl<R: BatchRunner> Queue<R> {
+    /// Whether a call is alone, and may run without a lane. Then it runs from now on.
+    fn begin_lone_call(&mut self, call: &R::Call) -> bool {
+        let has_lanes = self.quick_lanes + self.slow_lanes > 0;
+        if has_lanes || self.has_lone_call || !self.waiting.is_empty() {
+            return false;
+        }
+        self.has_lone_call = true;
+        if !R::Call::IS_READ {
+            self.running.insert(call.id());
+        }
+        true
+    }
+
     /// Counts one more lane, if it is needed and possible.
     fn begin_lane(&mut self) -> bool {
         let Lanes { usual, most } = self.lanes;

@@ -192,12 +192,12 @@ async fn a_pgbouncer_with_too_few_connections_is_an_error_that_says_what_to_do()
     assert!(store.load(SOME_ID).await.unwrap().is_none());
 }
 
-/// Reads and writes of records need four connections of a store, however many come at once.
+/// Reads and writes of records need six connections of a store, however many come at once.
 #[tokio::test]
-async fn reads_and_writes_in_session_mode_need_four_connections() {
+async fn reads_and_writes_in_session_mode_need_six_connections() {
     let postgres = Server::postgres();
     direct(&postgres).await;
-    let settings = ["default_pool_size = 4", "query_wait_timeout = 3"];
+    let settings = ["default_pool_size = 6", "query_wait_timeout = 3"];
     let pooler = Server::pgbouncer(&postgres, &settings);
     let store = PostgresStore::connect(&url(&pooler)).await.unwrap();
     let app = app(builder(store).build().unwrap());

@@ -16,7 +16,10 @@ fn a_runtime_that_ends_takes_no_waiting_call_of_another_runtime_with_it() {
     let (runner, batches) = with_lanes::<false>(1, &[]);
     let call = |number: usize| {
         let batches = batches.clone();
-        async move { batches.run(Write::new(number as u8, number)).await }
+        async move {
+            let call = Write::new(number as u8, number);
+            batches.run_in_lane(call, Handle::current()).await
+        }
     };
     let until = |condition: &dyn Fn() -> bool| {
         while !condition() {
@@ -41,7 +44,8 @@ fn a_call_on_a_runtime_that_has_ended_is_an_error() {
     let handle = runtime.handle().clone();
     runtime.shutdown_background();
     let (_, batches) = with_lanes::<false>(1, &[]);
-    let error = handle.block_on(batches.run(Write::new(1, 0))).unwrap_err();
+    let call = batches.run_in_lane(Write::new(1, 0), handle.clone());
+    let error = handle.block_on(call).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
     assert_idle(&batches, 1);
 }
