@@ -3,6 +3,9 @@
 -- Needs: index, id, ttl. Makes: now.
 local now = redis.call('TIME')[1]
 redis.call('ZADD', index, now, id)
-if redis.call('PTTL', index) < tonumber(ttl) then
-    redis.call('PEXPIRE', index, ttl)
+-- The index lasts a second longer than the session, which gets its TTL a moment later: in Redis 7.0,
+-- each command of a script reads the clock.
+local lasts = tonumber(ttl) + 1000
+if redis.call('PTTL', index) < lasts then
+    redis.call('PEXPIRE', index, lasts)
 end
