@@ -133,6 +133,7 @@ where
 }
 
 /// Puts a session into its request. The inner service may panic already when it is called.
+#[inline]
 fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
     #[cfg(feature = "login")]
     slot.keep_page(request.uri());
