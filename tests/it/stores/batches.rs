@@ -19,6 +19,7 @@ use support::{Browser, app, builder, id_of};
 use tempfile::TempDir;
 
 use super::opening::whole;
+use super::round_trips::{logging_mysql, logging_postgres, seen_by_mysql, seen_by_postgres};
 
 /// More than a batch takes.
 const CALLS: u8 = 200;
@@ -146,25 +147,8 @@ async fn statements_of_64(store: impl SessionStore, seen: impl AsyncFn() -> u64)
 
 #[tokio::test]
 async fn reads_and_writes_of_postgres_that_wait_together_share_a_statement() {
-    let server = Server::postgres();
-    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
-    let store = PostgresStore::connect(&url).await.unwrap();
-    store.migrate().await.unwrap();
-    let pool = PgPool::connect(&url).await.unwrap();
-    for statement in [
-        "ALTER SYSTEM SET log_statement = 'all'",
-        "SELECT pg_reload_conf()",
-    ] {
-        sqlx::query(statement).execute(&pool).await.unwrap();
-    }
-    // A connection takes the new configuration before its next statement.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let seen = async || {
-        let log = server.log();
-        let ours = log.lines().filter(|line| line.contains("LOG:  execute"));
-        ours.filter(|line| line.contains("cloakroom_sessions"))
-            .count() as u64
-    };
+    let (server, store) = logging_postgres().await;
+    let seen = async || seen_by_postgres(&server);
     let [reads, writes] = statements_of_64(store, seen).await;
     // The first calls may have their answers before the others are there.
     assert!(reads <= 32 && writes <= 32, "{reads} {writes}");
@@ -172,23 +156,8 @@ async fn reads_and_writes_of_postgres_that_wait_together_share_a_statement() {
 
 #[tokio::test]
 async fn reads_of_mysql_that_wait_together_share_a_statement() {
-    let server = Server::mariadb();
-    let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
-    let store = MySqlStore::connect(&url).await.unwrap();
-    store.migrate().await.unwrap();
-    let pool = MySqlPool::connect(&url).await.unwrap();
-    for statement in [
-        "SET GLOBAL log_output = 'TABLE'",
-        "SET GLOBAL general_log = 1",
-    ] {
-        sqlx::query(statement).execute(&pool).await.unwrap();
-    }
-    let seen = async || {
-        let count = "SELECT count(*) FROM mysql.general_log
-            WHERE command_type = 'Execute' AND argument LIKE '%`cloakroom_sessions`%' AND argument NOT LIKE '%general_log%'";
-        let (count,): (i64,) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
-        count.unsigned_abs()
-    };
+    let (_server, store, log) = logging_mysql().await;
+    let seen = async || seen_by_mysql(&log).await;
     let [reads, writes] = statements_of_64(store, seen).await;
     assert!(reads <= 32, "{reads}");
     assert_eq!(

@@ -83,8 +83,8 @@ async fn statements(store: impl SessionStore, seen: impl AsyncFn() -> u64) -> [u
     counts
 }
 
-#[tokio::test]
-async fn postgres_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+/// A PostgreSQL that logs all statements, and a store on it.
+pub(super) async fn logging_postgres() -> (Server, PostgresStore) {
     let server = Server::postgres();
     let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
     let store = PostgresStore::connect(&url).await.unwrap();
@@ -98,17 +98,19 @@ async fn postgres_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_
     }
     // A connection takes the new configuration before its next statement.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let seen = async || {
-        let log = server.log();
-        let ours = log.lines().filter(|line| line.contains("LOG:  execute"));
-        ours.filter(|line| line.contains("cloakroom_sessions"))
-            .count() as u64
-    };
-    assert_eq!(statements(store, seen).await, [0, 1, 2, 2, 2]);
+    (server, store)
 }
 
-#[tokio::test]
-async fn mysql_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+/// How many statements of stores the server has logged.
+pub(super) fn seen_by_postgres(server: &Server) -> u64 {
+    let log = server.log();
+    let ours = log.lines().filter(|line| line.contains("LOG:  execute"));
+    ours.filter(|line| line.contains("cloakroom_sessions"))
+        .count() as u64
+}
+
+/// A MariaDB that logs all statements, a store on it, and connections to read the log with.
+pub(super) async fn logging_mysql() -> (Server, MySqlStore, MySqlPool) {
     let server = Server::mariadb();
     let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
     let store = MySqlStore::connect(&url).await.unwrap();
@@ -120,11 +122,27 @@ async fn mysql_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_l
     ] {
         sqlx::query(statement).execute(&pool).await.unwrap();
     }
-    let seen = async || {
-        let count = "SELECT count(*) FROM mysql.general_log
-            WHERE command_type = 'Execute' AND argument LIKE '%`cloakroom_sessions`%' AND argument NOT LIKE '%general_log%'";
-        let (count,): (i64,) = sqlx::query_as(count).fetch_one(&pool).await.unwrap();
-        count.unsigned_abs()
-    };
+    (server, store, pool)
+}
+
+/// How many statements of stores the server has logged.
+pub(super) async fn seen_by_mysql(pool: &MySqlPool) -> u64 {
+    let count = "SELECT count(*) FROM mysql.general_log
+        WHERE command_type = 'Execute' AND argument LIKE '%`cloakroom_sessions`%' AND argument NOT LIKE '%general_log%'";
+    let (count,): (i64,) = sqlx::query_as(count).fetch_one(pool).await.unwrap();
+    count.unsigned_abs()
+}
+
+#[tokio::test]
+async fn postgres_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    let (server, store) = logging_postgres().await;
+    let seen = async || seen_by_postgres(&server);
+    assert_eq!(statements(store, seen).await, [0, 1, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn mysql_needs_one_statement_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
+    let (_server, store, log) = logging_mysql().await;
+    let seen = async || seen_by_mysql(&log).await;
     assert_eq!(statements(store, seen).await, [0, 1, 2, 2, 2]);
 }
