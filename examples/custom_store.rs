@@ -39,7 +39,7 @@ impl Row {
     }
 
     fn record(&self, id: RecordId) -> Option<Record> {
-        Some(Record::decode(id, &self.bytes)?.with_expires_at(self.expires_at))
+        Some(Record::decode(id, self.bytes.clone())?.with_expires_at(self.expires_at))
     }
 }
 

@@ -177,7 +177,8 @@ fn user_id(user: &str) -> UserId {
 fn data<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Data {
     let mut data = Data::default();
     for (key, value) in values {
-        data.insert(Entry::new(key, &value).expect("a string is JSON"));
+        let entry = Entry::new(key, &value).expect("a string is JSON");
+        data = data.with(&entry).expect("each key is new");
     }
     data
 }

@@ -2,7 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod data;
-mod encoding;
+pub(crate) mod encoding;
+mod json;
 pub(crate) mod lifetime;
 pub(crate) mod login;
 pub(crate) mod realm;
@@ -63,7 +64,7 @@ impl fmt::Display for Version {
 /// ```
 /// use cloakroom::{Record, RecordId};
 ///
-/// fn read(id: RecordId, bytes: &[u8]) -> Option<Record> {
+/// fn read(id: RecordId, bytes: Vec<u8>) -> Option<Record> {
 ///     Record::decode(id, bytes) // None, and a warning in the log, if the bytes are not a record
 /// }
 /// ```

@@ -270,21 +270,38 @@ fn token_in_authorization(header: &[u8]) -> Option<Vec<u8>> {
     is_bearer.then(|| value.chars().map(|c| c as u8).collect())
 }
 
-/// Decodes the input as a record. Also decodes it as a record's JSON, after the format number and a
-/// good checksum, because a fuzzer cannot guess a checksum.
+/// Decodes the input as a record. Also decodes it with a good format, length and checksums, because
+/// a fuzzer cannot guess a checksum.
 pub fn record(input: &[u8]) {
     let id = RecordId::from_bytes([7; 16]);
-    let checksum = crc32fast::hash(input).to_be_bytes();
-    for bytes in [input, &[&[1], &checksum[..], input].concat()] {
+    for bytes in [input.to_vec(), sealed(input)] {
         if let Some(record) = Record::decode(id, bytes) {
             let encoded = record.encode().unwrap();
-            let decoded = Record::decode(id, &encoded).unwrap();
+            let decoded = Record::decode(id, encoded.clone()).unwrap();
             assert_eq!(decoded.encode().unwrap(), encoded);
             assert_eq!(decoded.version(), record.version());
             assert_eq!(decoded.expires_at(), record.expires_at());
             assert_eq!(decoded.user(), record.user());
+            assert_eq!(decoded.to_json(), record.to_json());
         }
     }
+}
+
+/// The bytes as a record, with the format, the length and the checksums that they should have.
+pub fn sealed(input: &[u8]) -> Vec<u8> {
+    const FORMAT: u8 = 2;
+    const CHECKSUMS_END: usize = 29;
+    let mut bytes = input.to_vec();
+    bytes.resize(input.len().max(CHECKSUMS_END), 0);
+    bytes[0] = FORMAT;
+    let expiry = crc32fast::hash(&bytes[9..17]).to_be_bytes();
+    bytes[17..21].copy_from_slice(&expiry);
+    let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
+    bytes[21..25].copy_from_slice(&length);
+    let parts = [&bytes[..9], &bytes[21..25], &bytes[CHECKSUMS_END..]];
+    let checksum = crc32fast::hash(&parts.concat()).to_be_bytes();
+    bytes[25..29].copy_from_slice(&checksum);
+    bytes
 }
 
 const PASSWORD: &str = "correct-horse";

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::clock::Timestamp;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::record::client::Client;
-use crate::record::data::{Data, Entry};
+use crate::record::data::{Data, Entry, EntryRef, MAX_SIZE};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::Login;
 use crate::record::{Record, RecordFields};
@@ -22,7 +22,7 @@ pub(crate) trait Update: Send + Sync {
     fn first(&self) -> &Entry;
 
     /// The key's new entry, computed from its old one.
-    fn compute(&self, old: Option<&Entry>) -> Result<Entry, SessionError>;
+    fn compute(&self, old: Option<EntryRef<'_>>) -> Result<Entry, SessionError>;
 }
 
 struct UpdateOf<F> {
@@ -32,13 +32,13 @@ struct UpdateOf<F> {
 
 impl<F> Update for UpdateOf<F>
 where
-    F: Fn(&str, Option<&Entry>) -> Result<Entry, SessionError> + Send + Sync,
+    F: Fn(&str, Option<EntryRef<'_>>) -> Result<Entry, SessionError> + Send + Sync,
 {
     fn first(&self) -> &Entry {
         &self.first
     }
 
-    fn compute(&self, old: Option<&Entry>) -> Result<Entry, SessionError> {
+    fn compute(&self, old: Option<EntryRef<'_>>) -> Result<Entry, SessionError> {
         (self.recompute)(self.first.key(), old)
     }
 }
@@ -60,7 +60,8 @@ impl DataChange {
         first: Entry,
         update: impl Fn(Option<T>) -> T + Send + Sync + 'static,
     ) -> Self {
-        let recompute = move |key: &str, old: Option<&Entry>| Ok(compute(key, old, &update)?.0);
+        let recompute =
+            move |key: &str, old: Option<EntryRef<'_>>| Ok(compute(key, old, &update)?.0);
         Self::Update(Arc::new(UpdateOf { first, recompute }))
     }
 
@@ -259,21 +260,22 @@ impl ChangeSet {
     pub(crate) fn apply(&self, old: &Data, limit: usize) -> Result<Data, SessionError> {
         let mut data = old.clone();
         for change in &self.data {
-            match change {
-                DataChange::Insert(entry) => {
-                    data.insert(entry.clone());
-                }
-                DataChange::Remove(key) => data.remove(key),
+            let changed = match change {
+                DataChange::Insert(entry) => data.with(entry),
+                DataChange::Remove(key) => data.without(key),
                 DataChange::RemoveEmptyList(key) => {
-                    if data.get(key).is_some_and(Entry::is_empty_list) {
-                        data.remove(key);
-                    }
+                    let is_empty = data.get(key).is_some_and(EntryRef::is_empty_list);
+                    is_empty.then(|| data.without(key)).flatten()
                 }
-                DataChange::Clear => data = Data::default(),
+                DataChange::Clear => Some(Data::default()),
                 DataChange::Update(update) => {
                     let old = data.get(update.first().key());
-                    data.insert(update.compute(old)?);
+                    data.with(&update.compute(old)?)
                 }
+            };
+            if let Some(changed) = changed {
+                check_size(changed.size(), MAX_SIZE)?;
+                data = changed;
             }
         }
         check_size(data.size(), limit.max(old.size()))?;
@@ -314,7 +316,7 @@ impl fmt::Debug for ChangeSet {
 
 /// Fails if the data is larger than the layer allows.
 pub(crate) fn check_size(size: usize, limit: usize) -> Result<(), SessionError> {
-    if size > limit {
+    if size > limit.min(MAX_SIZE) {
         return Err(SessionErrorKind::TooLarge.into());
     }
     Ok(())
@@ -323,10 +325,10 @@ pub(crate) fn check_size(size: usize, limit: usize) -> Result<(), SessionError> 
 /// A key's new entry, and its value as the application knows it.
 pub(crate) fn compute<T: Serialize + DeserializeOwned>(
     key: &str,
-    old: Option<&Entry>,
+    old: Option<EntryRef<'_>>,
     update: &impl Fn(Option<T>) -> T,
 ) -> Result<(Entry, T), SessionError> {
-    let old = old.map(Entry::value).transpose()?;
+    let old = old.map(EntryRef::value).transpose()?;
     let new = Entry::new(key, &update(old))?;
     // A value that its own type cannot read back must not be written.
     let unreadable = |_| SessionError::new(SessionErrorKind::Unserializable).with_key(key);

@@ -181,6 +181,29 @@ pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<
         let expected = record.clone().with_expires_at(at(stored));
         assert_same(store.load(id).await.unwrap().as_ref(), &expected);
     }
+    // A store that compares a part of the number finds the wrong one later.
+    let seven_weeks = Duration::from_millis(1 << 32);
+    for (own, keeps, stored) in [
+        (at(3), true, at(3)),
+        (at(1) + seven_weeks, true, at(1) + seven_weeks),
+        (at(2), true, at(1) + seven_weeks),
+        (at(1), false, at(1)),
+    ] {
+        let old = record.version();
+        record = next(&record, record.fields().data().clone())
+            .with_expires_at(own)
+            .with(|fields| {
+                if keeps {
+                    fields.keep_later_expiry();
+                }
+            });
+        assert_eq!(
+            store.replace(id, old, &record).await.unwrap(),
+            Replaced::Done
+        );
+        let expected = record.clone().with_expires_at(stored);
+        assert_same(store.load(id).await.unwrap().as_ref(), &expected);
+    }
     // A stored expiry that has passed and is not later is not kept.
     let old = record.version();
     let ended = next(&record, record.fields().data().clone())

@@ -205,7 +205,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
         self
     }
 
-    /// How many bytes the keys and the JSON values of a session may have together.
+    /// How many bytes the keys and the JSON values of a session may have together. No session may
+    /// have more than 1 GiB.
     pub fn data_limit(mut self, bytes: usize) -> Self {
         self.data_limit = bytes;
         self

@@ -8,8 +8,8 @@ use serde::Serialize;
 /// [`Session::set_client`](crate::Session::set_client).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Client {
-    user_agent: Option<Box<str>>,
-    address: Option<Box<str>>,
+    pub(super) user_agent: Option<Box<str>>,
+    pub(super) address: Option<Box<str>>,
 }
 
 impl Client {
@@ -20,13 +20,6 @@ impl Client {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    pub(super) fn stored(user_agent: Option<Box<str>>, address: Option<Box<str>>) -> Self {
-        Self {
-            user_agent,
-            address,
-        }
     }
 
     /// The same client with this user agent, cut to 512 bytes.

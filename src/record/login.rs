@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::secret_hash::SecretHash;
@@ -49,6 +48,14 @@ impl Stamp {
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
+    }
+
+    pub(super) fn stored(hash: SecretHash) -> Self {
+        Self(Some(hash))
+    }
+
+    pub(super) fn hash(&self) -> Option<&SecretHash> {
+        self.0.as_ref()
     }
 
     /// Whether this is no stamp.
@@ -164,9 +171,9 @@ impl IntoAccount for Account {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Authentication {
-    time: Option<Timestamp>,
-    methods: Vec<Box<str>>,
-    level: Option<Box<str>>,
+    pub(super) time: Option<Timestamp>,
+    pub(super) methods: Vec<Box<str>>,
+    pub(super) level: Option<Box<str>>,
 }
 
 impl Authentication {
@@ -243,10 +250,10 @@ pub(crate) struct Login {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Details {
-    how: Authentication,
-    stamp: Stamp,
-    actor: Option<Actor>,
+pub(super) struct Details {
+    pub(super) how: Authentication,
+    pub(super) stamp: Stamp,
+    pub(super) actor: Option<Actor>,
 }
 
 /// The user who acts as another one. They have a session of their own, and act only as long as that
@@ -287,6 +294,11 @@ impl Login {
         }
     }
 
+    /// A login as a record keeps it.
+    pub(super) fn stored(user: UserId, at: Timestamp, details: Option<Details>) -> Self {
+        Self::with_details(user, at, details.unwrap_or_default())
+    }
+
     /// A login of which nothing but user and time is known.
     #[cfg(any(feature = "conformance", test))]
     pub(crate) fn plain(user: UserId, at: Timestamp) -> Self {
@@ -314,6 +326,10 @@ impl Login {
 
     pub(crate) fn at(&self) -> Timestamp {
         self.at
+    }
+
+    pub(super) fn details(&self) -> Option<&Details> {
+        self.details.as_deref()
     }
 
     pub(crate) fn stamp(&self) -> Stamp {
@@ -354,81 +370,6 @@ impl Login {
         Authentication {
             time: Some(self.proved_at()),
             ..how.unwrap_or_default()
-        }
-    }
-
-    pub(super) fn stored(&self) -> StoredLogin<&str> {
-        let details = self.details.as_deref();
-        StoredLogin {
-            user: self.user.as_str(),
-            at: self.at.as_millis(),
-            details: details.map(|details| StoredDetails {
-                time: details.how.time.map(Timestamp::as_millis),
-                methods: details.how.methods.iter().map(|text| &**text).collect(),
-                level: details.how.level(),
-                stamp: details.stamp.0,
-                actor: details.actor.as_ref().map(|actor| StoredActor {
-                    session: actor.session,
-                    user: actor.user.as_str(),
-                    stamp: actor.stamp.0,
-                }),
-            }),
-        }
-    }
-}
-
-/// A login as the JSON of a record has it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredLogin<T> {
-    user: T,
-    at: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<StoredDetails<T>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredDetails<T> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<u64>,
-    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
-    methods: Vec<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stamp: Option<SecretHash>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<StoredActor<T>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredActor<T> {
-    session: RecordId,
-    user: T,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stamp: Option<SecretHash>,
-}
-
-impl From<StoredLogin<Box<str>>> for Login {
-    fn from(login: StoredLogin<Box<str>>) -> Self {
-        let details = login.details.map(|details| {
-            Arc::new(Details {
-                how: Authentication {
-                    time: details.time.map(Timestamp::from_millis),
-                    methods: details.methods,
-                    level: details.level,
-                },
-                stamp: Stamp(details.stamp),
-                actor: details.actor.map(|actor| Actor {
-                    session: actor.session,
-                    user: UserId::stored(actor.user.into()),
-                    stamp: Stamp(actor.stamp),
-                }),
-            })
-        });
-        Self {
-            user: UserId::stored(login.user.into()),
-            at: Timestamp::from_millis(login.at),
-            details,
         }
     }
 }

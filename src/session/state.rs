@@ -15,7 +15,7 @@ use crate::events::{self, DropReason};
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::client::Client;
-use crate::record::data::{Data, Entry};
+use crate::record::data::{Data, Entry, EntryRef};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Login};
 use crate::token::transport::ClientTransport;
@@ -106,10 +106,6 @@ impl State {
         self.data.as_ref().or_else(of_base)
     }
 
-    pub(super) fn entry(&self, key: &str) -> Option<Entry> {
-        self.data()?.get(key).cloned()
-    }
-
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
@@ -190,7 +186,7 @@ impl State {
             DataChange::Insert(entry) => self.put(entry, limit)?,
             DataChange::Update(update) => self.put(update.first(), limit)?,
             DataChange::Remove(key) => self.take_out(key, |_| true),
-            DataChange::RemoveEmptyList(key) => self.take_out(key, Entry::is_empty_list),
+            DataChange::RemoveEmptyList(key) => self.take_out(key, |entry| entry.is_empty_list()),
             DataChange::Clear => {
                 if self.data().is_some_and(|data| !data.is_empty()) {
                     self.set_data(Some(Data::default()));
@@ -202,22 +198,21 @@ impl State {
     }
 
     fn put(&mut self, entry: &Entry, limit: usize) -> Result<(), SessionError> {
-        let mut data = self.data().cloned().unwrap_or_default();
-        let old_size = data.size();
-        if data.insert(entry.clone()) {
+        let nothing = Data::default();
+        let old = self.data().unwrap_or(&nothing);
+        if let Some(data) = old.with(entry) {
             // If the application lowers the limit, larger data can still be made smaller.
-            check_size(data.size(), limit.max(old_size))?;
+            check_size(data.size(), limit.max(old.size()))?;
             self.set_data(Some(data));
         }
         Ok(())
     }
 
-    fn take_out(&mut self, key: &str, is_meant: impl FnOnce(&Entry) -> bool) {
+    fn take_out(&mut self, key: &str, is_meant: impl FnOnce(EntryRef<'_>) -> bool) {
         let Some(old) = self.data() else { return };
         if old.get(key).is_some_and(is_meant) {
-            let mut data = old.clone();
-            data.remove(key);
-            self.set_data(Some(data));
+            let data = old.without(key);
+            self.set_data(data);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::commit::changes::{self, DataChange};
 use crate::error::SessionError;
 #[cfg(doc)]
 use crate::error::SessionErrorKind;
-use crate::record::data::Entry;
+use crate::record::data::{Entry, EntryRef};
 
 /// # Values
 impl Session {
@@ -29,8 +29,10 @@ impl Session {
         &self,
         key: impl SessionKey<T>,
     ) -> Result<Option<T>, SessionError> {
-        let entry = self.read().entry(key.name());
-        entry.map(|entry| entry.value()).transpose()
+        // Deserializing runs code of the application. So no lock is held while it runs.
+        let data = self.read().data().cloned();
+        let entry = data.as_ref().and_then(|data| data.get(key.name()));
+        entry.map(EntryRef::value).transpose()
     }
 
     /// Puts a value under a key, in place of an earlier value. An equal value is not a change, and
@@ -108,12 +110,13 @@ impl Session {
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
         loop {
-            let (old, revision) = {
+            let (data, revision) = {
                 let state = self.write()?;
-                (state.entry(key), state.revision())
+                (state.data().cloned(), state.revision())
             };
+            let old = data.as_ref().and_then(|data| data.get(key));
             // The closure is the application's. So no lock is held while it runs.
-            let (new, value) = changes::compute(key, old.as_ref(), &compute)?;
+            let (new, value) = changes::compute(key, old, &compute)?;
             let mut state = self.write()?;
             // Another task of the request may have changed the data since.
             if state.revision() == revision {
@@ -185,12 +188,13 @@ impl Session {
     ) -> Result<Option<T>, SessionError> {
         let key = key.name();
         loop {
-            let (old, revision) = {
+            let (data, revision) = {
                 let state = self.write()?;
-                (state.entry(key), state.revision())
+                (state.data().cloned(), state.revision())
             };
+            let old = data.as_ref().and_then(|data| data.get(key));
             // Deserializing runs code of the application. So no lock is held here.
-            let value = old.map(|old| old.value()).transpose()?;
+            let value = old.map(EntryRef::value).transpose()?;
             let mut state = self.write()?;
             // Another task of the request may have changed the data since.
             if state.revision() == revision {

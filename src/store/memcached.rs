@@ -246,7 +246,7 @@ impl MemcachedStore {
                     let Some(Stored { bytes, cas }) = self.get(id).await? else {
                         return Ok(Replaced::Missing);
                     };
-                    match Record::decode(id, &bytes) {
+                    match Record::decode(id, bytes) {
                         None => return Ok(Replaced::Missing),
                         Some(stored) if stored.version() != expected => {
                             return Ok(Replaced::Conflict);
@@ -278,7 +278,7 @@ impl SessionStore for MemcachedStore {
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let value = self.get(id).await.map_err(failed("read a session"))?;
         Ok(value.and_then(|Stored { bytes, cas }| {
-            let record = Record::decode(id, &bytes)?;
+            let record = Record::decode(id, bytes)?;
             Some(record.with(|fields| fields.set_loaded_cas(cas)))
         }))
     }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 /// Which of the layer's lifetimes a session has. A record keeps the name and not the timeouts, so
 /// that a new setting holds for the sessions of before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,18 +46,5 @@ impl From<&str> for LifetimeClass {
             "remembered" => Self::Remembered,
             name => Self::Named(name.into()),
         }
-    }
-}
-
-impl Serialize for LifetimeClass {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for LifetimeClass {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Ok(Self::from(&*name))
     }
 }

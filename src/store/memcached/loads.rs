@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_memcached::{Error, MetaProtocol, MetaValue, Status};
+use bytes::Bytes;
 
 use super::failed;
 use super::server::{Failure, Server};
@@ -21,7 +22,7 @@ pub(super) struct Loads {
 /// A value, and its CAS number.
 #[derive(Clone)]
 pub(super) struct Stored {
-    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) bytes: Bytes,
     pub(super) cas: u64,
 }
 
@@ -29,7 +30,7 @@ impl Stored {
     fn new(value: MetaValue) -> Option<Self> {
         Some(Self {
             cas: value.cas?,
-            bytes: Arc::new(value.data.unwrap_or_default()),
+            bytes: value.data.unwrap_or_default().into(),
         })
     }
 }

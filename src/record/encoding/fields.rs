@@ -1,0 +1,207 @@
+//! The fields that a record may have, between its user and its values.
+//!
+//! Each field is a number that says which one it is, its length in two bytes, and its bytes. Fields
+//! come in the order of their numbers, and 0 ends them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, TryGetError};
+
+use crate::clock::Timestamp;
+use crate::id::RecordId;
+use crate::record::RecordFields;
+use crate::record::client::Client;
+use crate::record::lifetime::class::LifetimeClass;
+use crate::record::login::{Actor, Details, Login, Stamp};
+use crate::record::secret_hash::SecretHash;
+use crate::record::user::UserId;
+
+const END: u8 = 0;
+const LOGIN_AT: u8 = 1;
+const TOKEN_ROTATED_AT: u8 = 2;
+const ENDS_BY: u8 = 3;
+const LIFETIME: u8 = 4;
+/// There is a client, of which nothing need be known.
+const CLIENT: u8 = 5;
+const USER_AGENT: u8 = 6;
+const ADDRESS: u8 = 7;
+const PROVED_AT: u8 = 8;
+/// The only field that a record can have several times.
+const METHOD: u8 = 9;
+const LEVEL: u8 = 10;
+const STAMP: u8 = 11;
+/// The id of the actor's session, and the actor's user.
+const ACTOR: u8 = 12;
+const ACTOR_STAMP: u8 = 13;
+
+/// Something is longer than its length can say.
+pub(super) struct TooLong;
+
+/// Why bytes are not a record.
+pub(super) struct Damage(pub(super) Cow<'static, str>);
+
+impl From<&'static str> for Damage {
+    fn from(reason: &'static str) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl From<TryGetError> for Damage {
+    fn from(_: TryGetError) -> Self {
+        "it is cut short".into()
+    }
+}
+
+/// What the fields say.
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) login: Option<Login>,
+    pub(super) token_rotated_at: Option<Timestamp>,
+    pub(super) lifetime: LifetimeClass,
+    pub(super) ends_by: Option<Timestamp>,
+    pub(super) client: Option<Arc<Client>>,
+}
+
+/// Writes the fields that this record has.
+pub(super) fn write(record: &RecordFields, out: &mut Vec<u8>) -> Result<(), TooLong> {
+    let mut put = |field: u8, bytes: &[u8]| {
+        out.put_u8(field);
+        out.put_u16(u16::try_from(bytes.len()).map_err(|_| TooLong)?);
+        out.put_slice(bytes);
+        Ok(())
+    };
+    let time = |time: Timestamp| time.as_millis().to_be_bytes();
+    let login = record.login.as_ref();
+    if let Some(login) = login {
+        put(LOGIN_AT, &time(login.at()))?;
+    }
+    if let Some(at) = record.token_rotated_at {
+        put(TOKEN_ROTATED_AT, &time(at))?;
+    }
+    if let Some(at) = record.ends_by {
+        put(ENDS_BY, &time(at))?;
+    }
+    if !record.lifetime.is_default() {
+        put(LIFETIME, record.lifetime.name().as_bytes())?;
+    }
+    if let Some(client) = &record.client {
+        put(CLIENT, &[])?;
+        if let Some(user_agent) = client.user_agent() {
+            put(USER_AGENT, user_agent.as_bytes())?;
+        }
+        if let Some(address) = client.address() {
+            put(ADDRESS, address.as_bytes())?;
+        }
+    }
+    if let Some(details) = login.and_then(Login::details) {
+        if let Some(at) = details.how.time() {
+            put(PROVED_AT, &time(at))?;
+        }
+        for method in details.how.methods() {
+            put(METHOD, method.as_bytes())?;
+        }
+        if let Some(level) = details.how.level() {
+            put(LEVEL, level.as_bytes())?;
+        }
+        if let Some(stamp) = details.stamp.hash() {
+            put(STAMP, stamp.as_bytes())?;
+        }
+        if let Some(actor) = &details.actor {
+            let user = actor.user.as_str().as_bytes();
+            put(ACTOR, &[actor.session.as_bytes(), user].concat())?;
+            if let Some(stamp) = actor.stamp.hash() {
+                put(ACTOR_STAMP, stamp.as_bytes())?;
+            }
+        }
+    }
+    out.put_u8(END);
+    Ok(())
+}
+
+/// Reads the fields of a user's record. The user is empty in a visitor's record.
+pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
+    let mut fields = Fields::default();
+    let mut login_at = None;
+    let mut client = None::<Client>;
+    let mut details = None::<Details>;
+    let mut last = END;
+    loop {
+        let field = rest.try_get_u8()?;
+        if field == END {
+            break;
+        }
+        if field < last || field == last && field != METHOD {
+            return Err("its fields are in disorder".into());
+        }
+        last = field;
+        let length = usize::from(rest.try_get_u16()?);
+        let bytes = rest.split_off(..length).ok_or("it is cut short")?;
+        match field {
+            LOGIN_AT => login_at = Some(time(bytes)?),
+            TOKEN_ROTATED_AT => fields.token_rotated_at = Some(time(bytes)?),
+            ENDS_BY => fields.ends_by = Some(time(bytes)?),
+            LIFETIME => fields.lifetime = LifetimeClass::from(text(bytes)?),
+            CLIENT => client = Some(Client::default()),
+            USER_AGENT | ADDRESS => {
+                let client = client.as_mut().ok_or("it has no client")?;
+                match field {
+                    USER_AGENT => client.user_agent = Some(text(bytes)?.into()),
+                    _ => client.address = Some(text(bytes)?.into()),
+                }
+            }
+            PROVED_AT..=ACTOR_STAMP => {
+                read_detail(field, bytes, details.get_or_insert_default())?;
+            }
+            _ => return Err("it has a field that this version does not know".into()),
+        }
+    }
+    fields.client = client.map(Arc::new);
+    fields.login = match (user, login_at, details) {
+        ([], None, None) => None,
+        (user @ [_, ..], Some(at), details) => Some(Login::stored(user_id(user)?, at, details)),
+        _ => return Err("its user and its login do not belong together".into()),
+    };
+    Ok(fields)
+}
+
+fn read_detail(field: u8, bytes: &[u8], details: &mut Details) -> Result<(), Damage> {
+    match field {
+        PROVED_AT => details.how.time = Some(time(bytes)?),
+        METHOD => details.how.methods.push(text(bytes)?.into()),
+        LEVEL => details.how.level = Some(text(bytes)?.into()),
+        STAMP => details.stamp = stamp(bytes)?,
+        ACTOR => {
+            let (session, user) = bytes.split_first_chunk().ok_or("its actor is cut short")?;
+            details.actor = Some(Actor {
+                session: RecordId::from_bytes(*session),
+                user: user_id(user)?,
+                stamp: Stamp::none(),
+            });
+        }
+        _ => details.actor.as_mut().ok_or("it has no actor")?.stamp = stamp(bytes)?,
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Damage> {
+    bytes
+        .try_into()
+        .map_err(|_| "a field has a wrong length".into())
+}
+
+fn time(bytes: &[u8]) -> Result<Timestamp, Damage> {
+    Ok(Timestamp::from_millis(u64::from_be_bytes(array(bytes)?)))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Damage> {
+    str::from_utf8(bytes).map_err(|_| "a field is not text".into())
+}
+
+fn user_id(bytes: &[u8]) -> Result<UserId, Damage> {
+    Ok(UserId::stored(text(bytes)?.into()))
+}
+
+fn stamp(bytes: &[u8]) -> Result<Stamp, Damage> {
+    Ok(Stamp::stored(SecretHash::from_bytes(array(bytes)?)))
+}
