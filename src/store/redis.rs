@@ -7,12 +7,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
 
 use self::connection::{Connection, Manager};
 use self::index::{END, in_the_background};
-use self::layout::Value;
-use self::scripts::{CONFLICT, DONE, MISSING, Scripts};
+use self::layout::{Key, KeyOf, Value};
+use self::scripts::{CONFLICT, DONE, MISSING, Script, Scripts};
 use self::write::{Write, Writes};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -52,7 +52,7 @@ const CALL_OVERHEAD: usize = 320;
 ///
 /// A logout removes its session's entry from the index. A reader removes the entries of all other
 /// sessions that have ended. It does so part by part, so a call that reaches its timeout has
-/// removed some of them. A write to a long index removes a few of them too. An entry is removed
+/// removed some of them. A new entry in a long index removes a few of them too. An entry is removed
 /// because its session is gone, and never because of a node's clock.
 ///
 /// In a cluster, the index and the session may be on different nodes. A write to a logged-in
@@ -178,40 +178,39 @@ impl RedisStore {
         format!("{}session:", self.prefix)
     }
 
-    fn session_key(&self, id: RecordId) -> String {
-        use std::fmt::Write as _;
-        let mut key = String::with_capacity(self.prefix.len() + "session:".len() + 22);
-        let _ = write!(key, "{}session:{id}", self.prefix);
-        key
+    fn session_key(&self, id: RecordId) -> Key<'_> {
+        Key {
+            prefix: &self.prefix,
+            of: KeyOf::Session(id),
+        }
     }
 
     fn index_keys(&self) -> String {
         format!("{}user:", self.prefix)
     }
 
-    fn index_key(&self, user: &UserId) -> String {
-        format!("{}user:{user}", self.prefix)
+    fn index_key<'a>(&'a self, user: &'a UserId) -> Key<'a> {
+        Key {
+            prefix: &self.prefix,
+            of: KeyOf::Index(user),
+        }
     }
 
     async fn value(&self, id: RecordId) -> RedisResult<Value> {
-        let answer = Cmd::with_capacity(2, CALL_OVERHEAD)
-            .arg("GET")
-            .arg(self.session_key(id))
-            .query_async(&mut self.connection.clone())
-            .await;
-        Value::of(answer)
+        let mut get = Cmd::with_capacity(2, CALL_OVERHEAD);
+        get.arg("GET").arg(self.session_key(id));
+        Value::of(self.connection.ask(&get).await)
     }
 
     /// Runs a call of a script. A server that does not know the script gets it first.
     async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> RedisResult<T> {
-        let mut connection = self.connection.clone();
-        let mut answer = call.query_async(&mut connection).await;
+        let mut answer = self.connection.ask(call).await;
         // If the first server was demoted since, the next one does not know the script either.
         for _ in 0..2 {
             match &answer {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    script.load_async(&mut connection).await?;
-                    answer = call.query_async(&mut connection).await;
+                    let _hash: String = self.connection.ask(&script.load()).await?;
+                    answer = self.connection.ask(call).await;
                 }
                 _ => break,
             }
@@ -220,11 +219,10 @@ impl RedisStore {
     }
 }
 
-/// The beginning of a call of a script with so many keys. It has room for arguments of this size,
-/// while a call that [`Script`] makes grows as it is written.
+/// The beginning of a call of a script with so many keys. It has room for arguments of this size.
 fn call_of(script: &Script, keys: usize, size: usize) -> Cmd {
     let mut call = Cmd::with_capacity(16, size + CALL_OVERHEAD);
-    call.arg("EVALSHA").arg(script.get_hash()).arg(keys);
+    call.arg("EVALSHA").arg(script.hash()).arg(keys);
     call
 }
 

@@ -10,8 +10,8 @@ use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisFuture,
-    RedisResult, TlsMode, Value,
+    Client, Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
+    TlsMode, Value, from_redis_value,
 };
 
 use super::link::{CONNECTION_TIMEOUT, Link, RESPONSE_TIMEOUT, Source, is_of_demoted};
@@ -139,41 +139,24 @@ impl Connection {
         link.map(Self::Own).map_err(could_not_connect(&addresses))
     }
 
+    /// The server's answer to a command.
+    ///
+    /// It is not a call of the client's trait, which would put each call in a box.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let answer = match self {
+            Self::Own(link) => link.call(command).await,
+            Self::Manager(manager) => manager.call(command).await,
+            Self::Cluster(connection) => connection.clone().req_packed_command(command).await,
+        };
+        Ok(from_redis_value(answer?.extract_error()?)?)
+    }
+
     pub(super) fn is_cluster(&self) -> bool {
         match self {
             Self::Own(link) => link.is_cluster(),
             Self::Manager(_) => false,
             Self::Cluster(_) => true,
         }
-    }
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Own(link) => Box::pin(link.call(command)),
-            Self::Manager(manager) => Box::pin(manager.call(command)),
-            Self::Cluster(connection) => connection.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Own(link) => Box::pin(link.call_all(pipeline, offset, count)),
-            Self::Manager(Manager { connection, .. }) => {
-                connection.req_packed_commands(pipeline, offset, count)
-            }
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        0
     }
 }
 
@@ -203,16 +186,17 @@ impl Manager {
     }
 
     /// The server's answer. A demoted server is asked to close the connection.
-    async fn call(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let answer = self.connection.send_packed_command(command).await;
+    async fn call(&self, command: &Cmd) -> RedisResult<Value> {
+        let mut connection = self.connection.clone();
+        let answer = connection.send_packed_command(command).await;
         if !is_of_demoted(&answer) || !self.may_close() {
             return answer;
         }
         // The manager sees the end of the connection at the next call, or before.
         for last in ["QUIT", "PING"] {
-            let _ = self.connection.send_packed_command(&redis::cmd(last)).await;
+            let _ = connection.send_packed_command(&redis::cmd(last)).await;
         }
-        self.connection.send_packed_command(command).await
+        connection.send_packed_command(command).await
     }
 
     /// Whether this call may ask for the end of the connection. One call asks for all others, and

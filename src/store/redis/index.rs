@@ -77,13 +77,12 @@ impl RedisStore {
 
     /// In a cluster, some entries of an index, and the cursor of the next ones.
     async fn entries(&self, user: &UserId, cursor: &str) -> RedisResult<(String, Vec<RecordId>)> {
-        let (cursor, entries): (String, Vec<String>) = redis::cmd("ZSCAN")
-            .arg(self.index_key(user))
+        let mut scan = redis::cmd("ZSCAN");
+        scan.arg(self.index_key(user))
             .arg(cursor)
             .arg("COUNT")
-            .arg(READ_AT_ONCE_IN_CLUSTER)
-            .query_async(&mut self.connection.clone())
-            .await?;
+            .arg(READ_AT_ONCE_IN_CLUSTER);
+        let (cursor, entries): (String, Vec<String>) = self.connection.ask(&scan).await?;
         // Each entry is followed by its score.
         let ids = entries.iter().step_by(2).filter_map(|id| id.parse().ok());
         Ok((cursor, ids.collect()))
@@ -120,9 +119,9 @@ impl RedisStore {
         let answer: Vec<Vec<u8>> = self.run(&self.scripts.list, &call).await?;
         let mut answer = answer.into_iter();
         let cursor = answer.next().and_then(|text| String::from_utf8(text).ok());
-        while let (Some(id), Some(text)) = (answer.next(), answer.next()) {
+        while let (Some(id), Some(bytes)) = (answer.next(), answer.next()) {
             let id = str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
-            sessions.extend(id.and_then(|id| Some((id, Value::Text(text).decode(id)?))));
+            sessions.extend(id.and_then(|id| Some((id, Value::Bytes(bytes).decode(id)?))));
         }
         Ok(cursor.unwrap_or_else(|| END.into()))
     }

@@ -10,8 +10,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, watch};
@@ -128,23 +127,6 @@ impl Link {
             Ok(Ok((number, wire))) => state.ask(number, wire, command).await,
             _ => answer,
         }
-    }
-
-    pub(super) async fn call_all(
-        &self,
-        commands: &Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisResult<Vec<Value>> {
-        let state = &self.0.0;
-        let (number, wire) = state.wire_after(0).await?;
-        let mut asked = Asked::begin(state);
-        let answer = match wire {
-            Wire::Server(mut wire) => wire.req_packed_commands(commands, offset, count).await,
-            Wire::Cluster(mut wire) => wire.req_packed_commands(commands, offset, count).await,
-        };
-        asked.end(number, answer.as_ref().err());
-        answer
     }
 }
 

@@ -8,10 +8,11 @@
 //! The arguments of `redis.call` are texts wherever they can be: Lua would have to render a number.
 //! No script defines a function, since each call would make that function again.
 
-use redis::Script;
+use redis::Cmd;
 
-use super::layout::{EXPIRY_AT, Number, USER_END, WRITES_AT, WRITES_END, WRITES_MAX};
 use crate::id::RecordId;
+use crate::record::encoding::{EXPIRY_AT, FORMAT, LENGTH_AT, USER_AT};
+use crate::record::user::UserId;
 
 /// What a script that writes answers. A replace that kept a later expiry answers its TTL instead,
 /// which is more than `DONE`.
@@ -25,30 +26,42 @@ pub(super) const MISSING: i64 = -1;
 /// latest. A younger entry stays, whatever a reader finds under the session's key.
 pub(super) const ENTRY_GRACE: u64 = 600;
 
-/// A write to an index with more entries looks at the oldest ones.
+/// How many milliseconds longer than a session its user's index lasts.
+const INDEX_LONGER: u64 = 1000;
+
+/// In a cluster, how many bytes of the names of the last writes are kept.
+const WRITES_MAX: usize = 256;
+
+/// With a new entry in an index that has more entries, a script looks at the oldest ones. In a
+/// cluster, it does so with each write.
 const INDEX_KEPT: usize = 64;
 
-/// How many entries a write looks at. It adds one entry at most, so that the index does not grow.
+/// How many entries it looks at then: more than the new one, so that the index does not grow.
 const INDEX_CHECKED: usize = 16;
 
 /// How many characters of base64url a record id has, with which a session's key ends.
 const ID_LEN: usize = (size_of::<RecordId>() * 4).div_ceil(3);
 
-/// What the scripts know by name. Offsets count from 0, as those of `GETRANGE` and `SETRANGE` do.
-/// Lua's own functions count from 1.
-const NUMBERS: [(&str, i64); 15] = [
+/// What the scripts know by name. Places count from 0, as those of `GETRANGE` and `SETRANGE` do.
+/// Lua's own functions count from 1. [`encoding`](crate::record::encoding) has the places in a
+/// record.
+const NUMBERS: [(&str, i64); 17] = [
     ("DONE", DONE),
     ("CONFLICT", CONFLICT),
     ("MISSING", MISSING),
-    ("NUMBER_LEN", Number::LEN as i64),
-    ("VERSION_LAST", Number::LEN as i64 - 1),
+    ("FORMAT", FORMAT as i64),
+    ("VERSION_LAST", EXPIRY_AT as i64 - 1),
     ("EXPIRY_AT", EXPIRY_AT as i64),
-    ("WRITES_AT", WRITES_AT as i64),
+    ("LENGTH_AT", LENGTH_AT as i64),
+    // The head of a record is what a write needs: format, version, expiry and length.
+    ("HEAD_LAST", LENGTH_AT as i64 + 3),
+    ("USER_AT", USER_AT as i64),
+    // Two bytes are the user's length.
+    ("USER_LAST", USER_AT as i64 + 1 + UserId::STORED_LEN as i64),
     ("WRITES_MAX", WRITES_MAX as i64),
-    ("WRITES_END", WRITES_END as i64),
-    ("USER_END", USER_END as i64),
     ("ID_LEN", ID_LEN as i64),
     ("ENTRY_GRACE", ENTRY_GRACE as i64),
+    ("INDEX_LONGER", INDEX_LONGER as i64),
     ("INDEX_KEPT", INDEX_KEPT as i64),
     ("INDEX_CHECKED", INDEX_CHECKED as i64),
     ("INDEX_CHECKED_LAST", INDEX_CHECKED as i64 - 1),
@@ -57,15 +70,40 @@ const NUMBERS: [(&str, i64); 15] = [
 /// Needs an `include_str!` of its own, since that takes a literal.
 macro_rules! script {
     ($name:literal) => {
-        Script::new(&render(include_str!(concat!("scripts/", $name, ".lua"))))
+        Script::new(render(include_str!(concat!("scripts/", $name, ".lua"))))
     };
+}
+
+/// A script, and the name that the server knows it by.
+pub(super) struct Script {
+    code: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(code: String) -> Self {
+        let hash = redis::Script::new(&code).get_hash().to_owned();
+        Self { code, hash }
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The command that gives the script to the server.
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(&self.code);
+        command
+    }
 }
 
 /// The scripts. The head of each file says what it takes and answers.
 ///
-/// An entry of an index has a score: the time at which its session was last known to be there, in
-/// seconds of the server's own clock. The clocks of the nodes may be wrong by hours. The score only
-/// says which entries to look at. Whether the session is there says what becomes of an entry.
+/// An entry of an index has a score: when the entry was added, or when a script last found its
+/// session there, in seconds of the server's own clock. The clocks of the nodes may be wrong by
+/// hours. The score only says which entries to look at. Whether the session is there says what
+/// becomes of an entry.
 ///
 /// On one server, scripts look at keys that no call names. A cluster does not allow this: there, an
 /// index and its sessions are on different nodes.
@@ -121,6 +159,7 @@ fn render(source: &str) -> String {
 fn part(name: &str) -> Option<&'static str> {
     Some(match name {
         "add_entry" => include_str!("scripts/parts/add_entry.lua"),
+        "last_writes" => include_str!("scripts/parts/last_writes.lua"),
         "index_session" => include_str!("scripts/parts/index_session.lua"),
         "or_fail" => include_str!("scripts/parts/or_fail.lua"),
         "user_of" => include_str!("scripts/parts/user_of.lua"),

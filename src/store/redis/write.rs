@@ -2,14 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::RedisResult;
+use redis::{Cmd, RedisResult};
 
-use super::layout::Number;
-use super::scripts::DONE;
-use super::{LONGEST_TTL, RedisStore, call_of};
+use super::scripts::{CONFLICT, DONE};
+use super::{CALL_OVERHEAD, LONGEST_TTL, RedisStore, call_of};
 use crate::clock::{Clock, SystemClock};
 use crate::id::RecordId;
-use crate::record::user::UserId;
+use crate::record::encoding::{encode_expiry, encode_version};
 use crate::record::{Record, Version};
 
 /// What a script writes.
@@ -33,17 +32,24 @@ impl RedisStore {
         record: &Record,
     ) -> RedisResult<i64> {
         let scripts = &self.scripts;
-        let (script, expected, bytes) = match write {
-            Write::Insert(bytes) => (&scripts.insert, record.version(), bytes),
-            Write::Replace(bytes, expected) => (&scripts.replace, expected, bytes),
-            Write::Touch => (&scripts.touch, record.version(), &[][..]),
+        let expiry = encode_expiry(record.expires_at());
+        let (script, bytes) = match write {
+            Write::Insert(bytes) => (&scripts.insert, bytes),
+            Write::Replace(bytes, _) => (&scripts.replace, bytes),
+            Write::Touch => (&scripts.touch, &expiry[..]),
         };
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
         let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
         let user = record.user();
-
         let is_cluster = self.connection.is_cluster();
+        if let Write::Insert(bytes) = write
+            && user.is_none()
+            && !is_cluster
+            && ttl > 0
+        {
+            return self.insert_plainly(id, bytes, ttl).await;
+        }
         if let Some(user) = user
             && is_cluster
             && ttl > 0
@@ -59,18 +65,22 @@ impl RedisStore {
         // Each script names its arguments in its first line.
         let mut call = call_of(script, keys, bytes.len());
         call.arg(self.session_key(id))
-            .arg(&index)
-            .arg(Number(record.version().as_u64()))
-            .arg(Number(expires_at))
-            .arg(ttl)
-            .arg(Number(expected.as_u64()));
-        if let Write::Insert(_) | Write::Replace(..) = write {
-            call.arg(user.map_or("", UserId::as_str))
-                .arg(bytes)
-                .arg(self.write_name());
+            .arg(index)
+            .arg(bytes)
+            .arg(ttl);
+        match write {
+            Write::Insert(_) => {}
+            Write::Replace(_, expected) => {
+                let keeps_later_expiry = record.keeps_later_expiry();
+                call.arg(&encode_version(expected))
+                    .arg(if keeps_later_expiry { "1" } else { "" });
+            }
+            Write::Touch => {
+                call.arg(&encode_version(record.version()));
+            }
         }
-        if let Write::Replace(..) = write {
-            call.arg(if record.keeps_later_expiry() { "1" } else { "" });
+        if is_cluster && !matches!(write, Write::Touch) {
+            call.arg(self.writes.name());
         }
         let answer: i64 = self.run(script, &call).await?;
 
@@ -84,12 +94,18 @@ impl RedisStore {
         Ok(answer)
     }
 
-    /// The name of the next write. It is empty if the client library never sends a write again.
-    fn write_name(&self) -> String {
-        match self.connection.is_cluster() {
-            true => self.writes.name(),
-            false => String::new(),
-        }
+    /// Writes a new record that needs no place in an index, and no name. It is one command of the
+    /// server, and needs no script.
+    async fn insert_plainly(&self, id: RecordId, bytes: &[u8], ttl: u64) -> RedisResult<i64> {
+        let mut set = Cmd::with_capacity(6, bytes.len() + CALL_OVERHEAD);
+        set.arg("SET")
+            .arg(self.session_key(id))
+            .arg(bytes)
+            .arg("NX")
+            .arg("PX")
+            .arg(ttl);
+        let answer: Option<()> = self.connection.ask(&set).await?;
+        Ok(if answer.is_some() { DONE } else { CONFLICT })
     }
 }
 
