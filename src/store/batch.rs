@@ -7,7 +7,7 @@
 //! A batch may take long, perhaps because a row is locked or a connection is dead. Then another
 //! lane takes the calls that wait.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use self::lane::Lane;
 use self::lone::LoneCall;
 use crate::error::StoreError;
 use crate::id::RecordId;
+use crate::id::maps::{IdMap, IdSet};
 
 mod lane;
 mod lone;
@@ -115,7 +116,7 @@ struct Queue<R: BatchRunner> {
     waiting: BTreeMap<u64, Waiting<R>>,
     arrivals: u64,
     /// The records of the writes that run now.
-    running: HashSet<RecordId>,
+    running: IdSet,
     has_lone_call: bool,
     lanes: Lanes,
     /// How many lanes are at work, without those that are slow.
@@ -161,7 +162,7 @@ impl<R: BatchRunner> Batches<R> {
             queue: Mutex::new(Queue {
                 waiting: BTreeMap::new(),
                 arrivals: 0,
-                running: HashSet::new(),
+                running: IdSet::default(),
                 has_lone_call: false,
                 lanes,
                 quick_lanes: 0,
@@ -179,17 +180,25 @@ impl<R: BatchRunner> Batches<R> {
             StoreError::new("a session store must be called within a Tokio runtime")
                 .with_source(error)
         })?;
-        let is_lone = self.0.queue().begin_lone_call(&call);
-        if is_lone {
-            return LoneCall::new(self.0.clone(), call, runtime).await;
+        match self.enter(call, &runtime) {
+            Entry::Lone(call) => LoneCall::new(self.0.clone(), call, runtime).await,
+            Entry::Waits(place) => self.answer(place, &runtime).await,
         }
-        self.run_in_lane(call, runtime).await
     }
 
-    async fn run_in_lane(
+    fn enter(&self, call: R::Call, runtime: &Handle) -> Entry<'_, R> {
+        let mut queue = self.0.queue();
+        match queue.begin_lone_call(&call) {
+            true => Entry::Lone(call),
+            false => Entry::Waits(self.enqueue(queue, call, runtime)),
+        }
+    }
+
+    /// The answer of a lane. A call that comes back from a lane waits for another one.
+    async fn answer(
         &self,
-        mut call: R::Call,
-        runtime: Handle,
+        mut place: Place<'_, R>,
+        runtime: &Handle,
     ) -> Result<R::Answer, StoreError> {
         let ended = || {
             StoreError::new(
@@ -197,19 +206,27 @@ impl<R: BatchRunner> Batches<R> {
                  request",
             )
         };
-        for _ in 0..=MOST_RETURNS {
-            match self.enqueue(call, &runtime).outcome().await {
+        let mut returns = 0;
+        loop {
+            match place.outcome().await {
                 Ok(Outcome::Answered(answer)) => return answer,
-                Ok(Outcome::Returned(own)) => call = own,
+                Ok(Outcome::Returned(call)) if returns < MOST_RETURNS => {
+                    returns += 1;
+                    place = self.enqueue(self.0.queue(), call, runtime);
+                }
+                Ok(Outcome::Returned(_)) => return Err(ended()),
                 Err(gone) => return Err(ended().with_source(gone)),
             }
         }
-        Err(ended())
     }
 
-    fn enqueue(&self, call: R::Call, runtime: &Handle) -> Place<'_, R> {
+    fn enqueue(
+        &self,
+        mut queue: MutexGuard<'_, Queue<R>>,
+        call: R::Call,
+        runtime: &Handle,
+    ) -> Place<'_, R> {
         let (caller, receiver) = oneshot::channel();
-        let mut queue = self.0.queue();
         let number = queue.arrivals;
         queue.arrivals += 1;
         let waiting = Waiting {
@@ -224,6 +241,7 @@ impl<R: BatchRunner> Batches<R> {
             shared: &self.0,
             number,
             receiver,
+            is_taken: false,
         };
         if begins_lane {
             // The lane is a task of its own: the caller may go away, or may not be polled.
@@ -245,21 +263,36 @@ impl<R: BatchRunner> Shared<R> {
     }
 }
 
+/// Where a call goes.
+enum Entry<'a, R: BatchRunner> {
+    /// It runs in the task of its caller.
+    Lone(R::Call),
+    /// It waits for a lane.
+    Waits(Place<'a, R>),
+}
+
 /// The place of a call in the queue. The call leaves the queue when this is dropped.
 struct Place<'a, R: BatchRunner> {
     shared: &'a Shared<R>,
     number: u64,
     receiver: Receiver<Outcome<R>>,
+    /// Whether the call is known to be out of the queue.
+    is_taken: bool,
 }
 
 impl<R: BatchRunner> Place<'_, R> {
     async fn outcome(mut self) -> Result<Outcome<R>, RecvError> {
-        (&mut self.receiver).await
+        let outcome = (&mut self.receiver).await;
+        self.is_taken = true;
+        outcome
     }
 }
 
 impl<R: BatchRunner> Drop for Place<'_, R> {
     fn drop(&mut self) {
+        if self.is_taken {
+            return;
+        }
         // Does nothing if a lane has taken the call. A call is dropped after the lock.
         let waiting = self.shared.queue().waiting.remove(&self.number);
         drop(waiting);
@@ -304,8 +337,8 @@ impl<R: BatchRunner> Queue<R> {
         let mut bytes = 0;
         // The records of the calls that the batch has, with the calls' indexes, and of those that
         // it has not. A later call of a record must not run before an earlier one.
-        let mut indexes = HashMap::new();
-        let mut passed_over = HashSet::new();
+        let mut indexes = IdMap::default();
+        let mut passed_over = IdSet::default();
         let mut first: Option<&R::Call> = None;
         let mut first_is_alone = false;
         for (&number, Waiting { call, is_alone, .. }) in &self.waiting {

@@ -118,7 +118,8 @@ impl<R: BatchRunner> Shared<R> {
     /// Returns the calls that must run alone, and their numbers.
     async fn run(&self, batch: Batch<R>) -> Vec<(u64, Waiting<R>)> {
         let Batch { calls, mut seats } = batch;
-        let result = self.run_for(&calls, &mut seats).await;
+        let mut result = self.run_for(&calls, &mut seats).await;
+        let is_shared = seats.len() > calls.len();
         let mut left = Vec::new();
         for Seat {
             number,
@@ -126,10 +127,11 @@ impl<R: BatchRunner> Shared<R> {
             caller,
         } in seats
         {
-            let answer = match &result {
+            let answer = match &mut result {
                 Err(failed) if failed.is_refused && calls.len() > 1 => None,
                 Err(failed) => Some(Err(failed.error.clone())),
-                Ok(answers) => answers.get(index).cloned().flatten().map(Ok),
+                Ok(answers) if is_shared => answers.get(index).cloned().flatten().map(Ok),
+                Ok(answers) => answers.get_mut(index).and_then(Option::take).map(Ok),
             };
             match (answer, calls.get(index)) {
                 // The caller may have gone away.

@@ -30,6 +30,14 @@ impl<const IS_READ: bool> Call<IS_READ> {
     }
 }
 
+impl<R: BatchRunner> Batches<R> {
+    /// Runs a call in a lane, even if it is alone.
+    async fn run_in_lane(&self, call: R::Call, runtime: Handle) -> Result<R::Answer, StoreError> {
+        let place = self.enqueue(self.0.queue(), call, &runtime);
+        self.answer(place, &runtime).await
+    }
+}
+
 impl<const IS_READ: bool> BatchCall for Call<IS_READ> {
     const IS_READ: bool = IS_READ;
 

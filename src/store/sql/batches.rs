@@ -13,37 +13,60 @@ pub(super) const WRITE_LANES: Lanes = Lanes { usual: 2, most: 6 };
 pub(super) const ONE_LANE: Lanes = Lanes { usual: 1, most: 1 };
 
 /// `Loads`, which runs batches of reads. Takes sqlx's types for the database and its rows.
+///
+/// The store's module `many` has the type `LoadMany`, which is made of the [`Statements`], and a
+/// method `Loads::read_many`, which reads several records.
+///
+/// [`Statements`]: super::statements::Statements
 macro_rules! implement_loads {
     ($Database:ty, $Row:ty) => {
         /// Reads of records.
-        #[derive(Clone)]
         struct Loads {
             connections: $crate::store::sql::connections::Connections<$Database>,
             statements: std::sync::Arc<$crate::store::sql::statements::Statements>,
+            many: many::LoadMany,
         }
 
-        /// The columns of a row. A column of another type makes a corrupt record.
-        fn stored(row: &$Row) -> $crate::store::sql::calls::StoredRow {
+        /// The expiry and the record of a row, which begin at this column. A column of another type
+        /// makes a corrupt record.
+        fn stored(row: &$Row, first: usize) -> $crate::store::sql::calls::StoredRow {
             use sqlx::Row as _;
 
             $crate::store::sql::calls::StoredRow {
-                expires_at: row.try_get("expires_at").unwrap_or(0),
-                record: row.try_get::<&[u8], _>("record").unwrap_or_default().into(),
+                expires_at: row.try_get(first).unwrap_or(0),
+                record: bytes::Bytes::copy_from_slice(row.try_get(first + 1).unwrap_or_default()),
             }
         }
 
+        /// The rows of these ids, in their order. The columns are the id, the expiry, the record.
+        fn in_order(
+            ids: &[$crate::id::RecordId],
+            rows: &[$Row],
+        ) -> Result<Vec<Option<$crate::store::sql::calls::StoredRow>>, sqlx::Error> {
+            use sqlx::Row as _;
+
+            let mut found =
+                $crate::id::maps::IdMap::with_capacity_and_hasher(rows.len(), Default::default());
+            for row in rows {
+                if let Ok(id) = row.try_get::<&[u8], _>(0)?.try_into() {
+                    found.insert($crate::id::RecordId::from_bytes(id), row);
+                }
+            }
+            let row = |id: &_| found.get(id).map(|row| stored(row, 1));
+            Ok(ids.iter().map(row).collect())
+        }
+
         const _: () = {
-            use std::collections::HashMap;
             use std::time::Duration;
 
-            use sqlx::{Error, Row as _};
+            use sqlx::Error;
 
             use $crate::id::RecordId;
             use $crate::store::batch::{BatchError, BatchRunner};
             use $crate::store::sql::calls::StoredRow;
             use $crate::store::sql::connections::Call;
             use $crate::store::sql::implement::repeat_lost;
-            use $crate::store::sql::statements::{SizedStatement, sql};
+            use $crate::store::sql::statements::sql;
 
             impl BatchRunner for Loads {
                 type Call = RecordId;
@@ -87,27 +110,7 @@ macro_rules! implement_loads {
                 ) -> Result<Vec<Option<StoredRow>>, Error> {
                     let read = sqlx::query(sql(&self.statements.load)).bind(&id.as_bytes()[..]);
                     let row = read.fetch_optional(connection).await?;
-                    Ok(vec![row.as_ref().map(stored)])
-                }
-
-                async fn read_many(
-                    &self,
-                    ids: &[RecordId],
-                    connection: &mut <$Database as sqlx::Database>::Connection,
-                ) -> Result<Vec<Option<StoredRow>>, Error> {
-                    let statement = self.statements.load_many.for_records(ids.len());
-                    let SizedStatement { size, text } = statement;
-                    let mut read = sqlx::query(sql(text));
-                    for index in 0..*size {
-                        read = read.bind(ids.get(index).map(|id| &id.as_bytes()[..]));
-                    }
-                    let rows = read.fetch_all(connection).await?;
-                    let mut found: HashMap<&[u8], _> = HashMap::with_capacity(rows.len());
-                    for row in &rows {
-                        found.insert(row.try_get("id")?, row);
-                    }
-                    let row = |id: &RecordId| found.get(&id.as_bytes()[..]).copied().map(stored);
-                    Ok(ids.iter().map(row).collect())
+                    Ok(vec![row.map(|row| stored(&row, 0))])
                 }
             }
         };
@@ -135,7 +138,6 @@ macro_rules! implement_batched_writes {
         }
 
         const _: () = {
-            use std::collections::HashSet;
             use std::sync::Arc;
             use std::time::Duration;
 
@@ -143,11 +145,12 @@ macro_rules! implement_batched_writes {
 
             use $crate::error::StoreError;
             use $crate::id::RecordId;
+            use $crate::id::maps::IdSet;
             use $crate::store::batch::{BatchCall as _, BatchError, BatchRunner, Batches};
             use $crate::store::sql::calls::{Row, Write, WriteKind};
             use $crate::store::sql::connections::{Call, Connections};
             use $crate::store::sql::implement::{repeat_lost, write_one};
-            use $crate::store::sql::statements::{SizedStatement, Statements, WriteMany, sql};
+            use $crate::store::sql::statements::{Statements, WriteMany};
 
             type Conn = <$Database as sqlx::Database>::Connection;
 
@@ -180,6 +183,7 @@ macro_rules! implement_batched_writes {
 
                 async fn run(&self, writes: &[Write]) -> Result<Vec<Option<bool>>, BatchError> {
                     let what = Write::what_all(writes);
+                    self.many.count(writes);
                     let result = repeat_lost!(self.attempt(writes));
                     result.map_err(|error| self.statements.batch_failed(what, error))
                 }
@@ -220,7 +224,8 @@ macro_rules! implement_batched_writes {
                         .iter()
                         .filter(|(_, writes)| !writes.is_empty())
                         .collect();
-                    let mut done = HashSet::with_capacity(writes.len());
+                    let mut done =
+                        IdSet::with_capacity_and_hasher(writes.len(), Default::default());
                     if let [(kind, writes)] = kinds[..] {
                         self.write_kind(*kind, writes, connection, &mut done)
                             .await?;
@@ -246,7 +251,7 @@ macro_rules! implement_batched_writes {
                     &self,
                     kinds: &[&(WriteKind, Vec<&Write>)],
                     connection: &mut Conn,
-                    done: &mut HashSet<RecordId>,
+                    done: &mut IdSet,
                 ) -> Result<(), Error> {
                     let mut transaction = connection.begin().await?;
                     for (kind, writes) in kinds {
@@ -262,12 +267,11 @@ macro_rules! implement_batched_writes {
                     kind: WriteKind,
                     writes: &[&Write],
                     connection: &mut Conn,
-                    done: &mut HashSet<RecordId>,
+                    done: &mut IdSet,
                 ) -> Result<(), Error> {
                     let statement = self.many.of_kind(kind).for_records(writes.len());
-                    let SizedStatement { size, text } = statement;
-                    let mut query = sqlx::query(sql(text));
-                    for index in 0..*size {
+                    let mut query = sqlx::query(self.many.text(statement));
+                    for index in 0..statement.size {
                         let write = writes.get(index).copied();
                         let row = write.and_then(Write::row);
                         query = query.bind(write.map(|write| write.id().as_bytes().to_vec()));
@@ -289,7 +293,7 @@ macro_rules! implement_batched_writes {
                         }
                     }
                     for row in query.fetch_all(connection).await? {
-                        let id: &[u8] = row.try_get("id")?;
+                        let id: &[u8] = row.try_get(0)?;
                         if let Ok(id) = id.try_into() {
                             done.insert(RecordId::from_bytes(id));
                         }

@@ -1,6 +1,6 @@
 //! The calls that go to the database in batches: [`Write`], and what a read finds.
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use super::statements::{kept_above, to_integer};
 use crate::error::StoreError;
@@ -47,7 +47,7 @@ pub(super) struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct StoredRow {
     pub(super) expires_at: i64,
-    pub(super) record: Arc<[u8]>,
+    pub(super) record: Bytes,
 }
 
 impl Row {

@@ -158,6 +158,7 @@ macro_rules! implement_store {
                     let statements = Statements::new(&$dialect, table);
                     let loads = Loads {
                         connections: reader.clone(),
+                        many: many::LoadMany::new(&statements),
                         statements: statements.clone(),
                     };
                     Self {
@@ -171,8 +172,8 @@ macro_rules! implement_store {
             }
 
             /// The record of a row. If a column has another type, the record is corrupt.
-            fn to_record(id: RecordId, row: &StoredRow) -> Option<Record> {
-                let record = Record::decode(id, &row.record)?;
+            fn to_record(id: RecordId, row: StoredRow) -> Option<Record> {
+                let record = Record::decode(id, row.record)?;
                 Some(record.with_expires_at(to_timestamp(row.expires_at)))
             }
 
@@ -180,7 +181,7 @@ macro_rules! implement_store {
             impl SessionStore for $Store {
                 async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
                     let row = self.loads.run(id).await?;
-                    Ok(row.and_then(|row| to_record(id, &row)))
+                    Ok(row.and_then(|row| to_record(id, row)))
                 }
 
                 async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
@@ -230,9 +231,9 @@ macro_rules! implement_store {
                         )
                     );
                     let session = |row: &$Row| {
-                        let id: &[u8] = row.try_get("id").ok()?;
+                        let id: &[u8] = row.try_get(0).ok()?;
                         let id = RecordId::from_bytes(id.try_into().ok()?);
-                        Some((id, to_record(id, &stored(row))?))
+                        Some((id, to_record(id, stored(row, 1))?))
                     };
                     Ok(rows.iter().filter_map(session).collect())
                 }

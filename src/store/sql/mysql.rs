@@ -19,6 +19,8 @@ use crate::error::StoreError;
 use crate::record::user::UserId;
 use crate::store::batch::Batches;
 
+mod many;
+
 static DIALECT: Dialect = Dialect {
     context: "MySQL",
     store: "MySqlStore",

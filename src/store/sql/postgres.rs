@@ -17,6 +17,8 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::store::batch::Batches;
 
+mod many;
+
 static DIALECT: Dialect = Dialect {
     context: "PostgreSQL",
     store: "PostgresStore",
@@ -39,8 +41,9 @@ static DIALECT: Dialect = Dialect {
 
 /// Rows that another transaction has locked are left out, so that no call waits for the record of
 /// another call. The store runs such a write again, alone. Inserts that wait for those of another
-/// node do so in the order of their ids, and never in a circle. CockroachDB takes these statements
-/// too.
+/// node do so in the order of their ids, and never in a circle.
+///
+/// The rows are `VALUES`, and not arrays: for arrays, PostgreSQL would plan most batches again.
 static WRITE_MANY: WriteManyTexts = WriteManyTexts {
     insert: "INSERT INTO {table} (id, version, user_id, expires_at, record) \
              SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows}) AS new \
@@ -59,6 +62,7 @@ static WRITE_MANY: WriteManyTexts = WriteManyTexts {
     remove: "WITH stored AS MATERIALIZED (SELECT id FROM {table} \
              WHERE id IN ({rows}) FOR UPDATE SKIP LOCKED) \
              DELETE FROM {table} WHERE id IN (SELECT id FROM stored) RETURNING id",
+    renews_plans: true,
 };
 
 /// See `Dialect`. Wrong data, a constraint, a limit of the server, a trigger. Too long a wait for a

@@ -19,8 +19,10 @@ use super::statements::{Statements, WriteManyTexts, sql, to_integer};
 use super::{PURGED_AT_ONCE, in_batches, migrated};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
-use crate::store::batch::{Batches, READ_LANES};
+use crate::store::batch::{Batches, MOST_CALLS, READ_LANES};
 use crate::store::pool::CONNECTION_TIMEOUT;
+
+mod many;
 
 /// How long a write waits for a write of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
@@ -52,6 +54,7 @@ static WRITE_MANY: WriteManyTexts = WriteManyTexts {
     touch: "UPDATE {table} AS old SET expires_at = column2 FROM (VALUES {rows}) \
             WHERE old.id = column1 AND old.version = column3 RETURNING id",
     remove: "DELETE FROM {table} WHERE id IN ({rows}) RETURNING id",
+    renews_plans: false,
 };
 
 /// See `Dialect`. These are SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH. The last eight
@@ -199,6 +202,8 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // SQLite's thread need not wait while the answer of a batch is read.
+            .row_buffer_size(MOST_CALLS + 1)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = Connections::own(options.clone(), &DIALECT, 1)?;
         // A database in memory ends with its connection.

@@ -1,11 +1,13 @@
 //! [`Statements`]: what the stores ask their database, and what its errors mean.
 
 use std::sync::Arc;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::AssertSqlSafe;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use super::calls::WriteKind;
+use super::calls::{Write, WriteKind};
 use super::dialect::{Dialect, Table};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -18,7 +20,6 @@ pub(super) struct Statements {
     pub(super) dialect: &'static Dialect,
     pub(super) table: Table,
     pub(super) load: Arc<str>,
-    pub(super) load_many: Sizes,
     pub(super) insert: Arc<str>,
     pub(super) replace: Arc<str>,
     pub(super) touch: Arc<str>,
@@ -36,6 +37,9 @@ pub(super) struct WriteMany {
     replace: Sizes,
     touch: Sizes,
     remove: Sizes,
+    renews_plans: bool,
+    /// How many records this store has inserted.
+    inserted: AtomicU64,
 }
 
 /// The texts of [`WriteMany`]. Each statement answers with the ids of the records that it wrote. In
@@ -52,19 +56,44 @@ pub(super) struct WriteManyTexts {
     pub(super) replace: &'static str,
     pub(super) touch: &'static str,
     pub(super) remove: &'static str,
+    /// Whether the database keeps the plan of a statement, and would read a whole table by a plan
+    /// that it made when the table was small.
+    pub(super) renews_plans: bool,
 }
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl WriteMany {
     pub(super) fn new(statements: &Statements, texts: &WriteManyTexts) -> Self {
-        let Statements { dialect, table, .. } = statements;
-        let sizes = |text, columns| Sizes::new(dialect, table, text, columns);
+        let sizes = |text, columns| Sizes::new(statements, text, columns);
         Self {
             insert: sizes(texts.insert, 5),
             replace: sizes(texts.replace, 7),
             touch: sizes(texts.touch, 3),
             remove: sizes(texts.remove, 1),
+            renews_plans: texts.renews_plans,
+            inserted: AtomicU64::new(0),
         }
+    }
+
+    /// Counts these writes, if they are inserts.
+    pub(super) fn count(&self, writes: &[Write]) {
+        let inserts = writes.iter().filter(|it| it.kind() == WriteKind::Insert);
+        let inserts = u64::try_from(inserts.count()).unwrap_or_default();
+        if inserts > 0 {
+            self.inserted.fetch_add(inserts, Ordering::Relaxed);
+        }
+    }
+
+    /// The text of a statement. If plans must be renewed, it is another text each time that the
+    /// store has inserted twice as many records. So the database makes a new plan, which fits the
+    /// size of the table.
+    pub(super) fn text(&self, statement: &SizedStatement) -> AssertSqlSafe<Arc<str>> {
+        if !self.renews_plans {
+            return sql(&statement.text);
+        }
+        let inserted = self.inserted.load(Ordering::Relaxed);
+        let doublings = u64::BITS - inserted.leading_zeros();
+        AssertSqlSafe(format!("{} /* {doublings} */", statement.text).into())
     }
 
     pub(super) fn of_kind(&self, kind: WriteKind) -> &Sizes {
@@ -76,6 +105,11 @@ impl WriteMany {
         }
     }
 }
+
+/// Reads several records. `{rows}` are the parameters of their ids.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+pub(super) const LOAD_MANY: &str =
+    "SELECT id, expires_at, record FROM {table} WHERE id IN ({rows})";
 
 /// One statement in a few sizes: for 2, 4, 8 … records. A connection prepares each of them once.
 /// With a statement for every number of records, it would prepare many more.
@@ -96,7 +130,8 @@ pub(super) struct SizedStatement {
 impl Sizes {
     /// Renders a text in which `{rows}` becomes the parameters of the records. Each record has this
     /// many of them.
-    fn new(dialect: &Dialect, table: &Table, text: &str, columns: usize) -> Self {
+    pub(super) fn new(statements: &Statements, text: &str, columns: usize) -> Self {
+        let Statements { dialect, table, .. } = statements;
         let row = vec!["?"; columns].join(", ");
         let row = match columns {
             1 => row,
@@ -129,12 +164,6 @@ impl Statements {
         let statement = |text| dialect.statement(&table, text);
         Arc::new(Self {
             load: statement("SELECT expires_at, record FROM {table} WHERE id = ?"),
-            load_many: Sizes::new(
-                dialect,
-                &table,
-                "SELECT id, expires_at, record FROM {table} WHERE id IN ({rows})",
-                1,
-            ),
             // This is not an upsert: a taken id is an error, and the store answers `false`.
             insert: statement(
                 "INSERT INTO {table} (id, version, user_id, expires_at, record) \
