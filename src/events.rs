@@ -5,7 +5,8 @@
 
 use std::error::Error as _;
 
-use tracing::Span;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Span};
 
 use crate::error::{SessionError, SessionErrorKind, StoreError};
 use crate::id::RecordId;
@@ -229,16 +230,21 @@ pub(crate) fn refused(error: &SessionError) {
 /// The span in which the layer verifies a token and loads its session. `None` if nobody listens, so
 /// that it costs nothing.
 pub(crate) fn load_span() -> Option<Span> {
-    only_if_on(tracing::debug_span!(target: "cloakroom", "session_load"))
+    only_if_on(|| tracing::debug_span!(target: "cloakroom", "session_load"))
 }
 
 /// The span in which the layer writes a request's changes. `None` if nobody listens.
 pub(crate) fn commit_span() -> Option<Span> {
-    only_if_on(tracing::debug_span!(target: "cloakroom", "session_commit"))
+    only_if_on(|| tracing::debug_span!(target: "cloakroom", "session_commit"))
 }
 
-fn only_if_on(span: Span) -> Option<Span> {
-    (!span.is_disabled()).then_some(span)
+fn only_if_on(span: impl FnOnce() -> Span) -> Option<Span> {
+    // Even a span that is off takes long to make. If nobody listens to any span, a look at the
+    // level takes a tenth of that.
+    if LevelFilter::current() < Level::DEBUG {
+        return None;
+    }
+    Some(span()).filter(|span| !span.is_disabled())
 }
 
 /// Measures how long a store call takes. Without metrics nobody asks, and it does not read the

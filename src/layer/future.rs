@@ -20,6 +20,13 @@ use crate::session::{ResponseFlags, SealedSession, Session};
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Makes a future in its box. `Box::pin` would copy the future there, with all the room that it has
+/// for what it awaits.
+pub(super) fn boxed<F: Future + Send + 'static>(make: impl FnOnce() -> F) -> BoxFuture<F::Output> {
+    let made = Box::write(Box::new_uninit(), make());
+    Box::into_pin(made)
+}
+
 pin_project! {
     /// The response future of [`SessionService`](crate::SessionService).
     ///
@@ -123,13 +130,18 @@ where
                         return Poll::Pending;
                     };
                     let slot = this.session.0.take();
-                    match slot.and_then(|slot| finish(slot, &mut answer)) {
-                        None => return Poll::Ready(answer),
-                        Some(commit) => this.step.set(Step::Committing {
-                            commit,
-                            answer: Some(answer),
-                        }),
+                    let Some(mut commit) = slot.and_then(|slot| finish(slot, &mut answer)) else {
+                        return Poll::Ready(answer);
+                    };
+                    // A store in this process writes now. Then the answer needs no place to wait
+                    // in.
+                    if let Poll::Ready(committed) = commit.as_mut().poll(cx) {
+                        committed.answer(&mut answer);
+                        return Poll::Ready(answer);
                     }
+                    let answer = Some(answer);
+                    this.step.set(Step::Committing { commit, answer });
+                    return Poll::Pending;
                 }
                 StepProjection::Committing { commit, answer } => {
                     let committed = ready!(commit.as_mut().poll(cx));
@@ -199,8 +211,7 @@ fn finish<B: Default, E>(
 
 /// Writes the changes.
 fn write(mut unwritten: Unwritten, flags: ResponseFlags) -> BoxFuture<Committed> {
-    let span = events::commit_span();
-    let work = async move {
+    let work = move || async move {
         let outcome = commit(unwritten.session.context(), &mut unwritten.request).await;
         unwritten.reason = match &outcome {
             Ok(_) => None,
@@ -216,9 +227,9 @@ fn write(mut unwritten: Unwritten, flags: ResponseFlags) -> BoxFuture<Committed>
             outcome,
         }
     };
-    match span {
-        None => Box::pin(work),
-        Some(span) => Box::pin(work.instrument(span)),
+    match events::commit_span() {
+        None => boxed(work),
+        Some(span) => boxed(|| work().instrument(span)),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tower_service::Service;
 use tracing::{Instrument as _, Span};
 
-use super::future::{BoxFuture, ResponseFuture, SealOnDrop};
+use super::future::{ResponseFuture, SealOnDrop, boxed};
 use crate::commit::lookup::{InitialState, find};
 use crate::context::LayerContext;
 use crate::events;
@@ -92,11 +92,11 @@ where
             SessionSlot::unloaded(context, outer, client, presented)
         } else if let Some((tokens, span)) = self.verify(&presented) {
             let own = context.clone();
-            let find = async move { find(&own, &tokens).await };
-            let mut load: BoxFuture<_> = match span {
-                None => Box::pin(find),
+            let find = || async move { find(&own, &tokens).await };
+            let mut load = match span {
+                None => boxed(find),
                 // The span ends before the handler begins.
-                Some(span) => Box::pin(find.instrument(span)),
+                Some(span) => boxed(|| find().instrument(span)),
             };
             // A store in this process answers now. Then neither the request nor the service needs a
             // place to wait in. Another store may need the runtime, and answers later.

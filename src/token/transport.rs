@@ -304,7 +304,14 @@ impl TokenTransport {
 
     /// Whether the browser that sent this request will drop the cookie. It will if it came over
     /// plain HTTP from another host than its own.
+    #[inline]
     pub(crate) fn is_dropped_at(&self, headers: &HeaderMap) -> bool {
+        // Most requests have no Origin.
+        let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+        origin.is_some_and(|origin| self.is_dropped_by(origin, headers))
+    }
+
+    fn is_dropped_by(&self, origin: &[u8], headers: &HeaderMap) -> bool {
         let cookie = match self {
             Self::Cookie { cookie, .. } => cookie,
             Self::CookieOrBearer { cookie, .. } if choice(headers) != Some(Carrier::Bearer) => {
@@ -312,9 +319,7 @@ impl TokenTransport {
             }
             _ => return false,
         };
-        let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
-        cookie.is_secure()
-            && origin.is_some_and(|origin| is_plain_http(origin) && is_own(origin, headers))
+        cookie.is_secure() && is_plain_http(origin) && is_own(origin, headers)
     }
 
     /// Whether two layers read the same cookie or header, so that each gets the other's token.
