@@ -1,12 +1,11 @@
 //! [`Shard`]: a part of the sessions, and when they expire.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::clock::Timestamp;
 use crate::id::RecordId;
+use crate::id::maps::IdMap;
 use crate::record::Record;
 
 /// How many entries one look for the oldest visitor's record goes through, so that no look holds
@@ -16,7 +15,7 @@ const LOOKED_AT_ONCE: usize = 256;
 /// A part of the sessions, chosen by their ids. Each shard has a lock of its own.
 #[derive(Default)]
 pub(super) struct Shard {
-    pub(super) records: HashMap<RecordId, Record, BuildHasherDefault<IdHasher>>,
+    pub(super) records: IdMap<Record>,
     /// When to look at which visitor's record. Each record without a user is here.
     pub(super) visitors: Expiries,
     /// When to look at which user's record. Each record with a user is here.
@@ -106,23 +105,5 @@ impl Shard {
             }
         }
         None
-    }
-}
-
-/// A record id is random, so it is its own hash.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // The length comes first, and then the id. Its first byte chose the shard, so that the
-        // hash is made of its last bytes.
-        if let Some(tail) = bytes.last_chunk() {
-            self.0 = u64::from_ne_bytes(*tail);
-        }
     }
 }

@@ -178,9 +178,9 @@ impl Shards {
         }
     }
 
-    /// Writes a new record. The caller has reserved the capacity for it.
-    pub(super) fn insert_reserved(&self, shard: &mut Shard, id: RecordId, record: &Record) {
-        shard.records.insert(id, record.clone());
+    /// Notes when a new record expires, and whose it is. The caller has reserved the capacity for
+    /// the record, and has written it.
+    pub(super) fn index_new(&self, shard: &mut Shard, id: RecordId, record: &Record) {
         shard.schedule_expiry(id, is_visitor(record), record.expires_at());
         if let Some(user) = record.user() {
             self.index(id, user);
@@ -220,7 +220,8 @@ impl Shards {
         let mut shard = self.write(id);
         let is_new = !shard.records.contains_key(&id);
         if is_new {
-            self.insert_reserved(&mut shard, id, record);
+            shard.records.insert(id, record.clone());
+            self.index_new(&mut shard, id, record);
         } else {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
