@@ -5,10 +5,12 @@ use serde::de::DeserializeOwned;
 
 use super::Session;
 use super::key::SessionKey;
+use crate::clock::Timestamp;
 use crate::commit::commit;
 use crate::commit::lookup::{InitialState, LoadedSession, TokenLookup, load};
 use crate::commit::request::CommitRequest;
 use crate::error::{SessionError, SessionErrorKind};
+use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::user::UserId;
 use crate::token::SessionToken;
@@ -129,6 +131,37 @@ impl DetachedSession {
     #[must_use]
     pub fn user(&self) -> Option<UserId> {
         self.work.user()
+    }
+
+    /// When this user logged in, or `None` for a visitor.
+    #[must_use]
+    pub fn logged_in_at(&self) -> Option<Timestamp> {
+        self.work.logged_in_at()
+    }
+
+    /// The record id. `None` if the session was not stored at the last [`reload`](Self::reload) or
+    /// [`save`](Self::save).
+    ///
+    /// ```
+    /// # use cloakroom::{DetachedSession, RecordId};
+    /// # use std::collections::HashMap;
+    /// # struct Socket;
+    /// fn remember(sockets: &mut HashMap<RecordId, Socket>, session: &DetachedSession, it: Socket) {
+    ///     if let Some(id) = session.id() {
+    ///         sockets.insert(id, it);
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> Option<RecordId> {
+        self.work.id()
+    }
+
+    /// When the session ends if nobody uses it after the last [`reload`](Self::reload) or
+    /// [`save`](Self::save). `None` if it was not stored then.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.work.expires_at()
     }
 
     /// Writes the changes as the layer does after a handler. No change of a parallel request is
