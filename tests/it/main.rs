@@ -71,11 +71,14 @@ mod stores {
     mod names;
     mod opening;
     mod pgbouncer;
+    mod records;
     mod redis;
     mod redis_index;
+    mod redis_repeats;
     mod round_trips;
     mod sql;
     mod sqlite;
+    mod sqlite_batches;
     mod strangers;
     mod tls;
 }
@@ -83,7 +86,7 @@ mod stores {
 /// What nobody may see: tokens and data in logs, in errors, in a store.
 mod secrecy {
     mod dumps;
-    mod logging;
+    pub(crate) mod logging;
     mod metrics;
     mod tokens;
 }

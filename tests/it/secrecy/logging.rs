@@ -22,10 +22,10 @@ use crate::login::site::{Db, Site};
 
 /// The log of this thread.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn start() -> (Self, impl Drop) {
+    pub(crate) fn start() -> (Self, impl Drop) {
         let log = Self::default();
         let guard = tracing_subscriber::fmt()
             .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
@@ -37,12 +37,12 @@ impl Log {
     }
 
     /// The log since the last time a test asked for it.
-    fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
     }
 
     #[track_caller]
-    fn assert(&self, level: &str, event: &str) -> String {
+    pub(crate) fn assert(&self, level: &str, event: &str) -> String {
         let log = self.take();
         let is_there = log.lines().any(|line| {
             line.contains(&format!(" {level} "))
@@ -223,7 +223,8 @@ async fn a_corrupt_record_is_a_warning_without_its_content() {
         (vec![], "it is empty"),
         (other_format, "it has format 9"),
         (good[..4].to_vec(), "it is cut short"),
-        (good[..good.len() - 1].to_vec(), "its checksum is wrong"),
+        (good[..good.len() - 1].to_vec(), "it is cut short"),
+        ([&good, &[0][..]].concat(), "its checksum is wrong"),
     ] {
         sqlx::query("UPDATE cloakroom_sessions SET record = ?")
             .bind(bytes)

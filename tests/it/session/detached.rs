@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use cloakroom::testing::{Fault, FaultyStore, StoreCall};
-use cloakroom::{DetachedSession, MemoryStore, Session, SessionError, SessionErrorKind, TestClock};
+use cloakroom::{
+    Clock, DetachedSession, MemoryStore, Session, SessionError, SessionErrorKind, TestClock,
+};
 use support::{Browser, builder, routes};
 use tokio::task::JoinSet;
 
@@ -367,4 +369,37 @@ async fn a_job_hears_that_its_request_has_stored_no_session() {
     ] {
         assert_eq!(outcome(how).await, SessionErrorKind::Ended, "{how}");
     }
+}
+
+#[tokio::test]
+async fn a_handle_knows_its_session_as_of_its_last_reload() {
+    let mut setup = setup();
+    let half_an_hour = Duration::from_secs(30 * 60);
+    let mut visitor = setup.detached("/detach").await;
+    assert_eq!(
+        (visitor.id(), visitor.expires_at(), visitor.logged_in_at()),
+        (None, None, None)
+    );
+    assert!(visitor.reload().await.is_err());
+
+    let logged_in_at = setup.clock.now();
+    setup.browser.get("/log_in/ada").await;
+    let mut later = setup.detached("/detach").await;
+    let id = later.id().unwrap();
+    setup
+        .browser
+        .get("/id")
+        .await
+        .assert(200, &format!("{:?}", Some(id)));
+    assert_eq!(later.logged_in_at(), Some(logged_in_at));
+    assert_eq!(later.expires_at(), Some(logged_in_at + half_an_hour));
+
+    setup.clock.advance(half_an_hour / 2);
+    let used_at = setup.clock.now();
+    setup.browser.get("/user").await.assert(200, "ada");
+    assert_eq!(later.expires_at(), Some(logged_in_at + half_an_hour));
+    later.reload().await.unwrap();
+    assert_eq!(later.expires_at(), Some(used_at + half_an_hour));
+    assert_eq!(later.logged_in_at(), Some(logged_in_at));
+    assert_eq!(later.id(), Some(id));
 }

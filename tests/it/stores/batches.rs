@@ -408,3 +408,55 @@ fn an_application_may_use_another_sqlite_crate_beside_the_store() {
         assert!(resolved.status.success(), "{other}: {errors}");
     }
 }
+
+/// PostgreSQL keeps a plan until it analyzes the table. That happens once a minute at most, and a
+/// young table grows faster.
+#[tokio::test]
+async fn batches_of_writes_do_not_read_all_of_a_postgres_table_that_has_grown() {
+    let server = Server::postgres();
+    let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
+    let store = PostgresStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let record = record_of(&Arc::new(MemoryStore::new()), "ada").await;
+    let id = |number: u32| {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&number.wrapping_mul(2_654_435_769).to_be_bytes());
+        RecordId::from_bytes(bytes)
+    };
+    let (few, many, times) = (64, 20_000, 40_u8);
+    let insert = |numbers: std::ops::Range<u32>| {
+        join_all(numbers.map(|number| store.insert(id(number), &record)))
+    };
+    let touch = || join_all((0..few).map(|number| store.touch(id(number), &record)));
+
+    insert(0..few).await;
+    for _ in 0..20 {
+        touch().await;
+    }
+    insert(few..many).await;
+    for _ in 0..times {
+        let mut touched = touch().await.into_iter();
+        assert!(touched.all(Result::unwrap));
+    }
+    drop(store);
+
+    let pool = PgPool::connect(&url).await.unwrap();
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'cloakroom' \
+                  AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    // A connection tells what it has read when it ends.
+    while sqlx::query_scalar::<_, i64>(others)
+        .fetch_one(&pool)
+        .await
+        .unwrap()
+        > 0
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'cloakroom_sessions'";
+    let read: i64 = sqlx::query_scalar(read).fetch_one(&pool).await.unwrap();
+    let whole_tables = read / i64::from(many);
+    assert!(
+        whole_tables < i64::from(times) / 4,
+        "it read the table {whole_tables} times"
+    );
+}

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use cloakroom::{
-    AnyStore, MemcachedStore, RecordId, RedisStore, SessionLayer, SessionStore, Sessions,
+    AnyStore, MemcachedStore, MemoryStore, RecordId, RedisStore, Replaced, SessionLayer,
+    SessionStore, Sessions,
 };
 use sqlx::{MySqlPool, PgPool};
 use support::servers::{Server, run_redis};
@@ -28,17 +29,21 @@ async fn foreign_bytes_in_redis_are_no_session_and_stay() {
     let layer = SessionLayer::new(store, key());
     let sessions = layer.sessions();
     let app = app(layer);
-    let spoils: [(&[&str], &[&str], &str); 6] = [
+    let spoils: [(&[&str], &[&str], &str); 8] = [
+        // The hash of the token's secret.
         (
-            &["SETRANGE", "60", "spoilt"],
-            &["GETRANGE", "60", "65"],
+            &["SETRANGE", "30", "spoilt"],
+            &["GETRANGE", "30", "35"],
             "spoilt",
         ),
         (&["SET", "spoilt"], &["GET"], "spoilt"),
         (&["SET", "12345"], &["GET"], "12345"),
-        // These change the version, and the first letter of the user, which comes after the realm.
+        // These change the format, the version, the expiry, and the first letter of the user, which
+        // comes after the realm.
         (&["SETRANGE", "0", "9"], &["GETRANGE", "0", "0"], "9"),
-        (&["SETRANGE", "54", "e"], &["GETRANGE", "54", "56"], "eda"),
+        (&["SETRANGE", "8", "9"], &["GETRANGE", "8", "8"], "9"),
+        (&["SETRANGE", "12", "9"], &["GETRANGE", "12", "12"], "9"),
+        (&["SETRANGE", "78", "e"], &["GETRANGE", "78", "80"], "eda"),
         (&["HSET", "value", "spoilt"], &["HGET", "value"], "spoilt"),
     ];
     for (spoil, read, expected) in spoils {
@@ -57,6 +62,38 @@ async fn foreign_bytes_in_redis_are_no_session_and_stay() {
         assert_eq!(of_session(read), expected);
         assert!(sessions.list_for("ada").await.unwrap().is_empty());
         run_redis(&at, &["FLUSHALL"]);
+    }
+}
+
+/// A store that answered with a conflict would be asked again and again.
+#[tokio::test]
+async fn a_write_over_foreign_bytes_in_redis_finds_no_session() {
+    let server = Server::redis(&[]);
+    let at = server.address();
+    let store = RedisStore::connect(&format!("redis://{at}")).await.unwrap();
+    let sessions = MemoryStore::new();
+    let layer = SessionLayer::new(sessions.clone(), key());
+    let ids = layer.sessions();
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/log_in/ada").await.assert(200, "done");
+    let id = ids.list_for("ada").await.unwrap()[0].id();
+    let record = sessions.load(id).await.unwrap().unwrap();
+    let name = format!("cloakroom:session:{id}");
+    for (bytes, answer) in [
+        ("spoilt", Replaced::Missing),
+        (
+            "a text that is longer than the head of a record",
+            Replaced::Missing,
+        ),
+        (
+            "\u{2}another version, and as long as a head",
+            Replaced::Conflict,
+        ),
+    ] {
+        run_redis(&at, &["SET", &name, bytes]);
+        let replaced = store.replace(id, record.version(), &record).await;
+        assert_eq!(replaced.unwrap(), answer, "{bytes}");
+        assert_eq!(run_redis(&at, &["GET", &name]), bytes);
     }
 }
 
