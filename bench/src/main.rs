@@ -50,7 +50,9 @@ cargo run --release -p cloakroom-bench -- COMMAND
   count           instructions and allocations a request, of all contenders (needs valgrind)
   threads         what a second thread brings
   size            what a million sessions in memory cost
-  networked       requests over Redis and the databases, beside other layers (needs the servers)
+  networked [STORE...]
+                  requests over these of redis, sqlite, postgres and mysql, beside other layers
+                  (needs the servers)
   at-once         requests over each store, with 1, 8, 64 and 512 in flight (needs the servers)
   contention      many requests on one session, over each store (needs the servers)
 
@@ -132,8 +134,13 @@ fn command(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         #[cfg(feature = "peers")]
-        ["networked"] => {
-            for it in two_threads()?.block_on(networked::measure())? {
+        ["networked", stores @ ..] => {
+            let stores = if stores.is_empty() {
+                &networked::STORES
+            } else {
+                stores
+            };
+            for it in two_threads()?.block_on(networked::measure(stores))? {
                 println!("{it:?}");
             }
             Ok(())

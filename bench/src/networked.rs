@@ -139,11 +139,19 @@ pub async fn at_once() -> Result<Vec<AtOnce>> {
     Ok(all)
 }
 
-pub async fn measure() -> Result<Vec<Networked>> {
-    let mut all = over_redis().await?;
-    all.extend(over_sql(Kind::Sqlite, "sqlite").await?);
-    all.extend(over_sql(Kind::Postgres, "postgres").await?);
-    all.extend(over_sql(Kind::MySql, "mysql").await?);
+/// The stores that are measured beside other layers.
+pub const STORES: [&str; 4] = ["redis", "sqlite", "postgres", "mysql"];
+
+pub async fn measure(stores: &[&str]) -> Result<Vec<Networked>> {
+    let mut all = Vec::new();
+    for store in stores {
+        let found = STORES.iter().find(|name| *name == store);
+        all.extend(match (kind(store), found) {
+            (Some(Kind::Redis), _) => over_redis().await?,
+            (Some(kind), Some(store)) => over_sql(kind, store).await?,
+            _ => return Err(format!("{store} is not one of {STORES:?}").into()),
+        });
+    }
     Ok(all)
 }
 

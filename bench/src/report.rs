@@ -103,7 +103,7 @@ pub fn make(parts: &[&str]) -> Result<Report> {
             "threads" => results.part("threads", threads::measure)?,
             "size" => results.part("size", size::measure)?,
             "networked" => results.part("networked", || {
-                two_threads()?.block_on(networked::measure())
+                two_threads()?.block_on(networked::measure(&networked::STORES))
             })?,
             "at_once" => {
                 results.part("at_once", || two_threads()?.block_on(networked::at_once()))?
