@@ -157,33 +157,16 @@ pub async fn a_replace_that_keeps_a_later_expiry_never_moves_it_back(store: Arc<
     let id = insert(&*store, &record).await;
     let touched = record.clone().with_expires_at(at(4));
     assert!(store.touch(id, &touched).await.unwrap());
+    // A store that compares only a part of the number finds the wrong one later.
+    let seven_weeks = Duration::from_millis(1 << 32);
     // The expiry of the record, whether it keeps a later one, and what the store has afterwards.
     for (own, keeps, stored) in [
-        (2, true, 4),
-        (4, true, 4),
-        (6, true, 6),
-        (3, true, 6),
-        (3, false, 3),
-        (1, false, 1),
-    ] {
-        let old = record.version();
-        record = next(&record, record.fields().data().clone())
-            .with_expires_at(at(own))
-            .with(|fields| {
-                if keeps {
-                    fields.keep_later_expiry();
-                }
-            });
-        assert_eq!(
-            store.replace(id, old, &record).await.unwrap(),
-            Replaced::Done
-        );
-        let expected = record.clone().with_expires_at(at(stored));
-        assert_same(store.load(id).await.unwrap().as_ref(), &expected);
-    }
-    // A store that compares a part of the number finds the wrong one later.
-    let seven_weeks = Duration::from_millis(1 << 32);
-    for (own, keeps, stored) in [
+        (at(2), true, at(4)),
+        (at(4), true, at(4)),
+        (at(6), true, at(6)),
+        (at(3), true, at(6)),
+        (at(3), false, at(3)),
+        (at(1), false, at(1)),
         (at(3), true, at(3)),
         (at(1) + seven_weeks, true, at(1) + seven_weeks),
         (at(2), true, at(1) + seven_weeks),

@@ -80,8 +80,8 @@ impl Data {
         table.entry(table.find(key.as_bytes()).ok()?)
     }
 
-    /// The data with an entry in place of the one with the same key. `None` if that changes nothing
-    /// because the old entry is equal.
+    /// The data with this entry, in place of the one with the same key. It is `None` if the old entry
+    /// is equal, so that nothing changes.
     pub(crate) fn with(&self, entry: &Entry) -> Option<Self> {
         let table = self.table();
         let new = entry.as_ref();
@@ -95,7 +95,7 @@ impl Data {
         Some(Self(Piece::Made(table.with(range, Some(entry)))))
     }
 
-    /// The data without the entry of this key. `None` if there is no such entry.
+    /// The data without the entry of this key. It is `None` if the key has no entry.
     pub(crate) fn without(&self, key: &str) -> Option<Self> {
         let table = self.table();
         let index = table.find(key.as_bytes()).ok()?;

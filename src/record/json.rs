@@ -68,7 +68,7 @@ impl<'a> ShownLogin<'a> {
 }
 
 impl Record {
-    /// What the record holds, as JSON with line breaks. It is for a person who looks for a fault.
+    /// Shows what the record holds, as JSON with line breaks, to a person who looks for a fault.
     /// No program should read it: names may change. `examples/show_record.rs` prints it.
     ///
     /// The user has the layer's realm, as [`user`](Self::user) has. Neither the hash of the token's

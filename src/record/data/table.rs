@@ -9,7 +9,7 @@ use super::entry::{Entry, EntryRef};
 /// The number of entries.
 const COUNT_LEN: usize = size_of::<u32>();
 
-/// Where an entry ends, and how long its key is: two numbers.
+/// Two numbers: where an entry ends, and how long its key is.
 type Row = [u8; 2 * size_of::<u32>()];
 
 /// The parts of a data's bytes. All numbers have four bytes, and are big-endian:
@@ -19,7 +19,7 @@ type Row = [u8; 2 * size_of::<u32>()];
 ///    begins; and the length of its key
 /// 3. the entries: each is its key, and behind that its JSON
 ///
-/// Without entries, there are no bytes.
+/// Data without entries has no bytes at all.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
     bytes: &'a [u8],

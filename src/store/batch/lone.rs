@@ -15,7 +15,7 @@ use crate::error::StoreError;
 
 /// A call that needs no lane, and so no task and no hop between threads.
 ///
-/// Calls that come meanwhile have the lanes. If the caller goes away, the call goes on in a task.
+/// While it runs, further calls go to the lanes. If the caller goes away, a task ends the call.
 pub(super) struct LoneCall<R: BatchRunner> {
     // There until the call is over.
     work: Option<Work<R>>,

@@ -6,7 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use cloakroom::{RecordId, RedisStore, SessionLayer, SessionStore, TestClock};
+use axum::Router;
+use cloakroom::{RecordId, RedisStore, SessionLayer, SessionStore, Sessions, TestClock};
 use support::servers::{RedisCluster, Server, run_redis};
 use support::{Browser, app, builder, key};
 
@@ -427,15 +428,20 @@ async fn many_writes_to_a_redis_cluster_hide_no_user_of_the_longest_id() {
     browser.get("/user").await.assert(401, "");
 }
 
+/// An application on this server, whose time the test moves.
+async fn with_clock(address: &str) -> (TestClock, Router, Sessions<RedisStore>) {
+    let store = open(&format!("redis://{address}")).await;
+    let clock = TestClock::new();
+    let layer = builder(store).clock(clock.clone()).build().unwrap();
+    let sessions = layer.sessions();
+    (clock, app(layer), sessions)
+}
+
 #[tokio::test]
 async fn the_index_of_redis_follows_touches_and_forgets_sessions_that_ended() {
     let server = Server::redis(&[]);
     let at = server.address();
-    let store = RedisStore::connect(&format!("redis://{at}")).await.unwrap();
-    let clock = TestClock::new();
-    let layer = builder(store).clock(clock.clone()).build().unwrap();
-    let sessions = layer.sessions();
-    let app = app(layer);
+    let (clock, app, sessions) = with_clock(&at).await;
     let (mut kept, mut ended) = (Browser::new(&app), Browser::new(&app));
     kept.get("/log_in/ada").await.assert(200, "done");
     ended.get("/log_in/ada").await.assert(200, "done");
@@ -459,11 +465,7 @@ async fn the_index_of_redis_follows_touches_and_forgets_sessions_that_ended() {
 async fn a_touch_of_a_short_session_leaves_the_index_as_long_as_the_longest_session() {
     let server = Server::redis(&[]);
     let at = server.address();
-    let store = RedisStore::connect(&format!("redis://{at}")).await.unwrap();
-    let clock = TestClock::new();
-    let layer = builder(store).clock(clock.clone()).build().unwrap();
-    let sessions = layer.sessions();
-    let app = app(layer);
+    let (clock, app, sessions) = with_clock(&at).await;
     let (mut long, mut short) = (Browser::new(&app), Browser::new(&app));
     long.get("/remember/ada").await.assert(200, "done");
     short.get("/log_in/ada").await.assert(200, "done");

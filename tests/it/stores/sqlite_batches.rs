@@ -1,4 +1,4 @@
-//! What batches of SQLite share, and the databases whose rows need another way.
+//! How many syncs a batch of SQLite takes, and databases from which the store reads row by row.
 
 use std::fs;
 use std::path::Path;

@@ -18,8 +18,8 @@ if write then
 end
 if string.sub(stored, 1, EXPIRY_AT) ~= expected then return CONFLICT end
 if keeps_later_expiry == '1' then
-    -- Two numbers of four bytes, because a number of Lua has only 53 bits. As texts, Lua would compare
-    -- them in the order of the server's language.
+    -- Two numbers of four bytes, because a number of Lua has only 53 bits. Lua would compare texts
+    -- in the order of the server's language.
     local high, low = struct.unpack('>I4I4', stored, EXPIRY_AT + 1)
     local own_high, own_low = struct.unpack('>I4I4', record, EXPIRY_AT + 1)
     if high > own_high or high == own_high and low > own_low then

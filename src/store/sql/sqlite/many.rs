@@ -57,8 +57,8 @@ impl Loads {
     }
 }
 
-/// The records of a row of [`LOAD_PACKED`]. `None` if the database has another encoding, or a column
-/// another type.
+/// The records of a row of [`LOAD_PACKED`]. It is `None` if the database has another encoding, or a
+/// column has another type.
 fn unpack(row: &SqliteRow) -> Option<IdMap<StoredRow>> {
     let encoding: &[u8] = row.try_get(0).ok()?;
     if encoding != b"8" {
