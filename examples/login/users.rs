@@ -119,7 +119,7 @@ impl Db {
         let row = sqlx::query(
             "INSERT INTO users (name, password_hash, is_staff)
                 VALUES (?, ?, NOT EXISTS (SELECT 1 FROM users))
-                ON CONFLICT (name) DO NOTHING RETURNING *",
+                ON CONFLICT (name) DO NOTHING RETURNING id, name, password_hash, is_staff",
         )
         .bind(name)
         .bind(hash)
@@ -137,7 +137,7 @@ impl Db {
         name: &str,
         password: &str,
     ) -> Result<Option<User>, Error> {
-        let row = sqlx::query("SELECT * FROM users WHERE name = ?")
+        let row = sqlx::query("SELECT id, name, password_hash, is_staff FROM users WHERE name = ?")
             .bind(name)
             .fetch_optional(&self.pool)
             .await?;
@@ -151,7 +151,7 @@ impl Db {
 
     /// Returns an account, or `None` if it is gone.
     pub(crate) async fn by_id(&self, id: i64) -> Result<Option<User>, sqlx::Error> {
-        let row = sqlx::query("SELECT * FROM users WHERE id = ?")
+        let row = sqlx::query("SELECT id, name, password_hash, is_staff FROM users WHERE id = ?")
             .bind(id)
             .fetch_optional(&self.pool)
             .await?;
@@ -160,9 +160,11 @@ impl Db {
 
     /// Returns all accounts that are not of the staff.
     pub(crate) async fn customers(&self) -> Result<Vec<User>, sqlx::Error> {
-        let rows = sqlx::query("SELECT * FROM users WHERE NOT is_staff ORDER BY name")
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT id, name, password_hash, is_staff FROM users WHERE NOT is_staff ORDER BY name",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(to_user).collect()
     }
 
@@ -185,7 +187,8 @@ impl Db {
     ) -> Result<Option<User>, Error> {
         let hash = hash(&self.hashing, password).await?;
         let row = sqlx::query(
-            "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ? RETURNING *",
+            "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?
+                RETURNING id, name, password_hash, is_staff",
         )
         .bind(hash)
         .bind(checked.id)
@@ -241,6 +244,8 @@ async fn off_the_async_threads<T: Send + 'static>(
     .await?
 }
 
+/// Reads a row. Each statement names its columns, so that a connection that has not yet seen a new
+/// column of the table cannot prepare the statement without the column.
 fn to_user(row: &SqliteRow) -> Result<User, sqlx::Error> {
     Ok(User {
         id: row.try_get("id")?,
