@@ -37,10 +37,12 @@ use crate::record::{Record, RecordFields};
 use crate::store::SessionStore;
 use crate::token::random::RandomSource;
 
+mod feed;
 mod races;
 mod records;
 mod users;
 
+pub use feed::*;
 pub use races::*;
 pub use records::*;
 pub use users::*;
@@ -49,12 +51,14 @@ pub use users::*;
 /// each part of the contract.
 ///
 /// The expression makes an empty store, and may use `.await`. It runs in each test. If the store is
-/// not a [`UserIndex`](crate::UserIndex), add `without user index`:
+/// not a [`UserIndex`](crate::UserIndex), add `without user index`. If the store is a `UserIndex`
+/// and a [`SessionFeed`](crate::SessionFeed), add `with feed`:
 ///
 /// ```
 /// # use cloakroom::MemoryStore;
 /// cloakroom::conformance_tests! { with_index: MemoryStore::new() }
 /// cloakroom::conformance_tests! { without_index: MemoryStore::new(), without user index }
+/// cloakroom::conformance_tests! { with_feed: MemoryStore::new(), with feed }
 /// # fn main() {}
 /// ```
 #[macro_export]
@@ -67,11 +71,29 @@ macro_rules! conformance_tests {
             $crate::conformance_tests! { @user_index $store }
         }
     };
+    ($module:ident: $store:expr, with feed) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+            $crate::conformance_tests! { @user_index $store }
+            $crate::conformance_tests! { @feed $store }
+            $crate::conformance_tests! { @feed_of_users $store }
+        }
+    };
     ($module:ident: $store:expr, without user index) => {
         mod $module {
             #[allow(unused_imports)]
             use super::*;
             $crate::conformance_tests! { @session_store $store }
+        }
+    };
+    ($module:ident: $store:expr, without user index, with feed) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+            $crate::conformance_tests! { @feed $store }
         }
     };
     (@session_store $store:expr) => {
@@ -114,6 +136,19 @@ macro_rules! conformance_tests {
             user_ids_are_compared_byte_for_byte
             parallel_logins_of_a_user_are_all_listed
             a_removal_ends_every_login_before_it
+        }
+    };
+    (@feed $store:expr) => {
+        $crate::conformance_tests! { @tests $store;
+            a_feed_tells_each_change_of_a_record_once
+            a_feed_tells_what_another_subscriber_is_told
+            a_feed_tells_of_nothing_from_before_it_began
+            a_pong_comes_after_all_changes_before_its_ping
+        }
+    };
+    (@feed_of_users $store:expr) => {
+        $crate::conformance_tests! { @tests $store;
+            a_feed_tells_each_session_that_a_user_loses
         }
     };
     (@tests $store:expr; $($name:ident)*) => {

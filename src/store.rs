@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::feed::SessionFeed;
 
 pub(crate) mod any;
 #[cfg(any(
@@ -18,11 +19,14 @@ pub(crate) mod any;
     feature = "sqlite"
 ))]
 mod batch;
+pub(crate) mod feed;
 mod forward;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(feature = "near-cache")]
+pub(crate) mod near;
 #[cfg(any(
     feature = "memcached",
     feature = "mysql",
@@ -48,7 +52,8 @@ pub enum Replaced {
     Missing,
 }
 
-/// Where sessions are kept: six calls, each about records under their ids.
+/// Where sessions are kept: six calls, each about records under their ids, and three more that have
+/// a default.
 ///
 /// To write a store, implement this trait with [`async_trait`](https://docs.rs/async-trait). The
 /// page
@@ -64,7 +69,8 @@ pub enum Replaced {
 ///   other.
 /// - An error means that the system failed. A write that failed may or may not have happened. A
 ///   record that is missing or has another version is an answer, and not an error.
-/// - [`load`](Self::load) sees the newest write.
+/// - [`load`](Self::load) sees the newest write. A store with a cache says how old an answer may be.
+///   [`reload`](Self::reload) always sees the newest write.
 /// - [`replace`](Self::replace) and [`touch`](Self::touch) never create a record, and
 ///   [`insert`](Self::insert) never overwrites one. So a session that has ended does not come back.
 /// - Bytes that cannot be decoded are "no record" to [`load`](Self::load). The store leaves them as
@@ -106,6 +112,30 @@ pub trait SessionStore: fmt::Debug + Send + Sync + 'static {
     /// The record of this id, or `None` if it is missing, was purged, or cannot be decoded.
     #[doc(alias("get", "read"))]
     async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError>;
+
+    /// As [`load`](Self::load), but never from a cache. The layer calls this if the record of
+    /// `load` does not fit the client's token, or if a write found another version.
+    ///
+    /// The default calls `load`. A store whose `load` answers from a cache has to implement
+    /// `reload`.
+    async fn reload(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.load(id).await
+    }
+
+    /// Whether [`load`](Self::load) may answer from a cache, so that
+    /// [`reload`](Self::reload) may know more. `false` by default.
+    fn answers_from_cache(&self) -> bool {
+        false
+    }
+
+    /// This store as a [`SessionFeed`], or `None` if it has no feed. `None` by default. A store
+    /// around another store passes the call on.
+    ///
+    /// [`DetachedSession::ended`](crate::DetachedSession::ended) uses the feed. Without a feed, the
+    /// layer asks the store at the [poll interval](crate::SessionLayerBuilder::poll_interval).
+    fn session_feed(&self) -> Option<&dyn SessionFeed> {
+        None
+    }
 
     /// Writes a new record. The answer is `false` if the id is taken, and then nothing has changed.
     #[doc(alias("create"))]

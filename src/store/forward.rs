@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
 /// Implements `SessionStore` for a type: each call goes to the store that `$inner` names.
@@ -23,6 +24,21 @@ macro_rules! forward_session_store {
             async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
                 let $this = self;
                 $inner.load(id).await
+            }
+
+            async fn reload(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+                let $this = self;
+                $inner.reload(id).await
+            }
+
+            fn answers_from_cache(&self) -> bool {
+                let $this = self;
+                $inner.answers_from_cache()
+            }
+
+            fn session_feed(&self) -> Option<&dyn SessionFeed> {
+                let $this = self;
+                $inner.session_feed()
             }
 
             async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
@@ -85,10 +101,26 @@ macro_rules! forward_user_index {
     };
 }
 
+/// The same of `SessionFeed`.
+macro_rules! forward_session_feed {
+    ([$($generics:tt)*] $Type:ty, |$this:ident| $inner:expr) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<$($generics)*> SessionFeed for $Type {
+            async fn subscribe(&self) -> Result<Feed, StoreError> {
+                let $this = self;
+                $inner.subscribe().await
+            }
+        }
+    };
+}
+
 // Several layers can have one store.
 forward_session_store! { [S: SessionStore + ?Sized] Arc<S>, |store| (**store) }
 forward_user_index! { [S: UserIndex + ?Sized] Arc<S>, |store| (**store) }
+forward_session_feed! { [S: SessionFeed + ?Sized] Arc<S>, |store| (**store) }
 
 // A store whose type is chosen at run time, and which nobody shares.
 forward_session_store! { [S: SessionStore + ?Sized] Box<S>, |store| (**store) }
 forward_user_index! { [S: UserIndex + ?Sized] Box<S>, |store| (**store) }
+forward_session_feed! { [S: SessionFeed + ?Sized] Box<S>, |store| (**store) }

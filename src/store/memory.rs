@@ -14,8 +14,10 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
+mod listeners;
 mod shard;
 mod shards;
 
@@ -145,6 +147,7 @@ impl SessionStore for MemoryStore {
         }
         place.insert(record.clone());
         self.0.index_new(&mut shard, id, record);
+        self.0.listeners.changed(id);
         Ok(true)
     }
 
@@ -178,6 +181,7 @@ impl SessionStore for MemoryStore {
                 self.0.index(id, user);
             }
         }
+        self.0.listeners.changed(id);
         Ok(Replaced::Done)
     }
 
@@ -194,6 +198,7 @@ impl SessionStore for MemoryStore {
         if is_earlier {
             shard.schedule_expiry(id, is_visitors, expires_at);
         }
+        self.0.listeners.changed(id);
         Ok(true)
     }
 
@@ -204,6 +209,18 @@ impl SessionStore for MemoryStore {
 
     async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
         Ok(self.0.remove_all_expired(now))
+    }
+
+    fn session_feed(&self) -> Option<&dyn SessionFeed> {
+        Some(self)
+    }
+}
+
+/// It tells what happens in this process. Nothing else can change the store.
+#[async_trait]
+impl SessionFeed for MemoryStore {
+    async fn subscribe(&self) -> Result<Feed, StoreError> {
+        Ok(self.0.listeners.subscribe())
     }
 }
 

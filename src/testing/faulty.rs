@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
 /// How long a call with [`Fault::Conflict`] takes.
@@ -340,6 +341,18 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         self.call(StoreCall::Load, self.store.load(id)).await
     }
 
+    async fn reload(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        self.call(StoreCall::Load, self.store.reload(id)).await
+    }
+
+    fn answers_from_cache(&self) -> bool {
+        self.store.answers_from_cache()
+    }
+
+    fn session_feed(&self) -> Option<&dyn SessionFeed> {
+        self.store.session_feed()
+    }
+
     async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         self.call(StoreCall::Insert, self.store.insert(id, record))
             .await
@@ -389,5 +402,14 @@ impl<S: UserIndex> UserIndex for FaultyStore<S> {
             self.store.remove_by_user(user, except),
         )
         .await
+    }
+}
+
+/// The feed has no faults.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionFeed> SessionFeed for FaultyStore<S> {
+    async fn subscribe(&self) -> Result<Feed, StoreError> {
+        self.store.subscribe().await
     }
 }

@@ -7,6 +7,7 @@ use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::listeners::Listeners;
 use super::shard::{Shard, is_visitor};
 use crate::clock::{Clock, Timestamp};
 use crate::error::StoreError;
@@ -34,6 +35,7 @@ pub(super) struct Shards {
     /// The lock is taken before a shard's lock, and never while a shard's lock is held.
     eviction: Mutex<()>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) listeners: Arc<Listeners>,
 }
 
 impl Shards {
@@ -46,6 +48,7 @@ impl Shards {
             evicted: AtomicU64::new(0),
             eviction: Mutex::default(),
             clock,
+            listeners: Arc::default(),
         }
     }
 
@@ -104,6 +107,7 @@ impl Shards {
         if let Some(user) = record.user() {
             self.unindex(id, user);
         }
+        self.listeners.changed(id);
         shard.compact();
         true
     }
@@ -222,6 +226,7 @@ impl Shards {
         if is_new {
             shard.records.insert(id, record.clone());
             self.index_new(&mut shard, id, record);
+            self.listeners.changed(id);
         } else {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
@@ -229,6 +234,7 @@ impl Shards {
         drop(eviction);
         if let Some(evicted) = evicted {
             let count = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
+            self.listeners.changed(evicted);
             events::evicted(evicted, count);
         }
         Ok(is_new)
