@@ -19,13 +19,16 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::feed::SessionFeed;
 use crate::store::{Replaced, SessionStore, UserIndex};
 
 mod connection;
+mod feed;
 mod index;
 mod layout;
 mod link;
 mod scripts;
+mod servers;
 mod write;
 
 /// The longest TTL, a century. Redis refuses a TTL that is too large for its numbers, and a script
@@ -75,6 +78,40 @@ const CALL_OVERHEAD: usize = 320;
 /// A task of the store replaces the connection, whether a caller waits or not. The task connects
 /// for all callers, and on average at most once a second. Each time, it asks the sentinels, or the
 /// nodes of the cluster, which server to use.
+///
+/// # Feed
+///
+/// The store reports what happens to its records, on whichever node: see
+/// [`SessionFeed`](crate::SessionFeed). The server itself names the keys, because the feed asks it
+/// for `CLIENT TRACKING` in broadcast mode. So the feed reports the writes of all nodes and of
+/// `redis-cli`, expiries, and evictions.
+///
+/// - **What it costs.** Each feed has a connection of its own, in a cluster one to each master.
+///   `CLIENT LIST` shows it with the flags `tB`. While a feed is on, the server compares each key
+///   that changes with the prefix, and sends the key to each feed. A write stays one round trip.
+///   Without a feed, nothing is different.
+/// - **What the server must allow.** The user needs `HELLO`, `PING` and `CLIENT TRACKING`, in a
+///   cluster also `CLUSTER SHARDS` and `CLUSTER MYID`. If the user may call `INFO`, the feed also
+///   makes sure that it has reached the server that the store uses. A managed service or a proxy
+///   must let client tracking through, over RESP3. If the server refuses it,
+///   [`subscribe`](crate::SessionFeed::subscribe) returns an error.
+/// - **What a failover does.** The feed follows the store. It connects again if the store replaces
+///   its connection, if the server becomes a replica or closes the feed's connection, or if the
+///   server does not answer the feed within two seconds. An idle feed asks every five seconds. In a
+///   cluster, the feed connects again if there is another master, and all masters must agree on
+///   which nodes are masters. The feed answers no ping until it works again. Then it sends a
+///   [`Gap`](crate::Notice::Gap). The events `feed_lost` and `feed_restored` say when that was.
+///   `FLUSHALL` and `FLUSHDB` cause a gap too.
+/// - **What it cannot know.** A master that is cut off from its sentinels may still answer this
+///   node. Then all reads of this node go to the old master, and the feed stays there too, until
+///   the old master refuses a write. The setting `min-replicas-to-write` shortens that time. In a
+///   cluster, an operator's `CLUSTER FAILOVER` reaches the other nodes some milliseconds after the
+///   new master takes writes.
+///
+/// A feed cannot tell the databases of a server apart. If stores in two databases have the same
+/// prefix, each feed reports the changes of both.
+///
+/// A store on the application's own connection has no feed: it has no address to connect to.
 ///
 /// # What a crash can lose
 ///
@@ -292,6 +329,11 @@ impl SessionStore for RedisStore {
             in_the_background(async move { store.unindex(&user, &[id], 0).await });
         }
         Ok(removed)
+    }
+
+    /// A store on the application's own connection has none.
+    fn session_feed(&self) -> Option<&dyn SessionFeed> {
+        matches!(self.connection, Connection::Own(_)).then_some(self)
     }
 
     /// Redis removes expired sessions by itself.

@@ -5,24 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, ConnectionManager};
-use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::io::tcp::TcpSettings;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::sentinel::SentinelNodeConnectionInfo;
 use redis::{
-    Client, Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult,
-    TlsMode, Value, from_redis_value,
+    Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult, TlsMode,
+    Value, from_redis_value,
 };
 
-use super::link::{CONNECTION_TIMEOUT, Link, RESPONSE_TIMEOUT, Source, is_of_demoted};
+use super::link::{Link, is_of_demoted};
+use super::servers::{Servers, tcp, version_of_old};
 use crate::error::StoreError;
 use crate::store::tls;
 
 /// The server is asked to close a connection of the application at most once in this time.
 const CLOSED_EVERY: Duration = Duration::from_secs(1);
-
-/// How often a cluster's client follows a move of slots or a failover until it gives up.
-const CLUSTER_RETRIES: u32 = 6;
 
 /// A connection that all requests share. It is replaced when it is lost.
 #[derive(Clone)]
@@ -74,25 +70,13 @@ impl Connection {
             // not fail because of it.
             .set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
-        let client = Client::open(info).map_err(wrong_url)?;
-        let link = Link::open(Source::Server(Box::new(client))).await;
-        link.map(Self::Own).map_err(could_not_connect(&address))
+        Self::own(Servers::One(Box::new(info)), &address).await
     }
 
     async fn cluster(scheme: &str, rest: &str) -> Result<Self, StoreError> {
         let nodes = nodes(scheme, rest)?;
         let addresses = addresses(&nodes);
-        let client = ClusterClient::builder(nodes)
-            .connection_timeout(CONNECTION_TIMEOUT)
-            .response_timeout(RESPONSE_TIMEOUT)
-            .retries(CLUSTER_RETRIES)
-            .max_retry_wait(200)
-            .min_retry_wait(20)
-            .tcp_settings(tcp())
-            .build()
-            .map_err(wrong_url)?;
-        let link = Link::open(Source::Cluster(Box::new(client))).await;
-        link.map(Self::Own).map_err(could_not_connect(&addresses))
+        Self::own(Servers::Cluster(nodes), &addresses).await
     }
 
     /// `user:password@host:port,host:port/master/database`: the addresses of the sentinels, and the
@@ -128,15 +112,27 @@ impl Connection {
             .iter()
             .map(|node| node.addr().clone())
             .collect::<Vec<_>>();
-        let client = SentinelClient::build(
+        let servers = Servers::Sentinel {
             sentinels,
-            String::from(master),
-            Some(servers),
-            SentinelServerType::Master,
-        )
-        .map_err(wrong_url)?;
-        let link = Link::open(Source::Sentinel(Box::new(client))).await;
-        link.map(Self::Own).map_err(could_not_connect(&addresses))
+            master: String::from(master),
+            servers: Box::new(servers),
+        };
+        Self::own(servers, &addresses).await
+    }
+
+    /// Connects to these servers. The text is for an error.
+    async fn own(servers: Servers, addresses: &str) -> Result<Self, StoreError> {
+        let source = servers.source().map_err(wrong_url)?;
+        match Link::open(servers.clone(), source).await {
+            Ok(link) => Ok(Self::Own(link)),
+            Err(error) => Err(match &servers {
+                Servers::One(info) => match version_of_old(info, &error).await {
+                    Some(version) => too_old(&version, addresses, error),
+                    None => could_not_connect(addresses, error),
+                },
+                _ => could_not_connect(addresses, error),
+            }),
+        }
     }
 
     /// The server's answer to a command.
@@ -214,14 +210,6 @@ impl Manager {
     }
 }
 
-fn tcp() -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
-    // If the network loses all packets, the connection ends, and the store makes another one.
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(Duration::from_secs(5));
-    settings
-}
-
 /// The nodes of `user:password@host:port,host:port`, each with the login.
 fn nodes(scheme: &str, rest: &str) -> Result<Vec<redis::ConnectionInfo>, StoreError> {
     let (login, hosts) = match rest.rsplit_once('@') {
@@ -247,11 +235,15 @@ fn wrong_url(error: RedisError) -> StoreError {
     StoreError::new("the Redis URL is wrong").with_source(error)
 }
 
-fn could_not_connect(address: &str) -> impl Fn(RedisError) -> StoreError {
-    move |error| {
-        let how = "in the environment variable SSL_CERT_FILE";
-        let advice = tls::advice(&error, how);
-        StoreError::new(format!("could not connect to Redis at {address}{advice}"))
-            .with_source(error)
-    }
+fn could_not_connect(address: &str, error: RedisError) -> StoreError {
+    let how = "in the environment variable SSL_CERT_FILE";
+    let advice = tls::advice(&error, how);
+    StoreError::new(format!("could not connect to Redis at {address}{advice}")).with_source(error)
+}
+
+fn too_old(version: &str, address: &str, error: RedisError) -> StoreError {
+    StoreError::new(format!(
+        "the Redis at {address} has the version {version}, and the store needs Redis 7"
+    ))
+    .with_source(error)
 }

@@ -5,17 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection, SendError};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::sentinel::SentinelClient;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value,
-};
+use redis::aio::{ConnectionLike, SendError};
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+
+use super::servers::{Servers, Source, Wire};
 
 /// How long one step of an attempt to connect may take, such as the TCP connection with its login.
 pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,7 +21,7 @@ pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a whole attempt may take. It may ask several sentinels or nodes.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a call waits for a connection. It is shorter than the layer's default store timeout, so
 /// that the caller sees why there is no connection.
@@ -45,9 +42,9 @@ pub(super) struct Link(Arc<Owner>);
 struct Owner(Arc<State>);
 
 struct State {
+    servers: Servers,
     /// Only the task uses it.
     source: Mutex<Source>,
-    is_cluster: bool,
     line: watch::Sender<Line>,
     /// The line of this number has to be replaced, and so do all lines before it.
     doubted: AtomicU64,
@@ -72,30 +69,16 @@ struct Line {
     error: Option<RedisError>,
 }
 
-/// One connection to a server, or one to each node of a cluster.
-#[derive(Clone)]
-enum Wire {
-    Server(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-/// Where connections come from.
-pub(super) enum Source {
-    Server(Box<Client>),
-    Sentinel(Box<SentinelClient>),
-    Cluster(Box<ClusterClient>),
-}
-
 impl Link {
     /// Connects, and starts the task.
-    pub(super) async fn open(source: Source) -> RedisResult<Self> {
+    pub(super) async fn open(servers: Servers, source: Source) -> RedisResult<Self> {
         let line = Line {
             number: 0,
             wire: None,
             error: None,
         };
         let state = Arc::new(State {
-            is_cluster: matches!(source, Source::Cluster(_)),
+            servers,
             source: Mutex::new(source),
             line: watch::Sender::new(line),
             doubted: AtomicU64::new(0),
@@ -111,7 +94,20 @@ impl Link {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        self.0.0.is_cluster
+        self.0.0.servers.is_cluster()
+    }
+
+    pub(super) fn servers(&self) -> &Servers {
+        &self.0.0.servers
+    }
+
+    /// A look at the connection from beside. It does not keep the link.
+    pub(super) fn observe(&self) -> Observer {
+        Observer {
+            state: Arc::downgrade(&self.0.0),
+            owner: Arc::downgrade(&self.0),
+            lines: self.0.0.line.subscribe(),
+        }
     }
 
     /// The server's answer. A call that a demoted server refused is made once more on the next
@@ -174,7 +170,7 @@ impl State {
     /// Ends the use of a connection that is closed: calls wait for another one.
     fn lose(self: &Arc<Self>, number: u64) {
         // The other nodes of a cluster may answer.
-        if !self.is_cluster {
+        if !self.servers.is_cluster() {
             self.line.send_if_modified(|line| {
                 let is_lost = line.number == number && line.wire.is_some();
                 if is_lost {
@@ -272,7 +268,7 @@ impl State {
         let number = self.line.borrow().number + 1;
         let attempt = async {
             let mut source = self.source.lock().await;
-            source.connect(Arc::downgrade(self), number).await
+            source.connect(&config(Arc::downgrade(self), number)).await
         };
         let wire = timeout(ATTEMPT_TIMEOUT, attempt)
             .await
@@ -311,35 +307,78 @@ impl Wire {
     }
 }
 
-impl Source {
-    async fn connect(&mut self, state: Weak<State>, number: u64) -> RedisResult<Wire> {
-        let server = || {
-            AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-                // Each call would need a timer. The layer has one, and the task looks for silence.
-                .set_response_timeout(None)
-                // With it, the link notices that an idle connection ends.
-                .set_push_sender(move |push: PushInfo| {
-                    if push.kind == PushKind::Disconnection
-                        && let Some(state) = state.upgrade()
-                    {
-                        state.lose(number);
-                    }
-                    Ok::<_, SendError>(())
-                })
-        };
-        Ok(match self {
-            Self::Server(client) => Wire::Server(
-                client
-                    .get_multiplexed_async_connection_with_config(&server())
-                    .await?,
-            ),
-            Self::Sentinel(client) => {
-                Wire::Server(client.get_async_connection_with_config(&server()).await?)
+/// The settings of the connection of this number.
+fn config(state: Weak<State>, number: u64) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+        // Each call would need a timer. The layer has one, and the task looks for silence.
+        .set_response_timeout(None)
+        // With it, the link notices that an idle connection ends.
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection
+                && let Some(state) = state.upgrade()
+            {
+                state.lose(number);
             }
-            Self::Cluster(client) => Wire::Cluster(client.get_async_connection().await?),
+            Ok::<_, SendError>(())
         })
+}
+
+/// What somebody who does not use the link can know about its connection.
+pub(super) struct Observer {
+    state: Weak<State>,
+    owner: Weak<Owner>,
+    lines: watch::Receiver<Line>,
+}
+
+impl Observer {
+    /// The number of the present connection. If there is none, this waits for one.
+    pub(super) async fn connected(&self) -> RedisResult<u64> {
+        let state = self.state.upgrade().ok_or_else(gone)?;
+        Ok(state.wire_after(0).await?.0)
     }
+
+    /// Whether the connection of this number is the present one.
+    pub(super) fn is_present(&self, number: u64) -> bool {
+        self.lines.borrow().number == number
+    }
+
+    /// Whether all clones of the link were dropped.
+    pub(super) fn is_gone(&self) -> bool {
+        self.owner.strong_count() == 0
+    }
+
+    /// Waits until the connection of this number is replaced, or the link is gone.
+    pub(super) async fn replaced(&mut self, number: u64) {
+        // It is an error if the link is gone.
+        let _ = self.lines.wait_for(|line| line.number != number).await;
+    }
+
+    /// Waits until the link is gone.
+    pub(super) async fn gone(&mut self) {
+        let _ = self.lines.wait_for(|_| false).await;
+    }
+
+    /// The answer over the connection of this number.
+    pub(super) async fn ask(&self, number: u64, command: &Cmd) -> RedisResult<Value> {
+        let state = self.state.upgrade().ok_or_else(gone)?;
+        let line = state.line.borrow().after(number.saturating_sub(1));
+        let (_, wire) = line
+            .filter(|(found, _)| *found == number)
+            .ok_or_else(gone)?;
+        state.ask(number, wire, command).await
+    }
+
+    /// Has the link replace the connection of this number.
+    pub(super) fn doubt(&self, number: u64) {
+        if let Some(state) = self.state.upgrade() {
+            state.doubt(number);
+        }
+    }
+}
+
+fn gone() -> RedisError {
+    io::Error::from(io::ErrorKind::NotConnected).into()
 }
 
 /// A call that waits for its answer. It counts until it is dropped.
@@ -378,7 +417,7 @@ impl Drop for Asked<'_> {
 }
 
 /// When the next attempt to connect may begin.
-struct Pace {
+pub(super) struct Pace {
     last: Instant,
     pause: Duration,
 }
@@ -389,14 +428,14 @@ impl Pace {
     /// If there was no attempt for so long, the next pause is the shortest again.
     const CALM: Duration = Duration::from_secs(10);
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             last: Instant::now(),
             pause: Self::SHORTEST,
         }
     }
 
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         if self.last.elapsed() > Self::CALM {
             self.pause = Self::SHORTEST;
         }

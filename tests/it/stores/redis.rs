@@ -51,14 +51,14 @@ async fn refused_until_written(browser: &mut Browser) -> usize {
 }
 
 /// A master, a replica with the same data, and one address for both.
-struct Managed {
-    master: Server,
-    replica: Server,
+pub(super) struct Managed {
+    pub(super) master: Server,
+    pub(super) replica: Server,
     address: Proxy,
 }
 
 impl Managed {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let master = Server::redis(&["--repl-diskless-sync-delay", "0"]);
         let port = master.port().to_string();
         let replica = Server::redis(&["--replicaof", "127.0.0.1", &port]);
@@ -70,18 +70,18 @@ impl Managed {
         }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("redis://{}", self.address.address())
     }
 
     /// The replica takes over, and the master becomes its replica. The connections stay open.
-    fn fail_over(&self) {
+    pub(super) fn fail_over(&self) {
         let port = self.replica.port().to_string();
         self.fail_over_from(&[&["REPLICAOF", "127.0.0.1", &port]]);
     }
 
     /// The replica takes over. These commands decide what happens to the master.
-    fn fail_over_from(&self, commands: &[&[&str]]) {
+    pub(super) fn fail_over_from(&self, commands: &[&[&str]]) {
         let since = Instant::now();
         let offset = |server: &Server| {
             let info = run_redis(&server.address(), &["INFO", "replication"]);

@@ -4,16 +4,18 @@
 //! MariaDB does not have MySQL's own login, `caching_sha2_password`. So `.github/workflows/ci.yml`
 //! runs the contract on MySQL.
 
+use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use cloakroom::{AnyStore, RedisStore, StoreError, UserIndex, conformance};
+use cloakroom::{AnyStore, Notice, RedisStore, SessionFeed, StoreError, UserIndex, conformance};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use redis::aio::ConnectionManager;
 use redis::{Client, TlsCertificates};
+use support::processes::one_test;
 use support::program::binary;
 use support::program::{Program, cookie};
 use support::servers::{Certificate, Server};
@@ -236,10 +238,33 @@ fn redis_is_reached_over_tls_and_a_wrong_certificate_is_refused() {
             ("SESSION_KEYS", &keys),
         ],
     );
-    let (status, head, body) = node.send("GET", "/", "");
+    let (status, head, body) = node.send("GET", "/visit", "");
     assert!(status == 200 && body.starts_with("visit 1,"), "{body}");
-    let (_, _, body) = node.send("GET", "/", &cookie(&head));
+    let (_, _, body) = node.send("GET", "/visit", &cookie(&head));
     assert!(body.starts_with("visit 2,"), "{body}");
+}
+
+/// The feed's own connection uses the settings of the store's: TLS, the authority and the password.
+#[tokio::test]
+async fn a_feed_of_redis_is_told_over_tls() {
+    let variable = "CLOAKROOM_TEST_FEED_OVER_TLS";
+    if let Ok(url) = env::var(variable) {
+        let store = RedisStore::connect(&url).await.unwrap();
+        let mut feed = store.subscribe().await.unwrap();
+        let ping = feed.ping();
+        assert_eq!(feed.next().await, Some(Notice::Pong(ping)));
+        return;
+    }
+    let authority = Authority::new("own");
+    let redis = redis(&authority);
+    // Only a process of its own trusts the authority.
+    let output = one_test(module_path!(), "a_feed_of_redis_is_told_over_tls")
+        .env(variable, url_of_redis("127.0.0.1", &redis))
+        .env("SSL_CERT_FILE", authority.file())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("1 passed"), "{printed}");
 }
 
 /// The documentation shows how only the sessions' connection trusts an authority.
