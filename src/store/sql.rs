@@ -12,6 +12,8 @@ mod batches;
 mod calls;
 mod connections;
 mod dialect;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod feed;
 mod implement;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;

@@ -116,6 +116,15 @@ impl<DB: Database> Connections<DB> {
         }
     }
 
+    /// What a further connection to the same database is made with.
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
+    pub(super) fn options(&self) -> Options<DB> {
+        match self {
+            Self::Shared(pool) => (*pool.connect_options()).clone(),
+            Self::Own(pool) => pool.manager().options.clone(),
+        }
+    }
+
     /// How many connections there are now.
     pub(super) fn count(&self) -> usize {
         match self {

@@ -57,7 +57,7 @@ pub(super) struct Dialect {
 }
 
 impl Dialect {
-    fn quote(&self, identifier: &str) -> String {
+    pub(super) fn quote(&self, identifier: &str) -> String {
         let quote = self.quote;
         let inner = identifier.replace(quote, &format!("{quote}{quote}"));
         format!("{quote}{inner}{quote}")
@@ -123,10 +123,11 @@ impl Table {
         }
     }
 
-    /// The quoted name of an index of the table. The index is in the table's schema.
+    /// The quoted name of something that belongs to the table, such as an index. It is in the
+    /// table's schema.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
-    pub(super) fn index(&self, dialect: &Dialect, column: &str) -> String {
-        dialect.quote(&format!("{}_{column}", self.name))
+    pub(super) fn index(&self, dialect: &Dialect, of: &str) -> String {
+        dialect.quote(&format!("{}_{of}", self.name))
     }
 }
 

@@ -104,11 +104,13 @@ pub(super) use write_one;
 
 /// What the stores have in common: their table's name, and the contract.
 ///
-/// Takes the store, sqlx's types for its database and rows, and its dialect. The store has the
-/// fields `reader`, `writer`, `statements`, `loads` and `writes`, and a method `purge`. Its
-/// `writes` run a [`Write`](super::calls::Write).
+/// Takes the store, sqlx's types for its database and rows, the type of its writes, its dialect,
+/// and the type of its feed. The store has the fields `reader`, `writer`, `statements`, `loads`,
+/// `writes` and `feed`, and a method `purge`. Its `writes` run a [`Write`](super::calls::Write).
+/// Its `feed` has a default, a method `of` that answers the store as one with a feed, and a method
+/// `wrote` that is called after each write.
 macro_rules! implement_store {
-    ($Store:ident, $Database:ty, $Row:ty, $Writes:ident, $dialect:ident) => {
+    ($Store:ident, $Database:ty, $Row:ty, $Writes:ident, $dialect:ident, $Feed:ident) => {
         $crate::store::sql::batches::implement_loads!($Database, $Row);
 
         const _: () = {
@@ -123,6 +125,7 @@ macro_rules! implement_store {
             use $crate::record::user::UserId;
             use $crate::record::{Record, Version};
             use $crate::store::batch::{Batches, READ_LANES};
+            use $crate::store::feed::SessionFeed;
             use $crate::store::sql::calls::{Row, StoredRow, Write};
             use $crate::store::sql::connections::Connections;
             use $crate::store::sql::dialect::Table;
@@ -143,7 +146,11 @@ macro_rules! implement_store {
                 }
 
                 fn on(self, table: Table) -> Self {
-                    Self::of_table(self.reader, self.writer, table)
+                    let feed = self.feed;
+                    Self {
+                        feed,
+                        ..Self::of_table(self.reader, self.writer, table)
+                    }
                 }
 
                 fn over(reader: Connections<$Database>, writer: Connections<$Database>) -> Self {
@@ -167,7 +174,14 @@ macro_rules! implement_store {
                         reader,
                         writer,
                         statements,
+                        feed: $Feed::default(),
                     }
+                }
+
+                async fn write(&self, write: Write) -> Result<bool, StoreError> {
+                    let is_done = self.writes.run(write).await?;
+                    self.feed.wrote();
+                    Ok(is_done)
                 }
             }
 
@@ -185,7 +199,7 @@ macro_rules! implement_store {
                 }
 
                 async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-                    self.writes.run(Write::Insert(Row::new(id, record)?)).await
+                    self.write(Write::Insert(Row::new(id, record)?)).await
                 }
 
                 async fn replace(
@@ -195,7 +209,7 @@ macro_rules! implement_store {
                     record: &Record,
                 ) -> Result<Replaced, StoreError> {
                     let write = Write::Replace(expected, Row::new(id, record)?);
-                    if self.writes.run(write).await? {
+                    if self.write(write).await? {
                         return Ok(Replaced::Done);
                     }
                     Ok(match self.loads.run(id).await? {
@@ -205,15 +219,21 @@ macro_rules! implement_store {
                 }
 
                 async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
-                    self.writes.run(Write::Touch(id, record.clone())).await
+                    self.write(Write::Touch(id, record.clone())).await
                 }
 
                 async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
-                    self.writes.run(Write::Remove(id)).await
+                    self.write(Write::Remove(id)).await
                 }
 
                 async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-                    self.purge(now).await
+                    let purged = self.purge(now).await;
+                    self.feed.wrote();
+                    purged
+                }
+
+                fn session_feed(&self) -> Option<&dyn SessionFeed> {
+                    self.feed.of(self)
                 }
             }
 
@@ -254,6 +274,7 @@ macro_rules! implement_store {
                                 .bind(except)
                         )
                     );
+                    self.feed.wrote();
                     Ok(done.rows_affected())
                 }
             }

@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::record::user::UserId;
 use crate::store::batch::Batches;
+use crate::store::feed::SessionFeed;
 
 mod many;
 
@@ -100,6 +101,7 @@ pub struct MySqlStore {
     loads: Batches<Loads>,
     writes: Writes,
     statements: Arc<Statements>,
+    feed: NoFeed,
 }
 
 impl MySqlStore {
@@ -264,7 +266,19 @@ fn lock_name(database: &str, table: &str) -> String {
 }
 
 implement_single_writes! { MySql }
-implement_store! { MySqlStore, MySql, MySqlRow, Writes, DIALECT }
+/// The databases have no messages between their connections.
+#[derive(Clone, Default)]
+struct NoFeed;
+
+impl NoFeed {
+    fn of(&self, _: &MySqlStore) -> Option<&dyn SessionFeed> {
+        None
+    }
+
+    fn wrote(&self) {}
+}
+
+implement_store! { MySqlStore, MySql, MySqlRow, Writes, DIALECT, NoFeed }
 implement_make_table! { MySqlStore }
 implement_with_schema! {
     /// The schema (database) of the table, which must exist, of 1 to 63 bytes. If this is not

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgRow, PgSeverity};
-use sqlx::{AssertSqlSafe, Connection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Error, PgConnection, Postgres};
 
+use self::feed::FeedSettings;
 use super::batches::{WRITE_LANES, implement_batched_writes};
 use super::connections::{Call, Connections};
 use super::dialect::Dialect;
@@ -17,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::store::batch::Batches;
 
+mod feed;
 mod many;
 
 static DIALECT: Dialect = Dialect {
@@ -124,6 +126,20 @@ fn is_of_statement(error: &dyn DatabaseError) -> bool {
 /// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
 ///
+/// # Feed
+///
+/// The store can report to each node which records change on any node: see
+/// [`SessionFeed`](crate::SessionFeed). The feed is off until you call
+/// [`migrate_feed`](Self::migrate_feed), which makes triggers, and [`with_feed`](Self::with_feed).
+///
+/// The feed has a price: each write notifies, and PostgreSQL has one lock for the commits of all
+/// transactions that notify. Such commits wait for each other. Reads do not pay. See
+/// [operations](crate::docs::operations#postgresql) for the statements, and for what a database
+/// administrator should know.
+///
+/// Each subscription has a connection of its own, beside the pool. Notices do not pass PgBouncer in
+/// transaction mode: see [`with_feed_url`](Self::with_feed_url).
+///
 /// ```no_run
 /// use cloakroom::{PostgresStore, SessionLayer, SigningKey};
 ///
@@ -141,6 +157,7 @@ pub struct PostgresStore {
     loads: Batches<Loads>,
     writes: Writes,
     statements: Arc<Statements>,
+    feed: FeedSettings,
 }
 
 impl PostgresStore {
@@ -221,18 +238,9 @@ impl PostgresStore {
         let mut call = Call::begin(&self.writer, &DIALECT).await.map_err(failed)?;
         let connection = call.connection().map_err(failed)?;
         let mut transaction = connection.begin().await.map_err(failed)?;
-        for prepare in [
-            // Other statements wait behind one that waits for a lock, even if its caller has given
-            // up. This is a little longer than `MIGRATION_TIMEOUT`.
-            "SET LOCAL lock_timeout = '65s'",
-            // IF NOT EXISTS alone fails if two nodes make the table at once.
-            "SELECT pg_advisory_xact_lock(hashtext('cloakroom'), 1)",
-        ] {
-            sqlx::query(prepare)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-        }
+        self.prepare_migration(&mut transaction)
+            .await
+            .map_err(failed)?;
         for statement in self.migration() {
             sqlx::query(AssertSqlSafe(statement))
                 .execute(&mut *transaction)
@@ -242,6 +250,20 @@ impl PostgresStore {
         let committed = transaction.commit().await;
         call.end(&committed);
         committed.map_err(failed)
+    }
+
+    /// Begins the transaction of a migration.
+    async fn prepare_migration(&self, transaction: &mut PgConnection) -> Result<(), Error> {
+        for prepare in [
+            // Other statements wait behind one that waits for a lock, even if its caller has given
+            // up. This is a little longer than `MIGRATION_TIMEOUT`.
+            "SET LOCAL lock_timeout = '65s'",
+            // IF NOT EXISTS alone fails if two nodes make the table at once.
+            "SELECT pg_advisory_xact_lock(hashtext('cloakroom'), 1)",
+        ] {
+            sqlx::query(prepare).execute(&mut *transaction).await?;
+        }
+        Ok(())
     }
 
     /// The statement takes a lock, so that one node purges at a time. The other nodes find nothing
@@ -268,7 +290,7 @@ impl PostgresStore {
 implement_batched_writes! {
     Postgres, WRITE_MANY, lanes: WRITE_LANES, mixes_kinds: false, skips_locked: true
 }
-implement_store! { PostgresStore, Postgres, PgRow, Writes, DIALECT }
+implement_store! { PostgresStore, Postgres, PgRow, Writes, DIALECT, FeedSettings }
 implement_with_schema! {
     /// The schema of the table, which must exist, of 1 to 63 bytes. If this is not called, it is
     /// the connection's `search_path`.

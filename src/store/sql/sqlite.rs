@@ -11,6 +11,7 @@ use sqlx::sqlite::{
 };
 use tokio::time::timeout;
 
+use self::feed::Wake;
 use super::batches::{ONE_LANE, implement_batched_writes};
 use super::connections::{Call, Connections};
 use super::dialect::{Dialect, REMOVE_BY_USER, no_advice};
@@ -22,6 +23,7 @@ use crate::error::StoreError;
 use crate::store::batch::{Batches, MOST_CALLS, READ_LANES};
 use crate::store::pool::CONNECTION_TIMEOUT;
 
+mod feed;
 mod many;
 
 /// How long a write waits for a write of another process.
@@ -156,6 +158,20 @@ fn hint(path: &Path) -> String {
 /// The application has to purge expired sessions from time to time: see
 /// [`Sessions::spawn_purge`](crate::Sessions::spawn_purge). Clones share one pool of connections.
 ///
+/// # Feed
+///
+/// The store reports which records change, also if another process changes them: see
+/// [`SessionFeed`](crate::SessionFeed). The feed reports a write of this process at once, and a
+/// write of another process within about 50 milliseconds.
+///
+/// The first subscription makes a table beside the sessions, with `_feed` behind the name, and
+/// triggers that write to it. From then on, each write logs the id of its record there, whichever
+/// process writes. The table keeps the last 10,000 changes. Without a subscription there is no such
+/// table. [Operations](crate::docs::operations#sqlite) says how to remove it.
+///
+/// A pool of your own on a database in memory should have one connection. If several share a cache,
+/// SQLite lets a write fail while another connection reads.
+///
 /// ```
 /// use cloakroom::{SessionLayer, SigningKey, SqliteStore};
 ///
@@ -174,6 +190,7 @@ pub struct SqliteStore {
     loads: Batches<Loads>,
     writes: Writes,
     statements: Arc<Statements>,
+    feed: Wake,
 }
 
 /// How many readers there may be beside the one writer that SQLite allows: one for each lane, and
@@ -291,5 +308,5 @@ impl SqliteStore {
 implement_batched_writes! {
     Sqlite, WRITE_MANY, lanes: ONE_LANE, mixes_kinds: true, skips_locked: false
 }
-implement_store! { SqliteStore, Sqlite, SqliteRow, Writes, DIALECT }
+implement_store! { SqliteStore, Sqlite, SqliteRow, Writes, DIALECT, Wake }
 implement_make_table! { SqliteStore }
