@@ -28,6 +28,9 @@ pub struct Version(u64);
 impl Version {
     pub(crate) const FIRST: Self = Self(1);
 
+    /// The version of no record.
+    pub(crate) const NONE: Self = Self(0);
+
     /// The version of this number, as a store kept it.
     #[must_use]
     pub const fn from_u64(number: u64) -> Self {
@@ -314,6 +317,26 @@ impl Record {
     pub fn user(&self) -> Option<&UserId> {
         self.0.login.as_ref().map(Login::user)
     }
+}
+
+#[cfg(feature = "near-cache")]
+impl Record {
+    /// About how many bytes of memory the record takes.
+    pub(crate) fn memory_size(&self) -> usize {
+        let fields = &*self.0;
+        let client = fields.client.as_deref();
+        let texts = [
+            fields.login.as_ref().map(|login| login.user().as_str()),
+            client.and_then(Client::user_agent),
+            client.and_then(Client::address),
+        ];
+        let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
+        // The piece of memory that the data is in may be the bytes of the whole record.
+        size_of::<RecordFields>() + Self::HEADER_SIZE + fields.data.size() + 2 * texts
+    }
+
+    /// The bytes of a record before its texts and its data, and what the memory allocator needs.
+    const HEADER_SIZE: usize = 160;
 }
 
 impl fmt::Debug for Record {

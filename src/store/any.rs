@@ -1,5 +1,7 @@
 //! [`AnyStore`]: a store that is chosen at run time, by a URL.
 
+mod options;
+
 use std::fmt;
 use std::sync::Arc;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -11,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::{Record, Version};
+use crate::store::feed::SessionFeed;
 use crate::store::forward::forward_session_store;
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -20,12 +23,18 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// | --- | --- | --- |
 /// | `memory:` | `MemoryStore` | `memory` |
 /// | `sqlite:path`, `sqlite::memory:` | `SqliteStore` | `sqlite` |
-/// | `postgres://user:password@host/database` | `PostgresStore` | `postgres` |
+/// | `postgres://user:password@host/database`, with its feed: `…?feed=true` | `PostgresStore` | `postgres` |
 /// | `mysql://user:password@host/database` | `MySqlStore` | `mysql` |
 /// | `redis://host`, `redis+cluster://host,host`, `redis+sentinel://host,host/master` | `RedisStore` | `redis` |
 /// | `memcache://host,host` | `MemcachedStore` | `memcached` |
 ///
-/// It is a [`SessionStore`]. Some of these stores also find sessions by their user.
+/// The option `near` puts a [`NearCache`](crate::NearCache) of this size around the store:
+/// `redis://host?near=64MiB`. The size is a number of bytes, or has the unit `KiB`, `MiB` or `GiB`.
+/// The option needs the feature `near-cache` and a store with a [feed](SessionFeed), so MySQL and
+/// Memcached do not take it. For PostgreSQL, both `near` and `feed=true` make the triggers of the
+/// feed: see [operations](crate::docs::operations#feeds) for their cost.
+///
+/// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user.
 /// [`user_index`](Self::user_index) gives the store as such a store, if it is one.
 ///
 /// ```
@@ -63,14 +72,28 @@ impl AnyStore {
     ///
     /// No store has such a URL, the store's feature is not turned on, or the store cannot be
     /// opened. A server that does not answer within ten seconds is an error, and so is a migration
-    /// that takes longer than a minute.
+    /// that takes longer than a minute. It is also an error if the URL asks for a near cache that
+    /// the store cannot have.
     #[doc(alias("open", "from_url"))]
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        #[cfg_attr(
+            not(any(
+                feature = "memcached",
+                feature = "memory",
+                feature = "mysql",
+                feature = "postgres",
+                feature = "redis",
+                feature = "sqlite"
+            )),
+            expect(unused_variables, reason = "there is no store")
+        )]
+        let (url, near) = options::take_near(url)?;
+        let url = &*url;
         let (scheme, rest) = url.split_once(':').unwrap_or_default();
         match scheme {
             #[cfg(feature = "memory")]
             "memory" if rest.is_empty() => {
-                Ok(Self::from_user_index(super::memory::MemoryStore::new()))
+                Self::with_near(super::memory::MemoryStore::new(), near).await
             }
             #[cfg(feature = "sqlite")]
             "sqlite" => {
@@ -93,18 +116,24 @@ impl AnyStore {
                     ));
                 }
                 let store = super::sql::sqlite::SqliteStore::open(path).await?;
-                Ok(Self::from_user_index(store))
+                Self::with_near(store, near).await
             }
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
-                let store = super::sql::postgres::PostgresStore::connect(url).await?;
+                let (url, has_feed) = options::take_feed(url)?;
+                let store = super::sql::postgres::PostgresStore::connect(&url).await?;
                 if lacks_table(&store).await? {
                     store.migrate().await?;
                 }
-                Ok(Self::from_user_index(store))
+                if !has_feed && near.is_none() {
+                    return Ok(Self::from_user_index(store));
+                }
+                store.migrate_feed().await?;
+                Self::with_near(store.with_feed(), near).await
             }
             #[cfg(feature = "mysql")]
             "mysql" | "mariadb" => {
+                has_no_feed("MySQL", near)?;
                 let store = super::sql::mysql::MySqlStore::connect(url).await?;
                 if lacks_table(&store).await? {
                     store.migrate().await?;
@@ -114,15 +143,42 @@ impl AnyStore {
             #[cfg(feature = "redis")]
             _ if feature_of(scheme) == Some("redis") => {
                 let store = super::redis::RedisStore::connect(url).await?;
-                Ok(Self::from_user_index(store))
+                Self::with_near(store, near).await
             }
             #[cfg(feature = "memcached")]
             "memcache" | "memcached" => {
+                has_no_feed("Memcached", near)?;
                 let store = super::memcached::MemcachedStore::connect(url).await?;
                 Ok(Self::new(store))
             }
             _ => Err(not_opened(scheme, rest)),
         }
+    }
+
+    /// The store, with a near cache of so many bytes around it, if the URL asks for one.
+    #[cfg(any(
+        feature = "memory",
+        feature = "postgres",
+        feature = "redis",
+        feature = "sqlite"
+    ))]
+    async fn with_near<S>(store: S, near: Option<u64>) -> Result<Self, StoreError>
+    where
+        S: UserIndex + SessionFeed,
+    {
+        let Some(bytes) = near else {
+            return Ok(Self::from_user_index(store));
+        };
+        #[cfg(feature = "near-cache")]
+        {
+            let near = super::near::NearCache::builder(store).max_bytes(bytes);
+            Ok(Self::from_user_index(near.open().await?))
+        }
+        #[cfg(not(feature = "near-cache"))]
+        Err(StoreError::new(format!(
+            "the near cache of {bytes} bytes in the store's URL is not compiled in; turn on the \
+             feature `near-cache` of cloakroom"
+        )))
     }
 
     /// A store that the application has made.
@@ -155,6 +211,18 @@ impl AnyStore {
     #[must_use]
     pub fn user_index(&self) -> Option<Arc<dyn UserIndex>> {
         self.user_index.clone()
+    }
+}
+
+/// Refuses a near cache around a store that does not tell of changes.
+#[cfg(any(feature = "memcached", feature = "mysql"))]
+fn has_no_feed(store: &str, near: Option<u64>) -> Result<(), StoreError> {
+    match near {
+        None => Ok(()),
+        Some(_) => Err(StoreError::new(format!(
+            "{store} cannot tell of changes, so there is no near cache for it: leave the option \
+             `near` out of the URL"
+        ))),
     }
 }
 
