@@ -1,7 +1,9 @@
 //! What time it is: [`Timestamp`], and the [`Clock`] that gives it.
 
 use std::fmt;
+use std::future::Future;
 use std::ops::Add;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,6 +12,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// A point in time: milliseconds since the Unix epoch.
 ///
@@ -141,12 +145,28 @@ fn millis(duration: Duration) -> u64 {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// Waits until this clock shows `time`. The future may be ready too early or too late: the
+    /// caller looks at the clock again. When the future is dropped, nothing is left of it.
+    ///
+    /// The default waits on Tokio's timer for the time that is missing now. It waits a minute at
+    /// most, because somebody may set the clock. A clock that a test moves has to implement this.
+    fn sleep_until(&self, time: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(sleep(time.since(self.now()).min(LONGEST_SLEEP)))
+    }
 }
+
+/// How long the default of [`Clock::sleep_until`] waits at most.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// A shared clock is a clock.
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
+    }
+
+    fn sleep_until(&self, time: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        (**self).sleep_until(time)
     }
 }
 
@@ -180,18 +200,28 @@ impl Clock for SystemClock {
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct TestClock(Arc<AtomicU64>);
+pub struct TestClock(Arc<TestTime>);
+
+#[derive(Debug)]
+struct TestTime {
+    millis: AtomicU64,
+    moved: Notify,
+}
 
 impl TestClock {
     /// A clock that stands at the system's present time.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(SystemClock.now().as_millis())))
+        Self(Arc::new(TestTime {
+            millis: AtomicU64::new(SystemClock.now().as_millis()),
+            moved: Notify::new(),
+        }))
     }
 
-    /// Moves the clock forward.
+    /// Moves the clock forward. This wakes those who wait for a time that has come.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(millis(by), Ordering::SeqCst);
+        self.0.millis.fetch_add(millis(by), Ordering::SeqCst);
+        self.0.moved.notify_waiters();
     }
 }
 
@@ -203,6 +233,18 @@ impl Default for TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+        Timestamp::from_millis(self.0.millis.load(Ordering::SeqCst))
+    }
+
+    fn sleep_until(&self, time: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let moved = self.0.moved.notified();
+                if self.now() >= time {
+                    return;
+                }
+                moved.await;
+            }
+        })
     }
 }

@@ -8,13 +8,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[cfg(any(
-    feature = "memcached",
-    feature = "memory",
-    feature = "mysql",
-    feature = "postgres",
-    feature = "sqlite"
-))]
 pub(crate) mod maps;
 
 /// The store's key for a session. It is random, and stays the same for the session's life.
