@@ -6,6 +6,7 @@
 
 pub(crate) mod changes;
 mod contention;
+mod end;
 mod limit;
 pub(crate) mod lookup;
 pub(crate) mod request;
@@ -14,13 +15,16 @@ use std::mem;
 
 use self::changes::ChangeSet;
 use self::contention::Contention;
+use self::end::{end_acting, end_previous, end_sessions};
 use self::limit::{admit, enforce_limit};
-use self::lookup::{InitialState, LoadedSession, TokenLookup, load};
+use self::lookup::{InitialState, LoadedSession, TokenLookup, reload};
 use self::request::{Activity, CommitRequest, EndRequest};
 use crate::clock::Timestamp;
 use crate::context::LayerContext;
+use crate::context::ending::Ending;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::events::{self, DropReason};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::data::Data;
 use crate::record::{Record, RecordFields};
@@ -43,6 +47,15 @@ pub(crate) enum CommitOutcome {
 }
 
 impl CommitOutcome {
+    /// The session that the client has from now on.
+    fn session(&self) -> Option<&LoadedSession> {
+        match self {
+            Self::Kept(session) => session.as_ref(),
+            Self::Issued { session, .. } => Some(session),
+            Self::Ended => None,
+        }
+    }
+
     /// The session that the client has from now on.
     pub(crate) fn into_session(self) -> Option<LoadedSession> {
         match self {
@@ -87,14 +100,8 @@ pub(crate) async fn commit(
     // Only a request that asks for the end removes the cookie. The client may have got a newer
     // cookie since another kind of request came.
     let removes_token = match &request.end {
-        Some(EndRequest::Destroy(id)) => {
-            Box::pin(context.remove(*id)).await?;
-            true
-        }
-        Some(EndRequest::DestroyAll(ids)) => {
-            for id in ids.iter() {
-                Box::pin(context.remove(*id)).await?;
-            }
+        Some(EndRequest::Destroy(cause, sessions)) => {
+            Box::pin(end_sessions(context, *cause, sessions)).await?;
             true
         }
         Some(EndRequest::DeadToken) => true,
@@ -105,12 +112,20 @@ pub(crate) async fn commit(
         InitialState::Visitor | InitialState::Rotated(_) => {
             create(context, changes, None, request.data.take()).await?
         }
-        InitialState::Ambiguous(ids) => {
+        InitialState::Ambiguous(sessions) => {
             let outcome = create(context, changes, None, request.data.take()).await?;
             // If the old sessions stayed, the browser would have the tokens of several sessions
             // again, and its next request would be a visitor's.
             match changes.login() {
-                Some(_) => Box::pin(end_previous(context, &ids, outcome)).await?,
+                Some(_) => {
+                    Box::pin(end_previous(
+                        context,
+                        &sessions,
+                        EndCause::Replaced,
+                        outcome,
+                    ))
+                    .await?
+                }
                 None => outcome,
             }
         }
@@ -139,45 +154,27 @@ pub(crate) async fn commit(
                 (BaseOutcome::Expired, _) => {
                     // The session is over even if the store cannot remove it now, and a failure has
                     // an event.
-                    let _ = Box::pin(context.remove(base.id())).await;
+                    let ending = Ending::new(EndCause::Expired).with_record(Some(&base.record));
+                    let _ = Box::pin(context.remove(base.id(), ending)).await;
                     CommitOutcome::Ended
                 }
             }
         }
     };
     match (&request.end, outcome) {
-        (Some(EndRequest::SwitchUser(ids)), outcome) => {
-            Box::pin(end_previous(context, ids, outcome)).await
+        (Some(EndRequest::SwitchUser(sessions)), outcome) => {
+            let cause = EndCause::SwitchedUser;
+            Box::pin(end_previous(context, sessions, cause, outcome)).await
         }
         // If this fails, the client keeps its token and can try again. The session that it goes
         // back to stays.
-        (Some(EndRequest::StopActing(id)), outcome) => {
-            Box::pin(context.remove_with_retry(*id)).await?;
+        (Some(EndRequest::StopActing(acting)), outcome) => {
+            Box::pin(end_acting(context, acting, &outcome)).await?;
             Ok(outcome)
         }
         (_, CommitOutcome::Kept(None)) if removes_token => Ok(CommitOutcome::Ended),
         (_, outcome) => Ok(outcome),
     }
-}
-
-/// Ends the sessions that a login leaves behind. They stay until the login's own session is stored,
-/// so that a login that fails takes nothing away.
-async fn end_previous(
-    context: &LayerContext,
-    ids: &[RecordId],
-    outcome: CommitOutcome,
-) -> Result<CommitOutcome, SessionError> {
-    for id in ids {
-        // If both remove calls took effect but both answers were lost, the user ends up with no
-        // session.
-        if let Err(error) = context.remove_with_retry(*id).await {
-            if let Some(new) = outcome.into_session() {
-                let _ = context.remove(new.id()).await;
-            }
-            return Err(error);
-        }
-    }
-    Ok(outcome)
 }
 
 /// Creates a session, unless it would be empty. It starts from what is in `from`.
@@ -199,7 +196,8 @@ async fn create(
         return Ok(CommitOutcome::Kept(None));
     }
     if let Some(login) = changes.login() {
-        Box::pin(admit(context, login, None)).await?;
+        let client = changes.client().or(from.and_then(RecordFields::client));
+        Box::pin(admit(context, login, None, client)).await?;
     }
     let now = context.now();
     let id = context.new_record_id()?;
@@ -220,13 +218,9 @@ async fn create(
         // Two equal ids of 128 random bits: the generator does not work.
         return Err(SessionErrorKind::Random.into());
     }
-    events::created(id);
+    context.report_created(id, &record);
     if let Some(login) = changes.login() {
-        if let Some(actor) = login.actor() {
-            let (user, own) = (login.user().without_realm(), actor.user.without_realm());
-            events::acting(id, user.as_str(), actor.session, own.as_str());
-        }
-        Box::pin(enforce_limit(context, login, id, true)).await?;
+        Box::pin(enforce_limit(context, login, (id, &record), true)).await?;
     }
     let session = LoadedSession {
         token,
@@ -251,17 +245,18 @@ async fn change(
     let changes = &request.changes;
     let id = base.id();
     if let Some(login) = changes.login() {
-        Box::pin(admit(context, login, Some(id))).await?;
+        let client = changes.client().or(base.record.fields().client());
+        Box::pin(admit(context, login, Some(id), client)).await?;
     }
     let mut now = context.now();
     // A slow handler may have outlived what it loaded, but a parallel request may have kept that
     // alive.
-    let mut is_stale = is_over(context, base, now);
+    let mut is_stale = request.looks_again || is_over(context, base, now);
     let mut contention: Option<Contention<'_>> = None;
     loop {
         if is_stale {
             data = None;
-            match Box::pin(load(context, &base.token, base.was_nearly_over)).await? {
+            match Box::pin(reload(context, &base.token, base.was_nearly_over)).await? {
                 TokenLookup::Live(record, loaded_at) => {
                     base.record = record;
                     now = loaded_at;
@@ -292,15 +287,24 @@ async fn change(
                 if (new_token.is_some() || ends) && is_over_at_once(context, base, request, now) {
                     return Ok(BaseOutcome::Expired);
                 }
+                context.report_changed(id, &base.record, new_token.is_some(), changes.login());
+                if ends && changes.has_retired(&base.record) {
+                    context.report_retired(id, &base.record);
+                }
                 if let Some(login) = changes.login() {
-                    Box::pin(enforce_limit(context, login, id, is_one_more)).await?;
+                    Box::pin(enforce_limit(
+                        context,
+                        login,
+                        (id, &base.record),
+                        is_one_more,
+                    ))
+                    .await?;
                 }
                 // The layer never sends again a token that the client has already. Such a token
                 // could overwrite the newer one of a parallel request.
                 return Ok(match new_token {
                     Some((token, encoded)) => {
                         base.token = token;
-                        events::rotated(id);
                         BaseOutcome::Rotated(encoded)
                     }
                     None => BaseOutcome::Kept,
@@ -386,7 +390,7 @@ fn is_over_at_once(
 ) -> bool {
     let is_over = context.lifetimes().is_over(&base.record, now);
     if is_over {
-        events::expired(base.id());
+        context.report_expired(base.id(), &base.record);
         let has_login = request.changes.login().is_some();
         if request.changes_data || has_login {
             events::dropped_write(Some(base.id()), has_login, DropReason::SessionEnded);
@@ -437,7 +441,7 @@ async fn touch(
         }
         // A slow handler may have outlived what it loaded, but a parallel request may have kept
         // that alive.
-        match Box::pin(load(context, &base.token, base.was_nearly_over)).await {
+        match Box::pin(reload(context, &base.token, base.was_nearly_over)).await {
             Ok(TokenLookup::Live(record, _)) => base.record = record,
             Ok(TokenLookup::Gone) => return BaseOutcome::Gone,
             Ok(TokenLookup::Rotated { .. }) | Err(_) => return BaseOutcome::Kept,

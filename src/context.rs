@@ -3,6 +3,8 @@
 
 pub(crate) mod commit_locks;
 pub(crate) mod commit_rule;
+pub(crate) mod ending;
+mod report;
 pub(crate) mod session_limit;
 pub(crate) mod warnings;
 
@@ -10,7 +12,7 @@ pub(crate) mod warnings;
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,7 +26,9 @@ use self::warnings::Warnings;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
 use crate::events;
+use crate::hooks::Hooks;
 use crate::id::RecordId;
+use crate::live::LiveSessions;
 use crate::record::lifetime::Lifetimes;
 use crate::record::realm::Realm;
 use crate::record::user::UserId;
@@ -66,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) session_limit: Option<SessionLimit>,
     pub(crate) realm: Realm,
     pub(crate) commit_rule: CommitRule,
+    pub(crate) poll_interval: Duration,
+    pub(crate) hooks: Hooks,
     /// The application's users, for the room `login`.
     #[cfg(feature = "login")]
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
@@ -78,17 +84,34 @@ pub(crate) struct LayerContext {
     settings: Settings,
     commit_locks: CommitLocks,
     warnings: Warnings,
+    live: Arc<LiveSessions>,
 }
 
 /// The settings.
 impl LayerContext {
-    pub(crate) fn new(store: Arc<dyn SessionStore>, settings: Settings) -> Self {
-        Self {
-            store,
-            settings,
-            commit_locks: CommitLocks::new(),
-            warnings: Warnings::default(),
-        }
+    pub(crate) fn new(store: Arc<dyn SessionStore>, settings: Settings) -> Arc<Self> {
+        Arc::new_cyclic(|context: &Weak<Self>| {
+            let context = Weak::clone(context);
+            let live = LiveSessions::new(
+                store.clone(),
+                settings.clock.clone(),
+                settings.lifetimes.clone(),
+                settings.poll_interval,
+                settings.store_timeout,
+                Box::new(move |id, record| {
+                    if let Some(context) = context.upgrade() {
+                        context.report_expired(id, record);
+                    }
+                }),
+            );
+            Self {
+                store,
+                settings,
+                live: Arc::new(live),
+                commit_locks: CommitLocks::new(),
+                warnings: Warnings::default(),
+            }
+        })
     }
 
     pub(crate) fn transport(&self) -> &TokenTransport {
@@ -143,6 +166,11 @@ impl LayerContext {
         &self.warnings
     }
 
+    /// The sessions that somebody in this process waits for.
+    pub(crate) fn live(&self) -> &Arc<LiveSessions> {
+        &self.live
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.settings.clock.now()
     }
@@ -154,7 +182,7 @@ impl LayerContext {
     pub(crate) fn verify(&self, presented: &PresentedTokens) -> Option<VerifiedTokens> {
         let verified = self.settings.signer.verify(presented);
         verified
-            .map_err(|reason| events::rejected(reason.as_str()))
+            .map_err(|reason| self.report_rejected(reason.as_str()))
             .ok()
     }
 
@@ -195,6 +223,16 @@ impl LayerContext {
         self.bounded("load", self.store().load(id))
     }
 
+    /// As `load`, but never from a cache.
+    pub(crate) fn reload(&self, id: RecordId) -> impl StoreAnswer<Option<Record>> {
+        self.bounded("load", self.store().reload(id))
+    }
+
+    /// Whether `reload` may know more than `load`.
+    pub(crate) fn answers_from_cache(&self) -> bool {
+        self.store().answers_from_cache()
+    }
+
     pub(crate) fn insert<'a>(
         &'a self,
         id: RecordId,
@@ -218,23 +256,6 @@ impl LayerContext {
         record: &'a Record,
     ) -> impl StoreAnswer<bool> + 'a {
         self.bounded("touch", self.store().touch(id, record))
-    }
-
-    pub(crate) async fn remove(&self, id: RecordId) -> Result<bool, SessionError> {
-        let removed = self.bounded("remove", self.store().remove(id)).await?;
-        if removed {
-            events::ended(id);
-        }
-        Ok(removed)
-    }
-
-    /// Removes a session, and tries once more if the call fails, because only the answer may be
-    /// lost.
-    pub(crate) async fn remove_with_retry(&self, id: RecordId) -> Result<bool, SessionError> {
-        match self.remove(id).await {
-            Err(_) => self.remove(id).await,
-            removed => removed,
-        }
     }
 
     /// Removes expired records. It has no time limit: no request waits for it, and it may take
@@ -266,21 +287,6 @@ impl LayerContext {
         user: &UserId,
     ) -> Result<Vec<(RecordId, Record)>, SessionError> {
         self.bounded("find_by_user", index.find_by_user(user)).await
-    }
-
-    pub(crate) async fn remove_by_user(
-        &self,
-        index: &dyn UserIndex,
-        user: &UserId,
-        except: Option<RecordId>,
-    ) -> Result<u64, SessionError> {
-        let removed = self
-            .bounded("remove_by_user", index.remove_by_user(user, except))
-            .await?;
-        if removed > 0 {
-            events::ended_all(removed);
-        }
-        Ok(removed)
     }
 
     /// The store's answer, or an error after the store timeout.

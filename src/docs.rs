@@ -21,6 +21,9 @@ pub mod security {}
 #[doc = include_str!("../docs/login.md")]
 pub mod login {}
 
+#[doc = include_str!("../docs/several_nodes.md")]
+pub mod several_nodes {}
+
 #[doc = include_str!("../docs/operations.md")]
 pub mod operations {}
 

@@ -15,12 +15,34 @@ macro_rules! event {
     ($level:ident, $name:literal, $($rest:tt)*) => {
         event!($level, $name; 1, $($rest)*)
     };
+    // With a cause, which is a label of the counter.
+    ($level:ident, $name:literal; $count:expr, cause = $cause:expr, $($rest:tt)*) => {{
+        #[cfg(feature = "metrics")]
+        metrics::counter!("cloakroom_events_total", "event" => $name, "cause" => $cause)
+            .increment($count);
+        tracing::$level!(target: "cloakroom", event = $name, cause = $cause, $($rest)*);
+    }};
     ($level:ident, $name:literal; $count:expr, $($rest:tt)*) => {{
         #[cfg(feature = "metrics")]
         metrics::counter!("cloakroom_events_total", "event" => $name).increment($count);
         tracing::$level!(target: "cloakroom", event = $name, $($rest)*);
     }};
 }
+
+/// Whose session an event is about, as far as that is known without a store call. Users are without
+/// their realm.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Who<'a> {
+    pub(crate) user: Option<&'a str>,
+    /// The user who acts as `user`.
+    pub(crate) actor: Option<&'a str>,
+    /// Who asked for it, if somebody has a name.
+    pub(crate) asked_by: Option<&'a str>,
+}
+
+// After the macro, which it uses.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) mod feed;
 
 /// Why the layer does not write a request's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +80,44 @@ impl DropReason {
     }
 }
 
-pub(crate) fn created(id: RecordId) {
-    event!(debug, "created", record = %id, "session created");
+pub(crate) fn created(id: RecordId, Who { user, actor, .. }: Who<'_>) {
+    event!(debug, "created", record = %id, user, actor, "session created");
+}
+
+pub(crate) fn logged_in(id: RecordId, Who { user, .. }: Who<'_>) {
+    event!(debug, "logged_in", record = %id, user, "user logged in");
+}
+
+/// A login was refused at the session limit.
+pub(crate) fn login_refused(id: Option<RecordId>, user: &str) {
+    let record = id.as_ref().map(tracing::field::display);
+    event!(
+        debug,
+        "login_refused",
+        record,
+        user,
+        "login refused at the session limit"
+    );
+}
+
+/// The credentials of the user have changed since the login.
+pub(crate) fn retired(id: RecordId, Who { user, actor, .. }: Who<'_>) {
+    event!(
+        debug,
+        "retired",
+        record = %id,
+        user,
+        actor,
+        "the credentials of the user have changed, and the session ends within a minute"
+    );
 }
 
 pub(crate) fn loaded(id: RecordId) {
     event!(trace, "loaded", record = %id, "session loaded");
 }
 
-pub(crate) fn rotated(id: RecordId) {
-    event!(debug, "rotated", record = %id, "session token rotated");
+pub(crate) fn rotated(id: RecordId, Who { user, actor, .. }: Who<'_>) {
+    event!(debug, "rotated", record = %id, user, actor, "session token rotated");
 }
 
 /// A user acts as another one from now on, in a session of its own.
@@ -84,21 +134,54 @@ pub(crate) fn acting(id: RecordId, user: &str, actor_session: RecordId, actor: &
 }
 
 /// The user in this session acted as another one, and does so no longer.
-pub(crate) fn stopped_acting(id: RecordId) {
-    event!(info, "stopped_acting", record = %id, "a user does not act as another any more");
+pub(crate) fn stopped_acting(id: RecordId, Who { user, .. }: Who<'_>) {
+    event!(info, "stopped_acting", record = %id, user, "a user does not act as another any more");
 }
 
-pub(crate) fn ended(id: RecordId) {
-    event!(debug, "ended", record = %id, "session ended");
+pub(crate) fn ended(id: RecordId, cause: &'static str, who: Who<'_>) {
+    let Who {
+        user,
+        actor,
+        asked_by,
+    } = who;
+    event!(
+        debug,
+        "ended"; 1,
+        cause = cause,
+        record = %id,
+        user,
+        actor,
+        asked_by,
+        "session ended"
+    );
 }
 
 /// All sessions of a user ended, or all except one.
-pub(crate) fn ended_all(count: u64) {
-    event!(debug, "ended"; count, count, "sessions of a user ended");
+pub(crate) fn ended_all(count: u64, cause: &'static str, who: Who<'_>) {
+    let Who { user, asked_by, .. } = who;
+    event!(
+        debug,
+        "ended"; count,
+        cause = cause,
+        count,
+        user,
+        asked_by,
+        "sessions of a user ended"
+    );
 }
 
-pub(crate) fn expired(id: RecordId) {
-    event!(debug, "expired", record = %id, "session expired");
+pub(crate) fn expired(id: RecordId, Who { user, actor, .. }: Who<'_>) {
+    event!(debug, "expired", record = %id, user, actor, "session expired");
+}
+
+/// A hook of the application panicked, and the event went on to the next hook.
+pub(crate) fn hook_panicked(hooked: &'static str) {
+    event!(
+        error,
+        "hook_panicked",
+        hooked,
+        "a hook of `on_event` panicked"
+    );
 }
 
 /// The layer accepts nothing of what the client presented. `reason` says why.
@@ -106,13 +189,19 @@ pub(crate) fn rejected(reason: &'static str) {
     event!(debug, "rejected", reason, "session token rejected");
 }
 
+/// Why several tokens lead to no session.
+pub(crate) const TWO_TOKENS: &str = "two different tokens";
+
+/// Why a cookie and a bearer token lead to no session.
+pub(crate) const COOKIE_BESIDE_BEARER: &str = "a cookie beside another bearer token";
+
 /// The client presented several tokens, and more than one leads to a live session.
 pub(crate) fn ambiguous(name: &str) {
     event!(
         warn,
         "rejected",
         cookie = name,
-        reason = "two different tokens",
+        reason = TWO_TOKENS,
         "a request came with the tokens of two live sessions and counts as a visitor's; either the \
          site changed the cookie's path or domain, or somebody planted a cookie: ask the user to delete \
          the site's cookies"
@@ -125,7 +214,7 @@ pub(crate) fn cookie_beside_bearer(name: &str) {
         warn,
         "rejected",
         cookie = name,
-        reason = "a cookie beside another bearer token",
+        reason = COOKIE_BESIDE_BEARER,
         "a request came with the cookie of a live session, and with a bearer token of another session \
          or of none; it counts as a visitor's, because a client must send one of them"
     );
@@ -155,8 +244,8 @@ pub(crate) fn rival_layer(name: &str) {
 }
 
 /// The token is good, but it leads to no live session.
-pub(crate) fn rejected_for(id: RecordId, reason: &'static str) {
-    event!(debug, "rejected", record = %id, reason, "session token rejected");
+pub(crate) fn rejected_for(id: RecordId, Who { user, actor, .. }: Who<'_>, reason: &'static str) {
+    event!(debug, "rejected", record = %id, user, actor, reason, "session token rejected");
 }
 
 pub(crate) fn conflict(id: RecordId) {
@@ -184,6 +273,16 @@ pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
         record = %id,
         reason,
         "what the store holds under this id is not a session record; it stays as it is"
+    );
+}
+
+/// The feed of the store may have lost notices, so the near cache forgot what it had.
+#[cfg(feature = "near-cache")]
+pub(crate) fn near_cache_emptied() {
+    event!(
+        info,
+        "near_cache_emptied",
+        "the near cache forgot all records, because notices may be lost"
     );
 }
 

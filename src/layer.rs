@@ -100,6 +100,7 @@ impl<St: fmt::Debug> fmt::Debug for SessionLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("store", &self.store)
+            .field("live", self.context.live())
             .finish_non_exhaustive()
     }
 }

@@ -51,12 +51,15 @@
 //! | find the user, guard routes, lead back after a login | [`login`]: [`Users`](login::Users), [`Auth`](login::Auth), [`required`](login::required), [`Next`](login::Next) |
 //! | show a message after a redirect | [`Flash`], [`flash`] |
 //! | go on after the response | [`DetachedSession`] |
+//! | close sockets and streams with their session | [`ended`](DetachedSession::ended), [`until_ended`](DetachedSession::until_ended), [`Ended`] |
+//! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
-//! | write a store | [`SessionStore`], [`UserIndex`], [`Record`], [`conformance`] |
+//! | read a shared store without a round trip | [`NearCache`] |
+//! | write a store | [`SessionStore`], [`UserIndex`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [design](docs::design) |
-//! | run it | [order of layers](docs::layer_order), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
+//! | run it | [order of layers](docs::layer_order), [several nodes](docs::several_nodes), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
 //! # Features
@@ -70,6 +73,7 @@
 //! | `mysql` | | [`MySqlStore`] |
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
+//! | `near-cache` | | [`NearCache`]: reads without a round trip |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
 //! | `uuid` | | `Uuid` as a [`UserId`] |
@@ -80,14 +84,21 @@
 //! # Events and metrics
 //!
 //! The crate reports events through `tracing`, with the target `cloakroom`. Each has a field
-//! `event`: `created`, `loaded`, `rotated`, `ended`, `expired`, `rejected` (and why), `conflict`,
-//! `dropped_write` (and why), `acting`, `stopped_acting`, `corrupt_record`, `store_error`,
-//! `users_error`, `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`. The spans are `session_load` and `session_commit`.
+//! `event`: `created`, `loaded`, `logged_in`, `rotated`, `retired`, `ended` (and why), `expired`,
+//! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
+//! `stopped_acting`, `corrupt_record`, `store_error`, `users_error`, `login_without_stamp`,
+//! `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`, `feed_lost`,
+//! `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor` and `asked_by`
+//! say whose session it is, who acts in the session, and who asked for its end, if the layer knows
+//! that without a store call. The spans are `session_load` and `session_commit`.
 //!
 //! With the feature `metrics`, the counter `cloakroom_events_total` counts the events by the label
-//! `event`, and the histogram `cloakroom_store_seconds` has the store calls by the label
-//! `operation`. Events and metrics may show a record id. They never show a token, its secret or
-//! session data.
+//! `event`, and `ended` also by the label `cause`. The histogram `cloakroom_store_seconds` has the
+//! store calls by the label `operation`. Events may show a record id and a user id, and metrics
+//! show neither. Neither events nor metrics show a token, its secret or session data.
+//!
+//! To have the application itself hear of its sessions, give the layer a hook with
+//! [`on_event`](SessionLayerBuilder::on_event). The hook gets each [`SessionEvent`].
 //!
 //! # What it does not do
 //!
@@ -107,8 +118,10 @@ pub mod docs;
 mod error;
 mod events;
 pub mod flash;
+mod hooks;
 mod id;
 mod layer;
+mod live;
 #[cfg(feature = "login")]
 pub mod login;
 mod record;
@@ -123,6 +136,8 @@ pub use clock::{Clock, SystemClock, TestClock, Timestamp};
 pub use context::session_limit::AtLimit;
 pub use error::{ConfigError, SessionError, SessionErrorKind, StoreError};
 pub use flash::Flash;
+pub use hooks::cause::EndCause;
+pub use hooks::event::{SessionEvent, SessionEventKind};
 pub use id::{InvalidRecordId, RecordId};
 pub use layer::SessionLayer;
 pub use layer::builder::SessionLayerBuilder;
@@ -130,19 +145,25 @@ pub use layer::builder::SessionLayerBuilder;
 pub use layer::extract::CurrentUser;
 pub use layer::future::ResponseFuture;
 pub use layer::service::SessionService;
+pub use live::Ended;
+pub use live::until_ended::UntilEnded;
 pub use record::client::Client;
 pub use record::login::{Account, Authentication, IntoAccount, Stamp};
 pub use record::user::{IntoUserId, InvalidUserId, UserId};
 pub use record::{Record, Version};
-pub use registry::{PurgeTask, SessionInfo, Sessions};
+pub use registry::info::SessionInfo;
+pub use registry::{PurgeTask, Sessions};
 pub use session::Session;
 pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
+pub use store::feed::{Feed, FeedSender, Notice, SessionFeed};
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;
+#[cfg(feature = "near-cache")]
+pub use store::near::{NearCache, NearCacheBuilder, NearCacheStats};
 #[cfg(feature = "redis")]
 pub use store::redis::RedisStore;
 #[cfg(feature = "mysql")]

@@ -1,20 +1,22 @@
 //! [`Sessions`]: the sessions of all users, to list, revoke and purge them.
 
+pub(crate) mod info;
+
 use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::clock::Timestamp;
+use self::info::SessionInfo;
 use crate::commit::lookup;
 use crate::context::LayerContext;
+use crate::context::ending::Ending;
 use crate::error::{SessionError, SessionErrorKind};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
-use crate::record::client::Client;
 use crate::record::user::{IntoUserId, UserId};
 use crate::session::Session;
 use crate::store::{SessionStore, UserIndex};
@@ -67,78 +69,35 @@ use crate::store::{SessionStore, UserIndex};
 pub struct Sessions<St> {
     context: Arc<LayerContext>,
     store: Arc<St>,
-}
-
-/// One session, as its owner may see it. With serde it can be part of a page's JSON.
-///
-/// ```
-/// # use cloakroom::SessionInfo;
-/// fn describe(session: &SessionInfo) -> String {
-///     let browser = session.client().and_then(|client| client.user_agent()).unwrap_or("an unknown browser");
-///     format!("{browser}, session {}", session.id())
-/// }
-/// ```
-#[derive(Clone, Debug, Serialize)]
-pub struct SessionInfo {
-    id: RecordId,
-    user: Option<UserId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<UserId>,
-    client: Option<Arc<Client>>,
-    created_at: Timestamp,
-    last_seen_at: Timestamp,
-    expires_at: Timestamp,
-}
-
-impl SessionInfo {
-    /// The record id, which [`Sessions::revoke`] takes. It is not a secret.
-    #[must_use]
-    pub fn id(&self) -> RecordId {
-        self.id
-    }
-
-    /// Who is logged in.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
-    }
-
-    /// The user who acts as [`user`](Self::user) in this session, if somebody does. See
-    /// [`Session::act_as`].
-    #[must_use]
-    pub fn actor(&self) -> Option<&UserId> {
-        self.actor.as_ref()
-    }
-
-    /// What the application recorded with [`Session::set_client`](crate::Session::set_client).
-    #[must_use]
-    pub fn client(&self) -> Option<&Client> {
-        self.client.as_deref()
-    }
-
-    /// When the session was created or its user logged in, whichever is later.
-    #[must_use]
-    pub fn created_at(&self) -> Timestamp {
-        self.created_at
-    }
-
-    /// When the session was last used, as far as the store knows. The real time may be later, by up
-    /// to the layer's touch interval.
-    #[must_use]
-    pub fn last_seen_at(&self) -> Timestamp {
-        self.last_seen_at
-    }
-
-    /// When the session ends, if nobody uses it any more.
-    #[must_use]
-    pub fn expires_at(&self) -> Timestamp {
-        self.expires_at
-    }
+    asked_by: Option<Arc<str>>,
 }
 
 impl<St: SessionStore> Sessions<St> {
     pub(crate) fn new(context: Arc<LayerContext>, store: Arc<St>) -> Self {
-        Self { context, store }
+        Self {
+            context,
+            store,
+            asked_by: None,
+        }
+    }
+
+    /// The same sessions, in the name of somebody: an admin, a job, a support tool. Hooks and log
+    /// lines name them for each session that ends through this handle. The name is any text, and
+    /// it is for the people who read an audit trail.
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, RecordId, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>, admin: i64, id: RecordId) -> Result<(), SessionError> {
+    /// sessions.by(format_args!("admin:{admin}")).revoke(id).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    #[doc(alias = "on_behalf_of")]
+    pub fn by(&self, name: impl fmt::Display) -> Self {
+        Self {
+            asked_by: Some(name.to_string().into()),
+            ..self.clone()
+        }
     }
 
     /// Ends a session of any user. The answer is `false` if no session has this id. If the id comes
@@ -151,7 +110,9 @@ impl<St: SessionStore> Sessions<St> {
     ///
     /// [`SessionErrorKind::Store`](crate::SessionErrorKind::Store).
     pub async fn revoke(&self, id: RecordId) -> Result<bool, SessionError> {
-        self.context.remove(id).await
+        self.context
+            .remove(id, self.ending(EndCause::Revoked))
+            .await
     }
 
     /// Removes expired records from a store that does not do so by itself, and returns how many.
@@ -207,21 +168,6 @@ impl<St: SessionStore> Sessions<St> {
             }
         }))
     }
-
-    fn describe(&self, id: RecordId, record: &Record) -> SessionInfo {
-        let lifetimes = self.context.lifetimes();
-        let fields = record.fields();
-        let actor = fields.actor();
-        SessionInfo {
-            id,
-            user: record.user().map(UserId::without_realm),
-            actor: actor.map(|actor| actor.user.without_realm()),
-            client: fields.client().cloned(),
-            created_at: fields.created_at(),
-            last_seen_at: lifetimes.last_seen_at(record),
-            expires_at: lifetimes.expires_at(record),
-        }
-    }
 }
 
 /// # By user
@@ -251,10 +197,10 @@ impl<St: SessionStore> Sessions<St> {
         let mut infos = Vec::with_capacity(sessions.len());
         for (id, record) in &sessions {
             if self.is_listed(*id, record).await? {
-                infos.push(self.describe(*id, record));
+                infos.push(SessionInfo::new(*id, record, self.context.lifetimes()));
             }
         }
-        infos.sort_by_key(|info| (Reverse(info.last_seen_at), info.id));
+        infos.sort_by_key(|info| (Reverse(info.last_seen_at()), info.id()));
         Ok(infos)
     }
 
@@ -283,10 +229,13 @@ impl<St: SessionStore> Sessions<St> {
     {
         let user = self.stored_user(user)?;
         let sessions = self.context.find_all_by_user(&*self.store, &user).await?;
-        if sessions.iter().any(|(own, _)| *own == id) {
-            return self.context.remove(id).await;
+        match sessions.iter().find(|(own, _)| *own == id) {
+            None => Ok(false),
+            Some((_, record)) => {
+                let ending = self.ending(EndCause::Revoked).with_record(Some(record));
+                self.context.remove(id, ending).await
+            }
         }
-        Ok(false)
     }
 
     /// Ends all sessions of a user, and returns how many. It is for a ban, or for an account that
@@ -303,7 +252,8 @@ impl<St: SessionStore> Sessions<St> {
         St: UserIndex,
     {
         let user = self.stored_user(user)?;
-        self.context.remove_by_user(&*self.store, &user, None).await
+        let ending = self.ending(EndCause::Revoked);
+        self.remove_by_user(&user, None, ending).await
     }
 
     /// Ends all sessions of a user except one, and returns how many. Use it, for example, after a
@@ -334,9 +284,8 @@ impl<St: SessionStore> Sessions<St> {
         St: UserIndex,
     {
         let user = self.stored_user(user)?;
-        self.context
-            .remove_by_user(&*self.store, &user, Some(keep))
-            .await
+        let ending = self.ending(EndCause::Revoked);
+        self.remove_by_user(&user, Some(keep), ending).await
     }
 
     /// Ends all sessions of the user who is logged in here, and returns how many. This request's
@@ -382,25 +331,51 @@ impl<St: SessionStore> Sessions<St> {
             .await?;
         own.check_open()?;
         let ended = match own.user() {
-            Some(user) => self.revoke_user(user).await?,
+            Some(user) => {
+                let user = self.stored_user(user)?;
+                let actor = own.actor();
+                let asked_by = self.asked_by.as_deref();
+                let asked_by = asked_by.or(actor.as_ref().map(UserId::as_str));
+                let ending = Ending::new(EndCause::LoggedOutEverywhere).asked_by(asked_by);
+                self.remove_by_user(&user, None, ending).await?
+            }
             None => 0,
         };
-        own.log_out()?;
+        own.log_out_because(EndCause::LoggedOutEverywhere)?;
         Ok(ended)
     }
 
-    /// A user as the store has them.
     /// Whether nobody acts in a session, or somebody whose own session is live.
     async fn is_listed(&self, id: RecordId, record: &Record) -> Result<bool, SessionError> {
         match record.fields().actor() {
             None => Ok(true),
             Some(actor) => {
-                let own = lookup::find_actor(&self.context, id, actor).await?;
+                let own = lookup::find_actor(&self.context, id, Some(record), actor).await?;
                 Ok(own.is_some())
             }
         }
     }
 
+    async fn remove_by_user(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+        ending: Ending<'_>,
+    ) -> Result<u64, SessionError>
+    where
+        St: UserIndex,
+    {
+        let index: &St = &self.store;
+        self.context
+            .remove_by_user(index, user, except, ending)
+            .await
+    }
+
+    fn ending(&self, cause: EndCause) -> Ending<'_> {
+        Ending::new(cause).asked_by(self.asked_by.as_deref())
+    }
+
+    /// A user as the store has them.
     fn stored_user(&self, user: impl IntoUserId) -> Result<UserId, SessionError> {
         Ok(self.context.realm().qualify(&user.into_user_id()?))
     }
@@ -427,6 +402,7 @@ impl<St> Clone for Sessions<St> {
         Self {
             context: self.context.clone(),
             store: self.store.clone(),
+            asked_by: self.asked_by.clone(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! [`Session`]: what a handler holds.
 
 mod acting;
+mod client_facts;
 pub(crate) mod detached;
+mod ended;
 pub(crate) mod key;
 pub(crate) mod lazy;
 mod lifetime;
@@ -24,9 +26,10 @@ use http::Extensions;
 use http::uri::PathAndQuery;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use self::client_facts::ClientFacts;
 use self::lazy::SessionSlot;
+pub(crate) use self::state::ResponseFlags;
 use self::state::State;
-pub(crate) use self::state::{ClientFacts, ResponseFlags};
 #[cfg(feature = "login")]
 use self::user_cell::UserCell;
 use crate::commit::lookup::{InitialState, LoadedSession};
@@ -270,7 +273,7 @@ impl Session {
         let mut state = self.state();
         let flags = state.response_flags(context.clears_site_data());
         let was_open = state.seal();
-        if was_open && let Some(request) = state.take_request() {
+        if was_open && let Some(request) = state.take_request(|| context.answers_from_cache()) {
             let request = Some(request);
             return SealedSession { flags, request };
         }

@@ -223,9 +223,16 @@ impl ChangeSet {
         self.description.get_or_insert_default().lifetime = Some(lifetime);
     }
 
-    pub(crate) fn sets_client(&self) -> bool {
-        let description = self.description.as_ref();
-        description.is_some_and(|description| description.client.is_some())
+    /// The client that the handler has recorded.
+    pub(crate) fn client(&self) -> Option<&Arc<Client>> {
+        self.description.as_ref()?.client.as_ref()
+    }
+
+    /// Whether `record` ends when it does because these changes say that its login is worth nothing
+    /// any more.
+    pub(crate) fn has_retired(&self, record: &Record) -> bool {
+        let retires_at = self.description.as_ref().and_then(|it| it.retires_at);
+        self.login().is_none() && retires_at.is_some() && retires_at == record.fields().ends_by()
     }
 
     pub(crate) fn set_client(&mut self, client: Arc<Client>) {

@@ -1,18 +1,25 @@
 //! The session limit: what a login does when its user has as many sessions as the layer allows.
 
+use std::sync::Arc;
+
 use crate::context::LayerContext;
+use crate::context::ending::Ending;
 use crate::context::session_limit::AtLimit;
 use crate::error::{SessionError, SessionErrorKind};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
+use crate::record::client::Client;
 use crate::record::login::Login;
 
 /// Fails if the layer refuses a login at the limit, and the user has as many other sessions as
-/// allowed. `own` is the session that the login is made in. This runs before the login is written.
+/// allowed. `own` is the session that the login is made in, and `client` is what is known of its
+/// client. This runs before the login is written.
 pub(super) async fn admit(
     context: &LayerContext,
     login: &Login,
     own: Option<RecordId>,
+    client: Option<&Arc<Client>>,
 ) -> Result<(), SessionError> {
     let Some(limit) = context.session_limit() else {
         return Ok(());
@@ -26,6 +33,7 @@ pub(super) async fn admit(
         .filter(|(id, record)| Some(*id) != own && counts(record))
         .count();
     if others >= limit.max() {
+        context.report_login_refused(own, login, client);
         return Err(SessionErrorKind::TooManySessions.into());
     }
     Ok(())
@@ -40,7 +48,7 @@ pub(super) async fn admit(
 pub(super) async fn enforce_limit(
     context: &LayerContext,
     login: &Login,
-    own: RecordId,
+    (own, record): (RecordId, &Record),
     is_one_more: bool,
 ) -> Result<(), SessionError> {
     let Some(limit) = context.session_limit() else {
@@ -60,12 +68,15 @@ pub(super) async fn enforce_limit(
             // client must not get a token of a session that has ended.
             sessions.retain(|(id, _)| *id != own);
             sessions.sort_by_key(|(id, record)| (record.fields().created_at(), *id));
-            for (id, _) in sessions.into_iter().take(surplus) {
-                let _ = context.remove(id).await;
+            for (id, record) in sessions.into_iter().take(surplus) {
+                let ending = Ending::new(EndCause::SessionLimit).with_record(Some(&record));
+                let _ = context.remove(id, ending).await;
             }
         }
         AtLimit::RefuseLogin => {
-            if is_one_more && surplus > 0 && context.remove_with_retry(own).await.is_ok() {
+            let ending = Ending::new(EndCause::LoginRefused).with_record(Some(record));
+            if is_one_more && surplus > 0 && context.remove_with_retry(own, ending).await.is_ok() {
+                context.report_login_refused(Some(own), login, record.fields().client());
                 return Err(SessionErrorKind::TooManySessions.into());
             }
         }

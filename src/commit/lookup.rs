@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::context::LayerContext;
+use crate::context::ending::Ending;
 use crate::error::SessionError;
 use crate::events;
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::login::Actor;
@@ -34,6 +36,20 @@ impl LoadedSession {
     pub(crate) fn id(&self) -> RecordId {
         self.token.id()
     }
+
+    pub(crate) fn known(&self) -> KnownSession {
+        KnownSession {
+            id: self.id(),
+            record: Some(self.record.clone()),
+        }
+    }
+}
+
+/// A session that a request is about to leave or to end, and its record if the request has it.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownSession {
+    pub(crate) id: RecordId,
+    pub(crate) record: Option<Record>,
 }
 
 /// What a request starts from.
@@ -47,7 +63,7 @@ pub(crate) enum InitialState {
     Rotated(RecordId),
     /// It came with the tokens of several live sessions, or with the cookie of a live session
     /// beside a bearer token of none. It reads as a visitor's, and can end them all.
-    Ambiguous(Arc<[RecordId]>),
+    Ambiguous(Arc<[KnownSession]>),
 }
 
 impl InitialState {
@@ -59,10 +75,10 @@ impl InitialState {
     }
 
     /// The live sessions that the tokens lead to.
-    fn live_ids(&self) -> Vec<RecordId> {
+    fn live_sessions(&self) -> Vec<KnownSession> {
         match self {
-            Self::Session(session) => vec![session.id()],
-            Self::Ambiguous(ids) => ids.to_vec(),
+            Self::Session(session) => vec![session.known()],
+            Self::Ambiguous(sessions) => sessions.to_vec(),
             Self::Visitor | Self::Rotated(_) => Vec::new(),
         }
     }
@@ -138,7 +154,7 @@ async fn find_among(
     for token in tokens {
         match (find_one(context, token).await?, &found) {
             (InitialState::Session(session), _) => {
-                live.push(session.id());
+                live.push(session.known());
                 found = InitialState::Session(session);
             }
             (rotated @ InitialState::Rotated(_), InitialState::Visitor) => found = rotated,
@@ -146,7 +162,7 @@ async fn find_among(
         }
     }
     if live.len() > 1 {
-        events::ambiguous(context.transport().name());
+        context.report_ambiguous();
         found = InitialState::Ambiguous(live.into());
     }
     Ok(found)
@@ -163,54 +179,119 @@ async fn find_among_several(
     let bearer = bearer.unwrap_or(tokens.len());
     let (bearer, cookie) = tokens.split_at_checked(bearer).unwrap_or((tokens, &[]));
     let bearer = find_among(context, bearer).await?;
-    let cookie = find_among(context, cookie).await?.live_ids();
+    let cookie = find_among(context, cookie).await?.live_sessions();
     // If the bearer token was rotated, a parallel request has just given the client a newer one.
     if cookie.is_empty() || matches!(bearer, InitialState::Rotated(_)) {
         return Ok(bearer);
     }
-    events::cookie_beside_bearer(context.transport().name());
-    let live = [bearer.live_ids(), cookie].concat();
+    context.report_cookie_beside_bearer();
+    let live = [bearer.live_sessions(), cookie].concat();
     Ok(InitialState::Ambiguous(live.into()))
 }
 
-/// What the store has for this token. `was_nearly_over` says that the request came while its
-/// session was nearly over: then the session gets some more time.
-pub(crate) async fn load(
+/// What the store has for this token, at the beginning of a request. `was_nearly_over` says that
+/// the request came while its session was nearly over: then the session gets some more time.
+async fn load(
     context: &LayerContext,
     token: &SessionToken,
     was_nearly_over: bool,
 ) -> Result<TokenLookup, SessionError> {
+    let record = context.load(token.id()).await?;
+    let verdict = Verdict::of(context, token, was_nearly_over, record.as_ref());
+    // A cache may not know yet of a login on another node, or of a use. Only a session that has
+    // ended stays so.
+    if !matches!(verdict, Verdict::Live(_) | Verdict::Missing) && context.answers_from_cache() {
+        return Box::pin(reload(context, token, was_nearly_over)).await;
+    }
+    conclude(context, token, record, verdict).await
+}
+
+/// What the store has for this token now, whatever a cache says.
+pub(crate) async fn reload(
+    context: &LayerContext,
+    token: &SessionToken,
+    was_nearly_over: bool,
+) -> Result<TokenLookup, SessionError> {
+    let record = context.reload(token.id()).await?;
+    let verdict = Verdict::of(context, token, was_nearly_over, record.as_ref());
+    conclude(context, token, record, verdict).await
+}
+
+/// What a record says of a token.
+enum Verdict {
+    /// It leads to this session, at this time.
+    Live(Timestamp),
+    Missing,
+    Expired,
+    Rotated {
+        within_grace: bool,
+    },
+    OtherRealm,
+}
+
+impl Verdict {
+    fn of(
+        context: &LayerContext,
+        token: &SessionToken,
+        was_nearly_over: bool,
+        record: Option<&Record>,
+    ) -> Self {
+        let Some(record) = record else {
+            return Self::Missing;
+        };
+        let now = context.now();
+        let lifetimes = context.lifetimes();
+        if lifetimes.is_over_for_request(record, was_nearly_over, now) {
+            return Self::Expired;
+        }
+        let fields = record.fields();
+        if !fields.secret_hash().matches(&token.secret_hash()) {
+            // A time that lies far ahead comes from a wrong clock.
+            let within_grace = fields
+                .token_rotated_at()
+                .is_some_and(|at| now.distance(at) < ROTATION_GRACE);
+            return Self::Rotated { within_grace };
+        }
+        if record.user().is_some_and(|user| !context.realm().has(user)) {
+            return Self::OtherRealm;
+        }
+        Self::Live(now)
+    }
+}
+
+/// Reports what the store said, and checks that a user who acts as another may go on.
+async fn conclude(
+    context: &LayerContext,
+    token: &SessionToken,
+    record: Option<Record>,
+    verdict: Verdict,
+) -> Result<TokenLookup, SessionError> {
     let id = token.id();
-    let Some(record) = context.load(id).await? else {
-        events::rejected_for(id, "no such session");
-        return Ok(TokenLookup::Gone);
-    };
-    let now = context.now();
-    let lifetimes = context.lifetimes();
-    if lifetimes.is_over_for_request(&record, was_nearly_over, now) {
-        events::expired(id);
-        return Ok(TokenLookup::Gone);
+    match (verdict, record) {
+        (Verdict::Live(now), Some(record)) => {
+            if let Some(actor) = record.fields().actor()
+                && !Box::pin(keep_acting(context, id, &record, actor)).await?
+            {
+                return Ok(TokenLookup::Gone);
+            }
+            events::loaded(id);
+            return Ok(TokenLookup::Live(record, now));
+        }
+        (Verdict::Rotated { within_grace }, record) => {
+            context.report_rejected_for(id, record.as_ref(), "the token was rotated");
+            return Ok(TokenLookup::Rotated { within_grace });
+        }
+        (Verdict::Expired, Some(record)) => context.report_expired(id, &record),
+        (Verdict::OtherRealm, _) => {
+            // The user is none of this layer's.
+            let reason = "the session belongs to a user of another realm";
+            context.report_rejected_for(id, None, reason);
+        }
+        (Verdict::Missing | Verdict::Live(_) | Verdict::Expired, _) => {
+            context.report_rejected_for(id, None, "no such session");
+        }
     }
-    let fields = record.fields();
-    if !fields.secret_hash().matches(&token.secret_hash()) {
-        events::rejected_for(id, "the token was rotated");
-        // A time that lies far ahead comes from a wrong clock.
-        let within_grace = fields
-            .token_rotated_at()
-            .is_some_and(|at| now.distance(at) < ROTATION_GRACE);
-        return Ok(TokenLookup::Rotated { within_grace });
-    }
-    if record.user().is_some_and(|user| !context.realm().has(user)) {
-        events::rejected_for(id, "the session belongs to a user of another realm");
-        return Ok(TokenLookup::Gone);
-    }
-    if let Some(actor) = fields.actor()
-        && !Box::pin(keep_acting(context, id, actor)).await?
-    {
-        return Ok(TokenLookup::Gone);
-    }
-    events::loaded(id);
-    Ok(TokenLookup::Live(record, now))
+    Ok(TokenLookup::Gone)
 }
 
 /// Whether the user who acts in this session may go on. It counts as a use of their own session,
@@ -218,15 +299,17 @@ pub(crate) async fn load(
 async fn keep_acting(
     context: &LayerContext,
     id: RecordId,
+    record: &Record,
     actor: &Actor,
 ) -> Result<bool, SessionError> {
-    let Some(record) = find_actor(context, id, actor).await? else {
-        events::rejected_for(id, "the session of the user who acts has ended");
+    let Some(own) = find_actor(context, id, Some(record), actor).await? else {
+        let reason = "the session of the user who acts has ended";
+        context.report_rejected_for(id, Some(record), reason);
         return Ok(false);
     };
-    let renewal = context.lifetimes().renewal(record.fields(), context.now());
+    let renewal = context.lifetimes().renewal(own.fields(), context.now());
     if let Some(expires_at) = renewal {
-        let touched = record.with_expires_at(expires_at);
+        let touched = own.with_expires_at(expires_at);
         // A touch that fails loses some minutes of idle time, and the failure has an event.
         let _ = context.touch(actor.session, &touched).await;
     }
@@ -234,18 +317,25 @@ async fn keep_acting(
 }
 
 /// The own session of the user who acts in the session of this id. If it is over, the session of
-/// this id ends as well.
+/// this id ends as well. `acting` is the record of that session, if the caller has it.
 pub(crate) async fn find_actor(
     context: &LayerContext,
     id: RecordId,
+    acting: Option<&Record>,
     actor: &Actor,
 ) -> Result<Option<Record>, SessionError> {
-    let record = context.load(actor.session).await?.filter(|record| {
+    let is_live = |record: &Record| {
         record.user() == Some(&actor.user) && !context.lifetimes().is_over(record, context.now())
-    });
+    };
+    let mut record = context.load(actor.session).await?.filter(is_live);
+    // The session of this id ends for good, so a cache must not decide it.
+    if record.is_none() && context.answers_from_cache() {
+        record = context.reload(actor.session).await?.filter(is_live);
+    }
     if record.is_none() {
         // The session is over even if the store cannot remove it now, and a failure has an event.
-        let _ = context.remove(id).await;
+        let ending = Ending::new(EndCause::ActorEnded).with_record(acting);
+        let _ = context.remove(id, ending).await;
     }
     Ok(record)
 }

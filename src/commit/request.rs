@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::changes::ChangeSet;
-use super::lookup::InitialState;
+use super::lookup::{InitialState, KnownSession};
 use crate::events::{self, DropReason};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::data::Data;
 
@@ -20,20 +21,23 @@ pub(crate) struct CommitRequest {
     /// The data after the changes, as the handler saw it.
     pub(crate) data: Option<Data>,
     pub(crate) activity: Activity,
+    /// Whether the commit reads the newest record first, because the base comes from a cache and
+    /// the changes change nothing in it.
+    pub(crate) looks_again: bool,
 }
 
-/// Which session a request ended, and how.
+/// Which session a request ended, and how. It is small, because each commit has room for one: glibc
+/// takes longer for a commit of more than a kilobyte.
 #[derive(Clone, Debug)]
 pub(crate) enum EndRequest {
-    /// It asked for the end of this session.
-    Destroy(RecordId),
-    /// It asked for the end, and came with the tokens of all these sessions.
-    DestroyAll(Arc<[RecordId]>),
+    /// It asked for the end of this session. There are several if it came with the tokens of all
+    /// of them, or if its user acted as another.
+    Destroy(EndCause, Arc<[KnownSession]>),
     /// It logged in another user, who gets a session of their own. These sessions are the previous
     /// user's. There are two if that user acted as another.
-    SwitchUser(Arc<[RecordId]>),
+    SwitchUser(Arc<[KnownSession]>),
     /// Its user has acted as another in this session, and goes back to a session of their own.
-    StopActing(RecordId),
+    StopActing(Arc<KnownSession>),
     /// It asked for the end with a token that was rotated just before. So it ends nothing.
     StaleToken,
     /// It asked for the end with a token that leads to no session. The client must forget the
@@ -71,10 +75,7 @@ impl CommitRequest {
     }
 
     fn asks_for_an_end(&self) -> bool {
-        matches!(
-            self.end,
-            Some(EndRequest::Destroy(_) | EndRequest::DestroyAll(_))
-        )
+        matches!(self.end, Some(EndRequest::Destroy(..)))
     }
 
     fn has_changes(&self) -> bool {

@@ -1,6 +1,8 @@
 //! [`SessionLayerBuilder`]: the settings of a layer, and the checks of them.
 
+mod hooks;
 mod lifetimes;
+mod live;
 #[cfg(feature = "login")]
 mod users;
 
@@ -15,6 +17,7 @@ use crate::context::commit_rule::CommitRule;
 use crate::context::session_limit::{AtLimit, SessionLimit};
 use crate::context::{LayerContext, Loading, Settings};
 use crate::error::{BoxError, ConfigError};
+use crate::hooks::Hooks;
 use crate::record::lifetime::settings::LifetimeSettings;
 use crate::record::realm::Realm;
 use crate::store::{SessionStore, UserIndex};
@@ -40,10 +43,12 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// | [`lifetime`](Self::lifetime), [`persistent_lifetime`](Self::persistent_lifetime) | none of the application's own |
 /// | [`touch_interval`](Self::touch_interval) | a tenth of the idle timeout |
 /// | [`store_timeout`](Self::store_timeout), [`commit_timeout`](Self::commit_timeout) | 5 seconds, 10 seconds |
+/// | [`poll_interval`](Self::poll_interval) | 2 seconds |
 /// | [`data_limit`](Self::data_limit) | 64 KiB |
 /// | [`realm`](Self::realm) | the cookie's name |
 /// | [`commit_when`](Self::commit_when) | no 5xx, no 408, no gRPC error |
 /// | [`users`](Self::users) (feature `login`) | none |
+/// | [`on_event`](Self::on_event) | no hook |
 /// | [`lazy`](Self::lazy), [`clear_site_data`](Self::clear_site_data) | no, no |
 ///
 /// Every switch takes a `bool`, so that a configuration can set it. A setting has `cookie_` in its
@@ -72,12 +77,14 @@ pub struct SessionLayerBuilder<St> {
     sets_visitors: bool,
     store_timeout: Duration,
     commit_timeout: Duration,
+    poll_interval: Duration,
     data_limit: usize,
     loading: Loading,
     clear_site_data: bool,
     session_limit: Option<SessionLimit>,
     realm: Option<String>,
     commit_rule: CommitRule,
+    hooks: Hooks,
     clock: Arc<dyn Clock>,
     random: RandomSource,
     #[cfg(feature = "login")]
@@ -95,12 +102,14 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             sets_visitors: false,
             store_timeout: Duration::from_secs(5),
             commit_timeout: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(2),
             data_limit: 64 * 1024,
             loading: Loading::default(),
             clear_site_data: false,
             session_limit: None,
             realm: None,
             commit_rule: CommitRule::default(),
+            hooks: Hooks::default(),
             clock: Arc::new(SystemClock),
             random: RandomSource::default(),
             #[cfg(feature = "login")]
@@ -378,11 +387,13 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             session_limit: self.session_limit,
             realm,
             commit_rule: self.commit_rule,
+            poll_interval: self.poll_interval,
+            hooks: self.hooks,
             #[cfg(feature = "login")]
             users: self.users,
         };
         SessionLayer {
-            context: Arc::new(LayerContext::new(self.store.clone(), settings)),
+            context: LayerContext::new(self.store.clone(), settings),
             store: self.store,
         }
     }
@@ -397,6 +408,12 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             if timeout.is_zero() {
                 return Err(ConfigError::new(setting, "no store can answer in no time"));
             }
+        }
+        if self.poll_interval.is_zero() {
+            return Err(ConfigError::new(
+                "poll_interval",
+                "the layer would ask the store without a pause",
+            ));
         }
         if self.data_limit == 0 {
             return Err(ConfigError::new(

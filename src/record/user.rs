@@ -114,6 +114,12 @@ impl UserId {
         self.as_str().parse()
     }
 
+    /// The text of the id that the application knows.
+    pub(crate) fn name(&self) -> &str {
+        let text = self.as_str();
+        text.split_once(':').map_or(text, |(_, name)| name)
+    }
+
     /// The id that the application knows.
     pub(crate) fn without_realm(&self) -> Self {
         let realm = self.as_str().find(':').map_or(0, |colon| colon + 1);

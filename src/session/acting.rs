@@ -4,7 +4,7 @@ use super::Session;
 use super::state::DroppedChanges;
 use crate::commit::lookup::{LoadedSession, find_actor};
 use crate::error::{SessionError, SessionErrorKind};
-use crate::events;
+use crate::hooks::cause::EndCause;
 use crate::record::login::{Authentication, IntoAccount};
 use crate::record::user::UserId;
 use crate::token::SessionToken;
@@ -94,8 +94,9 @@ impl Session {
             return Ok(false);
         };
         let id = id.ok_or(SessionErrorKind::CannotAct)?;
-        let Some(record) = find_actor(context, id, &actor).await? else {
-            self.destroy()?;
+        let acting = self.read().session().map(|acting| acting.record.clone());
+        let Some(record) = find_actor(context, id, acting.as_ref(), &actor).await? else {
+            self.destroy_because(EndCause::ActorEnded)?;
             return Err(SessionErrorKind::NotLoggedIn.into());
         };
         let was_nearly_over = context.lifetimes().is_nearly_over(&record, context.now());
@@ -106,7 +107,6 @@ impl Session {
         };
         let dropped = self.write()?.stop_acting(id, own);
         DroppedChanges::report(dropped);
-        events::stopped_acting(actor.session);
         Ok(true)
     }
 }

@@ -7,7 +7,7 @@ use super::Session;
 use super::key::SessionKey;
 use crate::clock::Timestamp;
 use crate::commit::commit;
-use crate::commit::lookup::{InitialState, LoadedSession, TokenLookup, load};
+use crate::commit::lookup::{InitialState, LoadedSession, TokenLookup, reload};
 use crate::commit::request::CommitRequest;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
@@ -40,8 +40,8 @@ use crate::token::SessionToken;
 #[must_use = "a detached session does nothing until it is saved"]
 pub struct DetachedSession {
     /// The request's session, which knows the token that its commit made.
-    origin: Session,
-    work: Session,
+    pub(super) origin: Session,
+    pub(super) work: Session,
 }
 
 impl DetachedSession {
@@ -239,7 +239,7 @@ impl DetachedSession {
 
     /// What the store has for this token now.
     async fn stored_record(&self, token: &SessionToken) -> Result<Record, SessionError> {
-        match load(self.work.context(), token, false).await? {
+        match reload(self.work.context(), token, false).await? {
             TokenLookup::Live(record, _) => Ok(record),
             TokenLookup::Rotated { .. } => Err(SessionErrorKind::TokenRotated.into()),
             TokenLookup::Gone => Err(SessionErrorKind::Ended.into()),

@@ -8,6 +8,7 @@ use super::{ClientFacts, Session};
 use crate::clock::Timestamp;
 use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::error::{SessionError, SessionErrorKind, StepUp};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::client::Client;
 use crate::record::lifetime::Lifetimes;
@@ -124,10 +125,14 @@ impl Session {
     /// ```
     #[doc(alias = "logout")]
     pub fn log_out(&self) -> Result<(), SessionError> {
+        self.log_out_because(EndCause::LoggedOut)
+    }
+
+    pub(crate) fn log_out_because(&self, cause: EndCause) -> Result<(), SessionError> {
         let dropped = {
             let mut state = self.write()?;
             state.clear_site_data();
-            state.end(self.0.client)
+            state.end(cause, self.0.client)
         };
         DroppedChanges::report(dropped);
         Ok(())
@@ -149,7 +154,11 @@ impl Session {
     /// ```
     #[doc(alias("flush", "invalidate", "purge", "delete", "end"))]
     pub fn destroy(&self) -> Result<(), SessionError> {
-        let dropped = self.write()?.end(self.0.client);
+        self.destroy_because(EndCause::Destroyed)
+    }
+
+    pub(super) fn destroy_because(&self, cause: EndCause) -> Result<(), SessionError> {
+        let dropped = self.write()?.end(cause, self.0.client);
         DroppedChanges::report(dropped);
         Ok(())
     }

@@ -4,21 +4,23 @@
 use std::mem;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::client_facts::ClientFacts;
 use crate::clock::Timestamp;
 use crate::commit::changes::{ChangeSet, DataChange, check_size};
-use crate::commit::lookup::{InitialState, LoadedSession};
+use crate::commit::lookup::{InitialState, KnownSession, LoadedSession};
 use crate::commit::request::{Activity, CommitRequest, EndRequest};
 use crate::error::{SessionError, SessionErrorKind};
 use crate::events::{self, DropReason};
+use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::client::Client;
 use crate::record::data::{Data, Entry, EntryRef};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Login};
-use crate::token::transport::ClientTransport;
 
 /// What one request knows of its session and has done to it.
 #[derive(Debug, Default)]
@@ -43,16 +45,8 @@ pub(super) struct State {
     waiting: Option<Arc<Notify>>,
 }
 
-/// What a request shows of its client, besides a good token.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ClientFacts {
-    /// The client presented something as its token, good or not.
-    pub(crate) presents_token: bool,
-    /// The client is a browser that came over plain HTTP, from another host than its own.
-    pub(crate) is_on_plain_http: bool,
-    /// How the client sends its token, if the layer has both transports.
-    pub(crate) transport: ClientTransport,
-}
+/// The sessions to which a client loses its way. Few requests leave more than one.
+type LeftSessions = SmallVec<[KnownSession; 1]>;
 
 /// What the response says of its session, besides the token.
 #[derive(Clone, Copy)]
@@ -132,8 +126,11 @@ impl State {
         match (&self.base, &self.end) {
             (InitialState::Session(session), _) => Some(session.id()),
             (InitialState::Rotated(id), _) => Some(*id),
-            (_, Some(EndRequest::Destroy(id))) => Some(*id),
-            (_, Some(EndRequest::SwitchUser(ids))) => ids.first().copied(),
+            (_, Some(EndRequest::Destroy(_, sessions))) => match &**sessions {
+                [session] => Some(session.id),
+                _ => None,
+            },
+            (_, Some(EndRequest::SwitchUser(sessions))) => sessions.first().map(|first| first.id),
             _ => None,
         }
     }
@@ -244,7 +241,7 @@ impl State {
         let browser_changes = self.changes.take_browser_changes();
         let (dropped, left) = self.leave(DropReason::OtherUser);
         if !left.is_empty() {
-            self.end = Some(EndRequest::SwitchUser(left.into()));
+            self.end = Some(EndRequest::SwitchUser(Arc::from(&*left)));
         }
         self.changes = browser_changes;
         dropped
@@ -264,7 +261,7 @@ impl State {
         let (dropped, _) = self.start_over(DropReason::OtherUser);
         self.changes = browser_changes;
         if let Some(client) = client
-            && !self.changes.sets_client()
+            && self.changes.client().is_none()
         {
             self.changes.set_client(client);
         }
@@ -293,26 +290,31 @@ impl State {
         acting: RecordId,
         own: LoadedSession,
     ) -> Option<DroppedChanges> {
-        let (dropped, _) = self.start_over(DropReason::OtherUser);
+        let (dropped, left) = self.start_over(DropReason::OtherUser);
         self.base = InitialState::Session(own);
         self.changes.regenerate();
-        self.end = Some(EndRequest::StopActing(acting));
+        let left = left.filter(|left| left.id == acting);
+        self.end = Some(EndRequest::StopActing(Arc::new(KnownSession {
+            id: acting,
+            record: left.and_then(|left| left.record),
+        })));
         dropped
     }
 
     /// Ends the session. Who acts as another ends their own session as well: they have no other way
     /// to it any more.
-    pub(super) fn end(&mut self, client: ClientFacts) -> Option<DroppedChanges> {
+    pub(super) fn end(&mut self, cause: EndCause, client: ClientFacts) -> Option<DroppedChanges> {
         let (dropped, left) = self.leave(DropReason::EndedByRequest);
         let request = match (&*left, self.end.take(), &self.base) {
-            ([id], _, _) => Some(EndRequest::Destroy(*id)),
             ([], None, InitialState::Rotated(_)) => Some(EndRequest::StaleToken),
-            ([], None, InitialState::Ambiguous(ids)) => Some(EndRequest::DestroyAll(ids.clone())),
+            ([], None, InitialState::Ambiguous(all)) => {
+                Some(EndRequest::Destroy(cause, all.clone()))
+            }
             ([], None, _) if client.presents_token => Some(EndRequest::DeadToken),
             ([], earlier, _) => earlier,
-            (ids, _, _) => Some(EndRequest::DestroyAll(ids.into())),
+            (all, _, _) => Some(EndRequest::Destroy(cause, all.into())),
         };
-        if let Some(EndRequest::DestroyAll(_)) = request {
+        if let Some(EndRequest::Destroy(..)) = request {
             self.base = InitialState::Visitor;
         }
         self.end = request;
@@ -322,26 +324,29 @@ impl State {
     /// Goes on as a visitor, and drops what the request has changed so far. Returns the sessions to
     /// which the client loses its way. The own session of a user who acts as another comes first,
     /// because its end ends the other one too.
-    fn leave(&mut self, reason: DropReason) -> (Option<DroppedChanges>, Vec<RecordId>) {
-        let actor = self.acting().map(|(_, actor)| actor.session);
+    fn leave(&mut self, reason: DropReason) -> (Option<DroppedChanges>, LeftSessions) {
+        let actor = self.acting().map(|(_, actor)| KnownSession {
+            id: actor.session,
+            record: None,
+        });
         let (dropped, left) = self.start_over(reason);
-        let mut ids: Vec<_> = actor.into_iter().chain(left).collect();
+        let mut all: LeftSessions = actor.into_iter().chain(left).collect();
         // The request has left these before.
         match &self.end {
-            Some(EndRequest::SwitchUser(earlier)) => ids.extend(earlier.iter()),
-            Some(EndRequest::StopActing(id)) => ids.push(*id),
+            Some(EndRequest::SwitchUser(earlier)) => all.extend(earlier.iter().cloned()),
+            Some(EndRequest::StopActing(acting)) => all.push((**acting).clone()),
             _ => {}
         }
-        (dropped, ids)
+        (dropped, all)
     }
 
-    /// Goes on as a visitor, and drops what the request has changed so far. Returns the id of the
-    /// session that it leaves.
-    fn start_over(&mut self, reason: DropReason) -> (Option<DroppedChanges>, Option<RecordId>) {
-        let left = self.session().map(LoadedSession::id);
+    /// Goes on as a visitor, and drops what the request has changed so far. Returns the session that
+    /// it leaves.
+    fn start_over(&mut self, reason: DropReason) -> (Option<DroppedChanges>, Option<KnownSession>) {
+        let left = self.session().map(LoadedSession::known);
         let has_login = self.changes.login().is_some();
         let dropped = (has_login || self.changes_data()).then_some(DroppedChanges {
-            id: left,
+            id: left.as_ref().map(|left| left.id),
             has_login,
             reason,
         });
@@ -400,17 +405,29 @@ impl State {
     }
 
     /// What there is to write, if anything. The list of data changes leaves the session with it.
-    pub(super) fn take_request(&mut self) -> Option<CommitRequest> {
+    ///
+    /// If the base comes from a cache, changes that change nothing in it may change something in
+    /// the newest record. So the commit has to look at that.
+    pub(super) fn take_request(
+        &mut self,
+        is_from_cache: impl FnOnce() -> bool,
+    ) -> Option<CommitRequest> {
         // Most requests change nothing, and this is the quickest way to see it.
         if self.end.is_none() && self.changes.is_empty() {
             return None;
         }
         let changes_data = self.changes_data();
+        let mut looks_again = false;
         if !changes_data && !self.changes_more_than_data() {
-            return None;
+            looks_again = self.base.session().is_some() && is_from_cache();
+            if !looks_again {
+                return None;
+            }
         }
         let changes = self.changes.hand_over();
-        Some(self.request(changes, changes_data))
+        let mut request = self.request(changes, changes_data);
+        request.looks_again = looks_again;
+        Some(request)
     }
 
     /// What there is to write now. All changes stay in the session, until a commit has written
@@ -432,6 +449,7 @@ impl State {
             changes_data,
             data: self.data.clone(),
             activity: self.activity,
+            looks_again: false,
         }
     }
 

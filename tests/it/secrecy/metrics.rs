@@ -59,8 +59,10 @@ fn events_are_counted_and_store_calls_are_timed() {
         seen,
         [
             "cloakroom_events_total{event=created} 3",
-            "cloakroom_events_total{event=ended} 3",
+            "cloakroom_events_total{event=ended,cause=logged_out} 1",
+            "cloakroom_events_total{event=ended,cause=revoked} 2",
             "cloakroom_events_total{event=loaded} 3",
+            "cloakroom_events_total{event=logged_in} 2",
             "cloakroom_events_total{event=rotated} 1",
             "cloakroom_store_seconds{operation=insert} 3",
             "cloakroom_store_seconds{operation=load} 3",
