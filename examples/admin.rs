@@ -3,8 +3,11 @@
 //!
 //! A page for administrators. It shows who is logged in, from where and since when, and it can end
 //! those sessions. Only an administrator who has logged in a short while ago gets the page
-//! (`FRESH_SECONDS`, 300 by default). The application refuses forms that other sites send.
+//! (`FRESH_SECONDS`, 300 by default). The application refuses forms that other sites send. While the
+//! page is open, it says when sessions have come or gone. That ends with the administrator's own
+//! session.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -12,14 +15,16 @@ use askama::Template;
 use axum::extract::{ConnectInfo, FromRef, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use cloakroom::flash::Message;
 use cloakroom::{
-    Client, Flash, MemoryStore, RecordId, Session, SessionError, SessionErrorKind, SessionInfo,
-    SessionLayer, Sessions, SigningKey, Timestamp, UserId,
+    Client, Flash, MemoryStore, Notice, RecordId, Session, SessionError, SessionErrorKind,
+    SessionFeed, SessionInfo, SessionLayer, Sessions, SigningKey, Timestamp, UserId,
 };
+use futures_util::stream::{Stream, StreamExt};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
@@ -56,6 +61,7 @@ fn find(name: &str) -> Option<&'static User> {
 #[derive(Clone)]
 struct App {
     sessions: Sessions<MemoryStore>,
+    store: MemoryStore,
     fresh_for: Duration,
 }
 
@@ -115,7 +121,11 @@ impl FromRequestParts<App> for Admin {
 {% endfor %}
 <form method="post" action="/admin/revoke-all"><button name="user" value="{{ name }}">Log out everywhere</button></form>
 {% endfor %}
-<hr><form method="post" action="/admin/purge"><button>Remove expired sessions</button></form>"#
+<hr><form method="post" action="/admin/purge"><button>Remove expired sessions</button></form>
+<p id="news" role="status" hidden>Sessions have changed. <a href="/admin">Show them</a></p>
+<script>
+new EventSource("/admin/changes").onmessage = () => { document.getElementById("news").hidden = false; };
+</script>"#
 )]
 struct Overview {
     messages: Vec<Message>,
@@ -168,6 +178,23 @@ async fn overview(
     let messages = admin.flash.take()?;
     let page = Overview { messages, users }.render()?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Html(page)).into_response())
+}
+
+/// Tells the page that sessions have changed, until the administrator's own session ends.
+async fn changes(
+    State(app): State<App>,
+    admin: Admin,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    // A page that is left open must not keep the session alive.
+    admin.session.skip_touch()?;
+    let own = admin.session.id();
+    let notices = app.store.subscribe().await.map_err(SessionError::from)?;
+    let news = notices.filter_map(move |notice| async move {
+        let is_own = matches!(notice, Notice::Changed(id) if Some(id) == own);
+        (!is_own).then(|| Ok(Event::default().data("changed")))
+    });
+    let news = admin.session.detach().until_ended(Box::pin(news));
+    Ok(Sse::new(news).keep_alive(KeepAlive::default()))
 }
 
 #[derive(Deserialize)]
@@ -334,12 +361,14 @@ impl IntoResponse for Failure {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
+    let store = MemoryStore::new();
+    let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?)
         .secure(false) // this example speaks plain HTTP, on this machine only
         .build()?;
     let fresh_for = std::env::var("FRESH_SECONDS").unwrap_or_else(|_| "300".into());
     let app = App {
         sessions: layer.sessions(),
+        store,
         fresh_for: Duration::from_secs(fresh_for.parse()?),
     };
     let app = Router::new()
@@ -348,6 +377,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(log_out))
         .route("/confirm", get(confirm_form).post(confirm))
         .route("/admin", get(overview))
+        .route("/admin/changes", get(changes))
         .route("/admin/revoke", post(revoke))
         .route("/admin/revoke-all", post(revoke_user))
         .route("/admin/purge", post(purge))

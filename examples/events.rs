@@ -3,15 +3,14 @@
 //!
 //! Server-sent events: each tab shows what another tab puts into the cart, and that another tab has
 //! logged out. The stream outlives its request, so it follows the session with a detached handle.
-//! The stream reads the session every `CHECK_MS` milliseconds. That does not count as use of the
-//! session: without other requests, the session ends after `IDLE_MS` milliseconds, and the stream
-//! ends with it.
+//! The store reports each change, and the stream reads the session only then. Such a read does not
+//! count as a use of the session: without other requests, the session ends after `IDLE_MS`
+//! milliseconds, and the stream ends with it.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, Redirect};
 use axum::routing::{get, post};
@@ -21,10 +20,12 @@ use cloakroom::{
 };
 use futures_util::stream::{self, Stream};
 use tokio::net::TcpListener;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tower_http::csrf::CsrfLayer;
 
 const CART: Key<u32> = Key::new("cart");
+
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// A browser connects again when a stream ends. It gives up at any status except 200 (HTML, 9.2.2).
 /// So after a logout, the answer 401 stops the browser. After another login, the browser comes back
@@ -33,20 +34,16 @@ const CART: Key<u32> = Key::new("cart");
 /// A page of another site may ask for the stream, but cannot read it. The same-origin policy holds
 /// for a stream, and does not hold for a socket.
 async fn events(
-    State(every): State<Duration>,
     session: Session,
     _user: CurrentUser,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, SessionError> {
     // Browsers connect again by themselves. If that were use of the session, a forgotten tab would
     // keep the session alive for ever.
     session.skip_touch()?;
-    let mut checks = interval(every);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follower = Follower {
         // The layer seals the request's session when the response's head leaves. So the stream
         // needs a handle.
         session: session.detach(),
-        checks,
         shown: None,
     };
     let events = stream::unfold(follower, async |mut follower| {
@@ -60,7 +57,6 @@ async fn events(
 
 struct Follower {
     session: DetachedSession,
-    checks: Interval,
     shown: Option<u32>,
 }
 
@@ -68,13 +64,16 @@ impl Follower {
     /// Returns the next change of the cart, or `None` after the end of the session.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            self.checks.tick().await;
+            if self.shown.is_some() && self.session.changed().await.is_err() {
+                return None;
+            }
             // A reload only reads. `save` would count as use of the session, even without changes.
             match self.session.reload().await {
                 Ok(()) => {}
-                // An outage is not a logout. The next check tries again.
+                // An outage is not a logout.
                 Err(error) if error.kind() == SessionErrorKind::Store => {
                     eprintln!("{error}; trying again");
+                    sleep(RETRY_AFTER).await;
                     continue;
                 }
                 // The session has ended, or it has another token.
@@ -133,7 +132,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(log_out))
         .route("/add", post(add))
         .route("/events", get(events))
-        .with_state(Duration::from_millis(setting("CHECK_MS", "1000").parse()?))
         .layer(layer)
         .layer(CsrfLayer::new());
 

@@ -3,8 +3,9 @@
 //!
 //! A chat over WebSockets. A socket outlives its request, so it has a detached handle of the
 //! session. With the handle, the socket counts the messages of its user, and sees a name that
-//! another tab changes. A logout closes all sockets of the session. That takes at most `CHECK_MS`
-//! milliseconds. `STORE` takes the URL of a store, which replaces the memory store.
+//! another tab changes. A logout on any node closes all sockets of the session: at once if the
+//! store has a feed, and otherwise within two seconds. `STORE` takes the URL of a store, which
+//! replaces the memory store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use cloakroom::{
-    AnyStore, CurrentUser, DetachedSession, Key, Session, SessionError, SessionErrorKind,
+    AnyStore, CurrentUser, DetachedSession, Ended, Key, Session, SessionError, SessionErrorKind,
     SessionLayer, SigningKey,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tower_http::csrf::CsrfLayer;
 
 /// How many messages the user has sent.
@@ -41,7 +42,6 @@ struct Chat {
     messages: broadcast::Sender<Utf8Bytes>,
     /// The origins whose pages may open a socket.
     origins: Arc<[String]>,
-    check_every: Duration,
 }
 
 /// Opens a socket, for pages of this site only: otherwise, cross-site WebSocket hijacking is
@@ -69,10 +69,23 @@ async fn open_socket(
     Ok(upgrade
         .max_message_size(MAX_MESSAGE)
         .on_upgrade(async move |mut socket| {
-            if let Err(error) = talk(&mut socket, &mut session, &chat).await {
-                close(&mut socket, error.kind()).await;
+            if let Err(why) = talk(&mut socket, &mut session, &chat).await {
+                close(&mut socket, why).await;
             }
         }))
+}
+
+/// Why the server closes a socket.
+enum Close {
+    Ended(Ended),
+    /// The session was over before the socket said something.
+    Failed(SessionErrorKind),
+}
+
+impl From<SessionError> for Close {
+    fn from(error: SessionError) -> Self {
+        Self::Failed(error.kind())
+    }
 }
 
 /// Returns when the client leaves, and fails when the session is over.
@@ -80,8 +93,12 @@ async fn talk(
     socket: &mut WebSocket,
     session: &mut DetachedSession,
     chat: &Chat,
-) -> Result<(), SessionError> {
+) -> Result<(), Close> {
     let mut messages = chat.messages.subscribe();
+    // This is ready after a logout in another tab or on another node, a revocation or an expiry.
+    // Waiting does not count as a use of the session. So the idle timeout ends the session of a
+    // user who only listens, and then the socket closes.
+    let mut ended = std::pin::pin!(session.ended());
     // Before the reload, the handle has the session as it was before the upgrade.
     while let Err(error) = session.reload().await {
         wait_out(error).await?;
@@ -90,12 +107,11 @@ async fn talk(
     if !send(socket, welcome.into()).await {
         return Ok(());
     }
-    // A reload does not count as use of the session. So the idle timeout ends the session of a user
-    // who only listens, and then the socket closes.
-    let mut checks = interval_at(Instant::now() + chat.check_every, chat.check_every);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            // The end comes first, so that a socket whose session is over gets no more messages.
+            biased;
+            ended = &mut ended => return Err(Close::Ended(ended)),
             received = socket.recv() => match received {
                 Some(Ok(Message::Text(text))) => {
                     session.update(SENT, |n| n.unwrap_or(0) + 1)?;
@@ -114,20 +130,12 @@ async fn talk(
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Ok(()),
             },
-            // Until the next check, messages also reach a socket whose session is over. If that is
-            // too long for you, reload here as well.
             message = messages.recv() => match message {
                 Ok(message) => if !send(socket, message).await {
                     return Ok(());
                 },
                 Err(RecvError::Lagged(_)) => {} // a slow client misses some
                 Err(RecvError::Closed) => return Ok(()),
-            },
-            // Here an idle socket learns that its session is over: after a logout in another tab, a
-            // revocation or an expiry. While the store fails, the socket cannot know it, and so it
-            // sends nothing.
-            _ = checks.tick() => while let Err(error) = session.reload().await {
-                wait_out(error).await?;
             },
         }
     }
@@ -149,11 +157,15 @@ async fn wait_out(error: SessionError) -> Result<(), SessionError> {
 
 /// Closes the socket with a code. The code tells the page whether to load again. The page then
 /// shows the login form, or opens a socket with the new token.
-async fn close(socket: &mut WebSocket, why: SessionErrorKind) {
+async fn close(socket: &mut WebSocket, why: Close) {
     let (code, reason) = match why {
-        SessionErrorKind::Ended => (close_code::POLICY, "the session has ended"),
-        SessionErrorKind::TokenRotated => (close_code::POLICY, "the session has another token"),
-        _ => (close_code::ERROR, "the server is at fault"),
+        Close::Ended(Ended::Superseded) | Close::Failed(SessionErrorKind::TokenRotated) => {
+            (close_code::POLICY, "the session has another token")
+        }
+        Close::Ended(_) | Close::Failed(SessionErrorKind::Ended) => {
+            (close_code::POLICY, "the session has ended")
+        }
+        Close::Failed(_) => (close_code::ERROR, "the server is at fault"),
     };
     let reason = reason.into();
     let goodbye = async {
@@ -226,7 +238,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         origins: ["127.0.0.1", "localhost"]
             .map(|host| format!("http://{host}:{port}"))
             .into(),
-        check_every: Duration::from_millis(setting("CHECK_MS", "5000").parse()?),
     };
 
     let store = AnyStore::connect(&setting("STORE", "memory:")).await?;

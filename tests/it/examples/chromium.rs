@@ -1,8 +1,9 @@
 //! The demo in a real browser. Chromedriver controls Chromium, and scripts are off in its pages,
-//! except in `cross_origin.rs`.
+//! except in `cross_origin.rs` and `two_nodes.rs`.
 
 mod cross_origin;
 mod login;
+mod two_nodes;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

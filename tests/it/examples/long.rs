@@ -213,7 +213,7 @@ mod two_nodes {
 
     impl ExampleClient {
         async fn visit(&mut self, node: &Program) -> String {
-            let reply = self.get(&node.page("/")).await;
+            let reply = self.get(&node.page("/visit")).await;
             assert_eq!(reply.status, 200);
             reply.body
         }
@@ -261,6 +261,67 @@ mod two_nodes {
             );
             assert_eq!(browser.visit(node).await, expected);
         }
+    }
+
+    /// A socket of this browser to this node.
+    async fn open_socket(
+        browser: &ExampleClient,
+        node: &Program,
+    ) -> tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>> {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+        let url = node.page("/socket");
+        let (name, value) = browser.cookies.get_request_values(&url).next().unwrap();
+        let mut request = format!("ws://{}/socket", node.address)
+            .into_client_request()
+            .unwrap();
+        let headers = request.headers_mut();
+        headers.insert(
+            "origin",
+            format!("http://{}", node.address).parse().unwrap(),
+        );
+        headers.insert(COOKIE, format!("{name}={value}").parse().unwrap());
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        socket
+    }
+
+    #[tokio::test]
+    async fn a_logout_on_one_node_closes_the_sockets_of_its_session_on_both_and_no_others() {
+        use futures_util::StreamExt;
+        use tokio_tungstenite::tungstenite::Message;
+        let redis = Server::redis(&[]);
+        let nodes = start(&redis);
+        let mut browsers = Vec::new();
+        let mut sockets = Vec::new();
+        for _ in 0..2 {
+            let mut browser = ExampleClient::new();
+            assert_eq!(
+                browser.post(&nodes[0].page("/login"), &[]).await.status,
+                204
+            );
+            for node in &nodes {
+                let mut socket = open_socket(&browser, node).await;
+                assert!(socket.next().await.unwrap().unwrap().is_text());
+                sockets.push(socket);
+            }
+            browsers.push(browser);
+        }
+        browsers[0].post(&nodes[0].page("/logout"), &[]).await;
+        for (socket, expected) in sockets.iter_mut().zip(["this", "another"]) {
+            let next = tokio::time::timeout(Duration::from_secs(30), socket.next()).await;
+            let Some(Ok(Message::Close(Some(frame)))) = next.unwrap() else {
+                panic!("the socket stays open");
+            };
+            assert_eq!(frame.reason, format!("ended by {expected} node"));
+            // The client answers the close.
+            assert!(socket.next().await.is_none());
+        }
+        for node in &nodes {
+            let sockets = node.page("/sockets");
+            until(|| async { ExampleClient::new().get(&sockets).await.body == "1" }).await;
+        }
+        // The cache of the other node does not let anybody in.
+        let visit = browsers[0].get(&nodes[1].page("/visit")).await;
+        assert!(visit.body.starts_with("visit 1,"), "{}", visit.body);
     }
 
     #[tokio::test]

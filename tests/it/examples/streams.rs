@@ -121,7 +121,7 @@ fn own(example: &Program) -> String {
 }
 
 fn chat() -> Program {
-    Program::start(binary("chat"), &[("CHECK_MS", "20")])
+    Program::start(binary("chat"), &[])
 }
 
 #[tokio::test]
@@ -193,10 +193,9 @@ async fn a_logout_closes_the_idle_sockets_of_its_session_and_no_others() {
     assert_eq!(ada.status_of_upgrade(Some(&own(&example))).await, 401);
 }
 
-/// The regular check never comes. So the message itself must find that the session is over.
 #[tokio::test]
 async fn nothing_is_said_in_a_session_that_is_over() {
-    let example = Program::start(binary("chat"), &[("CHECK_MS", "3600000")]);
+    let example = chat();
     let (ada, grace) = (
         Visitor::log_in(&example, "ada"),
         Visitor::log_in(&example, "grace"),
@@ -250,7 +249,7 @@ async fn an_outage_of_the_store_is_no_logout_and_loses_no_message() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sessions.sqlite3");
     let store = format!("sqlite:{}", file.display());
-    let settings = [("STORE", store.as_str()), ("CHECK_MS", "3600000")];
+    let settings = [("STORE", store.as_str())];
     let (example, errors) = Program::start_to_listen(binary("chat"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let (mut socket, _) = ada.open().await;
@@ -284,12 +283,16 @@ impl Events {
 
     /// Opens a stream. Returns `None` if nobody is logged in.
     fn try_open(visitor: &Visitor<'_>) -> Option<Self> {
+        Self::try_open_at(visitor, "/events")
+    }
+
+    fn try_open_at(visitor: &Visitor<'_>, path: &str) -> Option<Self> {
         let address = &visitor.example.address;
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(BOUND)).unwrap();
         write!(
             stream,
-            "GET /events HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{}\r\n",
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{}\r\n",
             visitor.cookie
         )
         .unwrap();
@@ -319,7 +322,7 @@ impl Events {
 
 #[test]
 fn a_stream_shows_what_other_requests_change_and_ends_after_a_logout() {
-    let example = Program::start(binary("events"), &[("CHECK_MS", "20")]);
+    let example = Program::start(binary("events"), &[]);
     let ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
     assert_eq!(events.next().as_deref(), Some("0"));
@@ -334,7 +337,7 @@ fn a_stream_shows_what_other_requests_change_and_ends_after_a_logout() {
 
 #[test]
 fn a_stream_of_an_older_token_ends_and_goes_on_with_the_new_one() {
-    let example = Program::start(binary("events"), &[("CHECK_MS", "20")]);
+    let example = Program::start(binary("events"), &[]);
     let mut ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
     assert_eq!(events.next().as_deref(), Some("0"));
@@ -345,7 +348,7 @@ fn a_stream_of_an_older_token_ends_and_goes_on_with_the_new_one() {
 
 #[test]
 fn a_stream_that_stays_open_does_not_keep_its_session_alive() {
-    let settings = [("CHECK_MS", "20"), ("IDLE_MS", "2000")];
+    let settings = [("IDLE_MS", "2000")];
     let example = Program::start(binary("events"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let mut events = Events::open(&ada);
@@ -355,7 +358,7 @@ fn a_stream_that_stays_open_does_not_keep_its_session_alive() {
 
 #[test]
 fn streams_that_are_opened_again_and_again_do_not_keep_their_session_alive() {
-    let settings = [("CHECK_MS", "20"), ("IDLE_MS", "2000")];
+    let settings = [("IDLE_MS", "2000")];
     let example = Program::start(binary("events"), &settings);
     let ada = Visitor::log_in(&example, "ada");
     let started = Instant::now();
@@ -363,4 +366,27 @@ fn streams_that_are_opened_again_and_again_do_not_keep_their_session_alive() {
         events.next();
         assert!(started.elapsed() < BOUND, "the session does not end");
     }
+}
+
+#[test]
+fn the_page_for_administrators_is_told_of_others_and_no_longer_than_its_own_session() {
+    let example = Program::start(binary("admin"), &[]);
+    let log_in = |name: &str| {
+        let form = format!("name={name}&password=cloakroom");
+        let (status, head, _) = example.send_form("POST", "/login", "", &form);
+        assert_eq!(status, 303);
+        Visitor {
+            example: &example,
+            cookie: cookie(&head),
+        }
+    };
+    let ada = log_in("ada");
+    let mut news = Events::try_open_at(&ada, "/admin/changes").unwrap();
+    let grace = log_in("grace");
+    assert_eq!(news.next().as_deref(), Some("changed"));
+    grace.log_out();
+    assert_eq!(news.next().as_deref(), Some("changed"));
+    // The stream may still have news of before. Then it ends.
+    ada.log_out();
+    while news.next().is_some() {}
 }
