@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
-    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, Flash, IntoUserId,
-    InvalidRecordId, InvalidUserId, Key, MemoryStore, PurgeTask, Record, RecordId, ResponseFuture,
-    SameSite, Session, SessionError, SessionErrorKind, SessionInfo, SessionLayer,
-    SessionLayerBuilder, SessionService, Sessions, SigningKey, SigningKeys, StoreError, TestClock,
-    Timestamp, Transport, UserId, Version,
+    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, EndCause, Flash,
+    IntoUserId, InvalidRecordId, InvalidUserId, Key, MemoryStore, PurgeTask, Record, RecordId,
+    ResponseFuture, SameSite, Session, SessionError, SessionErrorKind, SessionEvent,
+    SessionEventKind, SessionInfo, SessionLayer, SessionLayerBuilder, SessionService, Sessions,
+    SigningKey, SigningKeys, StoreError, TestClock, Timestamp, Transport, UserId, Version,
 };
 use support::{Browser, builder, routes};
 
@@ -25,6 +25,7 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<ConfigError>();
     is_shared::<CurrentUser>();
     is_shared::<DetachedSession>();
+    is_shared::<EndCause>();
     is_shared::<Flash>();
     is_shared::<InvalidRecordId>();
     is_shared::<InvalidUserId>();
@@ -37,6 +38,8 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<Session>();
     is_shared::<SessionError>();
     is_shared::<SessionErrorKind>();
+    is_shared::<SessionEvent>();
+    is_shared::<SessionEventKind>();
     is_shared::<SessionInfo>();
     is_shared::<SessionLayer<MemoryStore>>();
     is_shared::<SessionLayerBuilder<MemoryStore>>();

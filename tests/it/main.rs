@@ -21,8 +21,10 @@ mod session {
     mod authentication;
     mod clocks;
     mod detached;
+    mod ended;
     mod flash;
     mod handlers;
+    mod hooks;
     mod lazy;
     mod lifetime_names;
     mod lifetimes;
@@ -55,6 +57,7 @@ mod concurrency {
     mod history;
     mod interleavings;
     mod model;
+    mod near_nodes;
     mod outages;
     mod parallel;
     mod processes;
@@ -69,14 +72,17 @@ mod stores {
     mod expiry;
     mod memory;
     mod names;
+    mod near;
     mod opening;
     mod pgbouncer;
     mod records;
     mod redis;
+    mod redis_feed;
     mod redis_index;
     mod redis_repeats;
     mod round_trips;
     mod sql;
+    mod sql_feed;
     mod sqlite;
     mod sqlite_batches;
     mod strangers;
@@ -100,6 +106,7 @@ mod docs {
 
 /// The examples. Each one runs as its own process.
 mod examples {
+    mod audit_trail;
     mod chromium;
     mod demo;
     mod long;

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use cloakroom::testing::StoreCall;
 use cloakroom::{
-    MemoryStore, Record, RecordId, Session, SessionError, SessionStore, Sessions, StoreError,
-    TestClock,
+    Feed, FeedSender, MemoryStore, NearCache, Notice, Record, RecordId, Session, SessionError,
+    SessionFeed, SessionStore, StoreError, TestClock,
 };
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use support::{builder, id_of};
+use tokio::runtime::Runtime;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -38,6 +39,8 @@ enum Act {
     Remember,
     /// Ends the session, and stores something in a new one.
     StartAnew,
+    /// A read that never touches the session. Only the test itself sends it.
+    Passive,
 }
 
 impl Act {
@@ -84,6 +87,8 @@ struct Turns {
     made: Arc<Mutex<BTreeSet<RecordId>>>,
     /// The sessions that were removed.
     ended: Arc<Mutex<BTreeSet<RecordId>>>,
+    /// The feeds of the nodes, which get a notice when the test delivers it.
+    feeds: Arc<Mutex<Vec<FeedSender>>>,
 }
 
 impl Turns {
@@ -137,6 +142,15 @@ impl SessionStore for Turns {
     support::forward_store! { self => self.store; purge_expired }
 }
 
+#[async_trait::async_trait]
+impl SessionFeed for Turns {
+    async fn subscribe(&self) -> Result<Feed, StoreError> {
+        let (sender, feed) = Feed::channel();
+        self.feeds.lock().unwrap().push(sender);
+        Ok(feed)
+    }
+}
+
 /// What a handler reports: the session that its request came with, and the content of that session.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Seen {
@@ -165,6 +179,7 @@ fn act(request: &Request<()>) -> Result<Seen, SessionError> {
     let own_key = request.uri().query().unwrap_or_default();
     match request.uri().path() {
         "/Read" => {}
+        "/Passive" => session.skip_touch()?,
         "/Write" => session.insert(own_key, true)?,
         "/Update" => {
             session.update("count", |n: Option<u64>| n.unwrap_or(0) + 1)?;
@@ -236,16 +251,49 @@ impl Answer {
 
 type Running = Pin<Box<dyn Future<Output = Answer>>>;
 
+type App = BoxCloneSyncService<Request<()>, Response<String>, Infallible>;
+type Revoke = Box<dyn Fn(RecordId) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// A process that serves requests.
+struct Node {
+    app: App,
+    revoke: Revoke,
+}
+
+impl Node {
+    fn new(store: impl SessionStore, clock: &TestClock) -> Self {
+        let layer = builder(store).clock(clock.clone()).build().unwrap();
+        let sessions = layer.sessions();
+        Self {
+            app: BoxCloneSyncService::new(layer.layer(service_fn(handler))),
+            revoke: Box::new(move |id| {
+                let sessions = sessions.clone();
+                Box::pin(async move {
+                    sessions.revoke(id).await.unwrap();
+                })
+            }),
+        }
+    }
+}
+
+/// What happens to the records, before the nodes with near caches are told.
+struct LateFeed<'a> {
+    notices: Mutex<Feed>,
+    runtime: &'a Runtime,
+}
+
 /// An application. The test moves its requests on by hand.
-struct World {
+struct World<'a> {
     store: Turns,
     clock: TestClock,
-    sessions: Sessions<Turns>,
-    app: BoxCloneSyncService<Request<()>, Response<String>, Infallible>,
+    /// The first request goes to the first node, the second to the second, and so on.
+    nodes: Vec<Node>,
+    /// If the nodes have near caches.
+    feed: Option<LateFeed<'a>>,
     start: Start,
 }
 
-impl World {
+impl<'a> World<'a> {
     fn new(start: Start, stops: Stops) -> Self {
         let store = Turns {
             store: MemoryStore::new(),
@@ -253,33 +301,90 @@ impl World {
             turns: Arc::default(),
             made: Arc::default(),
             ended: Arc::default(),
+            feeds: Arc::default(),
         };
         let clock = TestClock::new();
-        let layer = builder(store.clone()).clock(clock.clone()).build().unwrap();
         Self {
+            nodes: vec![Node::new(store.clone(), &clock)],
             store,
             clock,
-            sessions: layer.sessions(),
-            app: BoxCloneSyncService::new(layer.layer(service_fn(handler))),
+            feed: None,
             start,
         }
     }
 
+    /// Two nodes with a near cache each. Their feed may be late at every step.
+    fn with_near_caches(start: Start, runtime: &'a Runtime) -> Self {
+        let mut world = Self::new(start, Stops::Before);
+        world.nodes.clear();
+        runtime.block_on(async {
+            for _ in 0..2 {
+                let near = NearCache::builder(world.store.clone());
+                // The feed is never so late.
+                let near = near.max_stale(Duration::from_secs(3600)).open();
+                let near = near.await.unwrap();
+                let mut feed = world.store.feeds.lock().unwrap().last().unwrap().clone();
+                let ping = feed.pinged().await.unwrap();
+                feed.pong(ping);
+                while !near.stats().is_fresh {
+                    tokio::task::yield_now().await;
+                }
+                world.nodes.push(Node::new(near, &world.clock));
+            }
+            let notices = Mutex::new(world.store.store.subscribe().await.unwrap());
+            world.feed = Some(LateFeed { notices, runtime });
+        });
+        world
+    }
+
+    /// Delivers the oldest notice that the nodes do not have yet. Returns whether there was one.
+    fn deliver(&self) -> bool {
+        let Some(LateFeed { notices, runtime }) = &self.feed else {
+            return false;
+        };
+        let mut notices = notices.lock().unwrap();
+        let polled = pin!(notices.next()).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(notice) = polled else {
+            return false;
+        };
+        let Some(Notice::Changed(id)) = notice else {
+            panic!("{notice:?}");
+        };
+        for feed in &*self.store.feeds.lock().unwrap() {
+            feed.changed(id);
+        }
+        // The tasks that follow the feed take the notice in.
+        runtime.block_on(async {
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        });
+        true
+    }
+
+    fn deliver_all(&self) {
+        while self.deliver() {}
+    }
+
     fn request(&self, act: Act, key: &str, token: Option<&str>) -> Running {
+        self.request_at(&self.nodes[0], act, key, token)
+    }
+
+    fn request_at(&self, node: &Node, act: Act, key: &str, token: Option<&str>) -> Running {
         let mut request = Request::get(format!("/{act:?}?{key}"));
         if let Some(token) = token {
             request = request.header(COOKIE, format!("__Host-session={token}"));
         }
         let request = request.body(()).unwrap();
-        let answer = self.app.clone().oneshot(request);
+        let answer = node.app.clone().oneshot(request);
         let key = key.to_owned();
         Box::pin(async move { Answer::of(act, key, answer.await.unwrap()) })
     }
 
-    fn revocation(&self, id: RecordId) -> Running {
-        let sessions = self.sessions.clone();
+    fn revocation(&self, node: &Node, id: RecordId) -> Running {
+        let revocation = (node.revoke)(id);
         Box::pin(async move {
-            sessions.revoke(id).await.unwrap();
+            revocation.await;
             let mut answer = Answer::of(Act::Revoke, String::new(), Response::default());
             answer.seen.id = Some(id.to_string());
             answer
@@ -329,13 +434,23 @@ impl World {
             let running = acts
                 .iter()
                 .enumerate()
-                .map(|(number, act)| match act {
-                    Act::Revoke => self.revocation(id),
-                    act => self.request(*act, &format!("own-{number}"), Some(&token)),
+                .map(|(number, act)| {
+                    let node = &self.nodes[number % self.nodes.len()];
+                    let key = format!("own-{number}");
+                    match act {
+                        Act::Revoke => self.revocation(node, id),
+                        act => self.request_at(node, *act, &key, Some(&token)),
+                    }
                 })
                 .collect();
+            // All nodes have the session in their caches.
+            self.deliver_all();
+            for node in &self.nodes {
+                self.now(self.request_at(node, Act::Passive, "", Some(&token)));
+            }
             if let Some(answers) = self.run(running, &mut path) {
                 orders += 1;
+                self.deliver_all();
                 self.check(&token, id, &answers);
             }
             self.forget();
@@ -363,6 +478,9 @@ impl World {
         while running.iter().any(Option::is_some) {
             let (mut which, _) = path.get(step).copied().unwrap_or_default();
             loop {
+                if which == running.len() && self.deliver() {
+                    break;
+                }
                 let slot = running.get_mut(which);
                 let Some(slot) = slot else {
                     assert!(
@@ -389,7 +507,7 @@ impl World {
                 }
                 which += 1;
             }
-            let taken = (which, running.len());
+            let taken = (which, running.len() + usize::from(self.feed.is_some()));
             match path.get_mut(step) {
                 Some(planned) => *planned = taken,
                 None => path.push(taken),
@@ -405,6 +523,7 @@ impl World {
             self.now(self.store.store.remove(id)).unwrap();
         }
         self.store.ended.lock().unwrap().clear();
+        self.deliver_all();
     }
 
     /// Checks what must hold at the end, in every order.
@@ -536,17 +655,17 @@ impl World {
 }
 
 /// The requests use Tokio's clock, and nothing else of the runtime.
-fn in_runtime(test: impl FnOnce()) {
+fn in_runtime(test: impl FnOnce(&Runtime)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     let _guard = runtime.enter();
-    test();
+    test(&runtime);
 }
 
 fn pairs(start: Start) {
-    in_runtime(|| {
+    in_runtime(|_| {
         let world = World::new(start, Stops::BeforeAndAfter);
         let mut orders = 0;
         for (number, first) in Act::ALL.into_iter().enumerate() {
@@ -558,8 +677,23 @@ fn pairs(start: Start) {
     });
 }
 
+/// The two requests go to two nodes, each with a near cache that has the session. The feed brings
+/// each notice at every possible time.
+fn pairs_with_near_caches(start: Start) {
+    in_runtime(|runtime| {
+        let world = World::with_near_caches(start, runtime);
+        let mut orders = 0;
+        for first in Act::ALL {
+            for second in Act::ALL {
+                orders += world.explore(&[first, second]);
+            }
+        }
+        println!("{start:?}: {orders} orders of two requests with near caches");
+    });
+}
+
 fn triples(start: Start) {
-    in_runtime(|| {
+    in_runtime(|_| {
         let world = World::new(start, Stops::Before);
         let mut orders = 0;
         for (number, first) in Act::ALL.into_iter().enumerate() {
@@ -601,4 +735,19 @@ fn every_order_of_three_requests_on_a_users_session_keeps_the_promises() {
 #[test]
 fn every_order_of_three_requests_on_a_session_to_be_touched_keeps_the_promises() {
     triples(Start::TouchDue);
+}
+
+#[test]
+fn every_order_of_two_requests_with_near_caches_on_an_anonymous_session_keeps_the_promises() {
+    pairs_with_near_caches(Start::Anonymous);
+}
+
+#[test]
+fn every_order_of_two_requests_with_near_caches_on_a_users_session_keeps_the_promises() {
+    pairs_with_near_caches(Start::LoggedIn);
+}
+
+#[test]
+fn every_order_of_two_requests_with_near_caches_on_a_session_to_be_touched_keeps_the_promises() {
+    pairs_with_near_caches(Start::TouchDue);
 }

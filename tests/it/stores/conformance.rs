@@ -9,15 +9,16 @@ use std::thread;
 use ::redis::AsyncCommands;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    AnyStore, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SqliteStore,
-    UserIndex,
+    AnyStore, MemcachedStore, MemoryStore, MySqlStore, NearCache, PostgresStore, RedisStore,
+    SqliteStore, UserIndex,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use support::processes::one_test;
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
 use tokio::runtime::Runtime;
 
-cloakroom::conformance_tests! { memory: MemoryStore::new() }
+cloakroom::conformance_tests! { memory: MemoryStore::new(), with feed }
+cloakroom::conformance_tests! { near_cache: NearCache::open(MemoryStore::new()).await.unwrap(), with feed }
 
 // A store around another store passes every call on.
 cloakroom::conformance_tests! { boxed: Box::new(MemoryStore::new()) as Box<dyn UserIndex> }
@@ -26,27 +27,35 @@ cloakroom::conformance_tests! { any: AnyStore::new(MemoryStore::new()), without 
 
 cloakroom::conformance_tests! { faulty: FaultyStore::new(MemoryStore::new()) }
 
-cloakroom::conformance_tests! { sqlite_in_memory: SqliteStore::open(":memory:").await.unwrap() }
-
-cloakroom::conformance_tests! { sqlite_file: SqliteStore::open(scratch_file()).await.unwrap() }
-
 cloakroom::conformance_tests! {
-    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await
+    sqlite_in_memory: SqliteStore::open(":memory:").await.unwrap(), with feed
 }
 
-cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await }
+cloakroom::conformance_tests! {
+    sqlite_file: SqliteStore::open(scratch_file()).await.unwrap(), with feed
+}
+
+cloakroom::conformance_tests! {
+    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await, with feed
+}
+
+cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await, with feed }
 
 cloakroom::conformance_tests! {
     mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await
 }
 
 cloakroom::conformance_tests! {
-    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await
+    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await, with feed
 }
 
-cloakroom::conformance_tests! { redis_cluster: Place::own(redis_cluster()).redis().await }
+cloakroom::conformance_tests! {
+    redis_cluster: Place::own(redis_cluster()).redis().await, with feed
+}
 
-cloakroom::conformance_tests! { redis_sentinel: Place::own(redis_sentinel()).redis().await }
+cloakroom::conformance_tests! {
+    redis_sentinel: Place::own(redis_sentinel()).redis().await, with feed
+}
 
 cloakroom::conformance_tests! {
     memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
@@ -207,6 +216,7 @@ impl Place {
         let store = PostgresStore::connect(&self.url).await.unwrap();
         let store = store.with_table(&self.name).unwrap();
         store.migrate().await.unwrap();
+        store.migrate_feed().await.unwrap();
         store
     }
 
@@ -254,6 +264,11 @@ async fn clear(url: &str, name: &str) {
         "postgres" | "postgresql" => {
             let mut connection = PgConnection::connect(url).await.unwrap();
             connection.execute(drop_table).await.unwrap();
+            let drop_function = format!("DROP FUNCTION IF EXISTS {name}_feed");
+            connection
+                .execute(AssertSqlSafe(drop_function))
+                .await
+                .unwrap();
         }
         "mysql" | "mariadb" => {
             let mut connection = MySqlConnection::connect(url).await.unwrap();
