@@ -2,6 +2,8 @@
 
 mod cloakroom;
 #[cfg(feature = "peers")]
+mod ends;
+#[cfg(feature = "peers")]
 #[macro_use]
 mod tower_sessions;
 #[cfg(feature = "peers")]
@@ -106,10 +108,19 @@ impl fmt::Display for Contender {
 
 /// This crate with any store.
 #[cfg(feature = "peers")]
-pub async fn over(store: ::cloakroom::AnyStore) -> Result<Ready> {
+pub async fn over(store: impl ::cloakroom::SessionStore) -> Result<Ready> {
     let layer = cloakroom::builder(store)?.build()?;
     Ready::of(cloakroom::routes().layer(layer)).await
 }
+
+/// This crate's routes with this layer, and routes that end a session.
+#[cfg(feature = "peers")]
+pub fn with_ends<S: ::cloakroom::SessionStore>(layer: ::cloakroom::SessionLayer<S>) -> Router {
+    ends::routes_of_ends().layer(layer)
+}
+
+#[cfg(feature = "peers")]
+pub use self::ends::Sockets;
 
 /// There is no layer. The handlers only send commands to Redis. So this is the least that a read
 /// and a write of a session in Redis can cost. The write is safe against other writes, because a

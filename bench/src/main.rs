@@ -5,11 +5,15 @@ mod contenders;
 #[cfg(feature = "peers")]
 mod contention;
 mod count;
+#[cfg(feature = "peers")]
+mod feed;
 mod gate;
 #[cfg(feature = "peers")]
 mod load;
 #[cfg(feature = "login")]
 mod login;
+#[cfg(feature = "peers")]
+mod near;
 #[cfg(feature = "peers")]
 mod networked;
 #[cfg(feature = "peers")]
@@ -54,7 +58,11 @@ cargo run --release -p cloakroom-bench -- COMMAND
                   requests over these of redis, sqlite, postgres and mysql, beside other layers
                   (needs the servers)
   at-once         requests over each store, with 1, 8, 64 and 512 in flight (needs the servers)
+  near            what a near cache saves, how fast an end gets to another node, and what a waiting
+                  socket costs (needs the servers)
   contention      many requests on one session, over each store (needs the servers)
+
+  feed            what a feed costs writes, over each store that has one (needs the servers)
 
   gate            compares instructions and allocations with bench/figures.json (needs valgrind)
   gate --write    writes them there
@@ -152,6 +160,13 @@ fn command(arguments: &[&str]) -> Result<()> {
             }
             Ok(())
         }
+        #[cfg(feature = "peers")]
+        ["feed"] => {
+            for it in two_threads()?.block_on(feed::measure())? {
+                println!("{it:?}");
+            }
+            Ok(())
+        }
         ["size"] => {
             for it in size::measure()? {
                 println!("{it:?}");
@@ -162,6 +177,8 @@ fn command(arguments: &[&str]) -> Result<()> {
             let contender = Contender::named(contender).ok_or(USAGE)?;
             size::fill(contender, sessions.parse()?)
         }
+        #[cfg(feature = "peers")]
+        ["near"] => two_threads()?.block_on(near::measure()),
         #[cfg(feature = "peers")]
         ["run-over", store, scenario, requests] => {
             let kind = networked::kind(store).ok_or(USAGE)?;

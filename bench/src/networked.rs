@@ -22,9 +22,9 @@ use crate::time::median;
 use crate::toolchain;
 use support::stores::{Backend, Kind};
 
-const IN_FLIGHT: u32 = 64;
+pub const IN_FLIGHT: u32 = 64;
 /// The number of requests in one turn: with 64 in flight, and one after the other.
-const REQUESTS: u32 = 6_400;
+pub const REQUESTS: u32 = 6_400;
 const SEQUENTIAL: u32 = 500;
 const ROUNDS: usize = 11;
 /// The numbers of requests in flight for [`at_once`].
@@ -60,7 +60,7 @@ enum Client {
 
 /// A client library without sessions.
 #[derive(Clone)]
-enum Plain {
+pub enum Plain {
     Redis(ConnectionManager),
     Fred(Pool),
     RedisPool(Box<SingleRedisPool>),
@@ -159,14 +159,7 @@ async fn over_redis() -> Result<Vec<Networked>> {
     let server = Backend::start(Kind::Redis);
     let url = server.direct_url();
 
-    let plain = redis::Client::open(url.as_str())?
-        .get_connection_manager()
-        .await?;
-    let _: () = redis::cmd("SET")
-        .arg(KEY)
-        .arg(&VALUE[..])
-        .query_async(&mut plain.clone())
-        .await?;
+    let plain = client_with_value(&url).await?;
     let config = Config::from_url(&url)?;
     let fred = Pool::new(config, None, None, None, 6)?;
     fred.init().await?;
@@ -212,6 +205,17 @@ async fn over_redis() -> Result<Vec<Networked>> {
         }
     }
     in_turns("redis", lines).await
+}
+
+/// A client, and a server that has the value of the plain GET.
+pub async fn client_with_value(url: &str) -> Result<ConnectionManager> {
+    let client = redis::Client::open(url)?.get_connection_manager().await?;
+    let _: () = redis::cmd("SET")
+        .arg(KEY)
+        .arg(&VALUE[..])
+        .query_async(&mut client.clone())
+        .await?;
+    Ok(client)
 }
 
 async fn over_sql(kind: Kind, store: &'static str) -> Result<Vec<Networked>> {
@@ -328,24 +332,7 @@ impl Client {
                 let scenario = Scenario::named(what).ok_or("no such scenario")?;
                 load::send(&sessions[..in_flight as usize], scenario, requests).await
             }
-            Self::Plain(client) => {
-                let start = Instant::now();
-                let mut tasks = JoinSet::new();
-                for _ in 0..in_flight {
-                    let mut client = client.clone();
-                    tasks.spawn(async move {
-                        for _ in 0..requests / in_flight {
-                            client.get().await?;
-                        }
-                        Ok(())
-                    });
-                }
-                while let Some(done) = tasks.join_next().await {
-                    let done: Result<()> = done?;
-                    done?;
-                }
-                Ok(start.elapsed())
-            }
+            Self::Plain(client) => get_all(client, in_flight, requests).await,
             Self::Sqlx(peer) => peer.load(what, in_flight, requests),
         }
     }
@@ -402,4 +389,24 @@ impl Drop for SqlxPeer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The time until all plain GETs have their answers.
+pub async fn get_all(client: &Plain, in_flight: u32, requests: u32) -> Result<Duration> {
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..in_flight {
+        let mut client = client.clone();
+        tasks.spawn(async move {
+            for _ in 0..requests / in_flight {
+                client.get().await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let done: Result<()> = done?;
+        done?;
+    }
+    Ok(start.elapsed())
 }

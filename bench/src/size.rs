@@ -104,7 +104,7 @@ async fn read(ready: &mut Ready, cookies: &[HeaderValue]) -> f64 {
 }
 
 /// The bytes of memory that the process has.
-fn resident() -> Result<usize> {
+pub fn resident() -> Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let kib = status
         .lines()

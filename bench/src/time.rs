@@ -10,7 +10,7 @@ use crate::ready::{Ready, Result};
 use crate::scenario::Scenario;
 
 /// The number of requests in one contender's turn.
-const BATCH: u32 = 500;
+pub const BATCH: u32 = 500;
 
 /// The number of turns of each contender.
 const ROUNDS: usize = 200;
@@ -52,7 +52,7 @@ pub async fn measure() -> Result<Times> {
 
 /// The requests are made before the clock starts. In a real program, a server makes them from its
 /// input, and a session layer does not.
-async fn batch(ready: &mut Ready, scenario: Scenario) -> Duration {
+pub async fn batch(ready: &mut Ready, scenario: Scenario) -> Duration {
     let request = || scenario.request(&ready.cookie);
     let requests: Vec<_> = std::iter::repeat_with(request)
         .take(BATCH as usize)
