@@ -1,5 +1,8 @@
 //! [`SessionFeed`]: a store that reports what happens to its records, on whichever node.
 
+#[cfg(any(feature = "near-cache", feature = "postgres", feature = "sqlite"))]
+pub(crate) mod backoff;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;

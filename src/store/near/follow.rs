@@ -7,18 +7,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::cache::Cache;
 use super::moment::Moment;
 use crate::error::StoreError;
 use crate::events;
+use crate::store::feed::backoff::Backoff;
 use crate::store::feed::{Feed, Notice, SessionFeed};
-
-/// The pause before the first try to subscribe again. It doubles with each try.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a try to subscribe may take.
 const LONGEST_SUBSCRIBE: Duration = Duration::from_secs(30);
@@ -80,9 +76,9 @@ impl<S: SessionFeed> Follower<S> {
     }
 
     async fn subscribe_again(&self) -> Feed {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new();
         loop {
-            sleep(pause).await;
+            backoff.pause().await;
             let feed = timeout(LONGEST_SUBSCRIBE, self.store.subscribe()).await;
             match feed.unwrap_or_else(|_| Err(StoreError::timeout(LONGEST_SUBSCRIBE))) {
                 Ok(feed) => {
@@ -92,7 +88,6 @@ impl<S: SessionFeed> Follower<S> {
                 }
                 Err(error) => events::store_error("subscribe", &error),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -4,16 +4,8 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
-
-use tokio::time::sleep;
 
 use crate::store::feed::FeedSender;
-
-/// The first pause between two attempts to follow the database again. Each pause is twice as long
-/// as the one before it, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The side of a feed that a task has: whom it tells, and who pings.
 pub(super) struct Reader {
@@ -73,20 +65,6 @@ impl Reader {
                 First::Other(done) => return Some(done),
             }
         }
-    }
-}
-
-/// The pauses between attempts.
-pub(super) struct Backoff(Duration);
-
-impl Backoff {
-    pub(super) fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    pub(super) async fn pause(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
     }
 }
 

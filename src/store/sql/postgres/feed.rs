@@ -18,9 +18,10 @@ use self::triggers::trial_query;
 use super::{DIALECT, PostgresStore};
 use crate::error::StoreError;
 use crate::events;
+use crate::store::feed::backoff::Backoff;
 use crate::store::feed::{Feed, FeedSender, SessionFeed};
 use crate::store::sql::check_login;
-use crate::store::sql::feed::{Backoff, Reader, Turn};
+use crate::store::sql::feed::{Reader, Turn};
 use crate::store::sql::implement::run;
 use crate::store::sql::statements::Statements;
 

@@ -13,8 +13,9 @@ use self::log::{Log, News};
 use super::SqliteStore;
 use crate::error::StoreError;
 use crate::events;
+use crate::store::feed::backoff::Backoff;
 use crate::store::feed::{Feed, SessionFeed};
-use crate::store::sql::feed::{Backoff, Reader, Turn};
+use crate::store::sql::feed::{Reader, Turn};
 
 /// How often a task looks for changes of other processes. SQLite does not report commits, so the
 /// task has to look. A look takes about ten microseconds, so 20 looks a second cost next to
