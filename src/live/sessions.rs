@@ -154,6 +154,7 @@ impl LiveSessions {
             self.count.store(state.sessions.len(), SeqCst);
             known
         };
+        self.wake.notify_one();
         Watch {
             live: Arc::clone(self),
             id,
@@ -169,8 +170,8 @@ impl LiveSessions {
             // Its drop takes the lock, so no lock is held here.
             tokio::spawn(async move { running.run().await });
             self.all_may_have_changed();
+            self.wake.notify_one();
         }
-        self.wake.notify_one();
     }
 
     /// This process is about to end a session. Only with this can the watchers know the reason: the

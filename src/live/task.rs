@@ -117,7 +117,7 @@ impl LiveSessions {
             Some(feed.unwrap_or_else(|_| Err(StoreError::timeout(limit))))
         });
         let feed = subscription.await.ok().flatten()?;
-        // What happened before the subscription is not told.
+        // The feed does not report what happened before the subscription.
         self.all_may_have_changed();
         match feed {
             Ok(feed) => Some(Following {
