@@ -99,6 +99,14 @@ impl<S: SessionStore + cloakroom::UserIndex> Node<S> {
         self.kept.lock().unwrap().pop().unwrap()
     }
 
+    /// A browser in which Ada is logged in, and a handle of her session.
+    async fn logged_in(&self) -> (Browser, DetachedSession) {
+        let mut browser = Browser::new(&self.app);
+        browser.get("/log_in/ada").await;
+        let session = self.detached(&mut browser, "/detach/nothing").await;
+        (browser, session)
+    }
+
     /// How many sessions somebody waits for.
     fn watched(&self) -> usize {
         let shown = format!("{:?}", self.layer);
@@ -181,9 +189,7 @@ async fn a_logout_is_told_with_its_reason_in_the_same_process() {
 #[tokio::test]
 async fn a_revocation_is_told_with_its_reason_to_all_who_wait() {
     let (node, _) = one_node();
-    let mut browser = Browser::new(&node.app);
-    browser.get("/log_in/ada").await;
-    let session = node.detached(&mut browser, "/detach/nothing").await;
+    let (_, session) = node.logged_in().await;
     let (first, second) = (waiting(&session).await, waiting(&session).await);
     node.sessions.revoke(session.id().unwrap()).await.unwrap();
     let revoked = Ended::Here(EndCause::Revoked);
@@ -218,9 +224,7 @@ async fn the_sessions_of_a_user_that_are_revoked_are_told_and_no_others() {
 #[tokio::test]
 async fn an_end_on_another_node_is_told_by_the_feed() {
     let (here, there, _) = two_nodes();
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let ended = waiting(&session).await;
     at(&there, &browser).get("/log_out").await;
     assert_eq!(soon(ended).await, Ended::Elsewhere);
@@ -229,9 +233,7 @@ async fn an_end_on_another_node_is_told_by_the_feed() {
 #[tokio::test]
 async fn an_expiry_is_told_by_a_timer_that_follows_use_on_another_node() {
     let (here, there, clock) = two_nodes();
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let mut ended = waiting(&session).await;
     clock.advance(20 * MINUTE);
     at(&there, &browser).get("/user").await.assert(200, "ada");
@@ -259,9 +261,7 @@ async fn an_expiry_that_the_timer_finds_out_is_heard_of_once() {
         })
     };
     let node = Node::with_hook(store, &clock, NEVER, Some(hook));
-    let mut browser = Browser::new(&node.app);
-    browser.get("/log_in/ada").await;
-    let session = node.detached(&mut browser, "/detach/nothing").await;
+    let (mut browser, session) = node.logged_in().await;
     let (first, second) = (waiting(&session).await, waiting(&session).await);
     clock.advance(30 * MINUTE);
     assert_eq!(soon(first).await, Ended::Expired);
@@ -273,9 +273,7 @@ async fn an_expiry_that_the_timer_finds_out_is_heard_of_once() {
 #[tokio::test]
 async fn use_does_not_move_the_absolute_end() {
     let (here, there, clock) = two_nodes();
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let mut ended = waiting(&session).await;
     for _ in 0..3 {
         clock.advance(19 * MINUTE);
@@ -289,9 +287,7 @@ async fn use_does_not_move_the_absolute_end() {
 #[tokio::test]
 async fn another_token_ends_the_wait_of_those_with_the_old_one() {
     let (here, there, _) = two_nodes();
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let ended = waiting(&session).await;
     at(&there, &browser).get("/regenerate").await;
     assert_eq!(soon(ended).await, Ended::Superseded);
@@ -446,9 +442,7 @@ async fn a_store_without_a_feed_is_asked_once_an_interval_for_all_who_wait() {
     let spy = FaultyStore::new(MemoryStore::new());
     let here = Node::new(NoFeed(spy.clone()), &clock, MINUTE);
     let there = Node::new(NoFeed(spy.clone()), &clock, MINUTE);
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let (first, second) = (waiting(&session).await, waiting(&session).await);
     spy.take_calls();
     for _ in 0..3 {
@@ -469,9 +463,7 @@ async fn an_outage_of_the_store_is_not_an_end() {
     let spy = FaultyStore::new(MemoryStore::new());
     let here = Node::new(NoFeed(spy.clone()), &clock, MINUTE);
     let there = Node::new(NoFeed(spy.clone()), &clock, MINUTE);
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, session) = here.logged_in().await;
     let mut ended = waiting(&session).await;
     at(&there, &browser).get("/log_out").await;
     for fault in [Fault::Refused, Fault::Hangs] {
@@ -572,9 +564,7 @@ async fn nothing_is_left_when_the_socket_goes_first() {
         senders: Arc::default(),
     };
     let node = Node::new(store.clone(), &clock, MINUTE);
-    let mut browser = Browser::new(&node.app);
-    browser.get("/log_in/ada").await;
-    let session = node.detached(&mut browser, "/detach/nothing").await;
+    let (mut browser, session) = node.logged_in().await;
     assert_eq!(node.watched(), 0);
     let (first, second) = (waiting(&session).await, waiting(&session).await);
     assert_eq!(node.watched(), 1);
@@ -598,9 +588,7 @@ async fn nothing_is_left_when_the_socket_goes_first() {
 #[tokio::test]
 async fn a_stream_ends_with_its_session_and_yields_nothing_afterwards() {
     let (node, _) = one_node();
-    let mut browser = Browser::new(&node.app);
-    browser.get("/log_in/ada").await;
-    let session = node.detached(&mut browser, "/detach/nothing").await;
+    let (mut browser, session) = node.logged_in().await;
     let numbers = stream::iter(0..).then(|number| async move {
         tokio::task::yield_now().await;
         number
@@ -629,9 +617,7 @@ async fn a_record_that_somebody_removes_from_the_store_is_an_end() {
     let clock = TestClock::new();
     let store = MemoryStore::new().with_clock(clock.clone());
     let node = Node::new(store.clone(), &clock, NEVER);
-    let mut browser = Browser::new(&node.app);
-    browser.get("/log_in/ada").await;
-    let session = node.detached(&mut browser, "/detach/nothing").await;
+    let (_, session) = node.logged_in().await;
     let ended = waiting(&session).await;
     store.remove(session.id().unwrap()).await.unwrap();
     assert_eq!(soon(ended).await, Ended::Elsewhere);
@@ -640,9 +626,7 @@ async fn a_record_that_somebody_removes_from_the_store_is_an_end() {
 #[tokio::test]
 async fn a_change_by_another_request_is_told_and_the_own_saves_are_not() {
     let (here, there, clock) = two_nodes();
-    let mut browser = Browser::new(&here.app);
-    browser.get("/log_in/ada").await;
-    let mut session = here.detached(&mut browser, "/detach/nothing").await;
+    let (browser, mut session) = here.logged_in().await;
     let wait = |session: &DetachedSession| {
         let changed = session.changed();
         let told: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(changed);
