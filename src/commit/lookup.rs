@@ -189,7 +189,7 @@ async fn find_among_several(
     Ok(InitialState::Ambiguous(live.into()))
 }
 
-/// What the store has for this token, at the beginning of a request. `was_nearly_over` says that
+/// Looks a token up at the beginning of a request. `was_nearly_over` says that
 /// the request came while its session was nearly over: then the session gets some more time.
 async fn load(
     context: &LayerContext,

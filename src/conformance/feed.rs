@@ -69,7 +69,7 @@ pub async fn a_feed_tells_what_another_subscriber_is_told<S: SessionFeed>(store:
     assert_eq!(told(&mut second).await, [id]);
 }
 
-/// What happened before the subscription is not told.
+/// A feed reports nothing from before the subscription.
 pub async fn a_feed_tells_of_nothing_from_before_it_began<S: SessionFeed>(store: Arc<S>) {
     // The store tells somebody else of these.
     let mut earlier = store.subscribe().await.unwrap();
@@ -81,7 +81,7 @@ pub async fn a_feed_tells_of_nothing_from_before_it_began<S: SessionFeed>(store:
     assert_eq!(told(&mut feed).await, [other]);
 }
 
-/// A removal by user is told as the removal of each session.
+/// If the store removes the sessions of a user, the feed reports each of them.
 pub async fn a_feed_tells_each_session_that_a_user_loses<S>(store: Arc<S>)
 where
     S: SessionFeed + UserIndex,
@@ -102,7 +102,7 @@ where
     assert_eq!(told, ended);
 }
 
-/// A pong proves that all earlier changes have been told.
+/// When the pong comes, the feed has reported all earlier changes.
 pub async fn a_pong_comes_after_all_changes_before_its_ping<S: SessionFeed>(store: Arc<S>) {
     let mut feed = store.subscribe().await.unwrap();
     for _ in 0..20 {

@@ -27,7 +27,7 @@ pub(crate) fn restored(store: &'static str) {
     );
 }
 
-/// A feed was told of something that is not a session.
+/// A server has sent a feed something that is not about a session.
 pub(crate) fn ignored(store: &'static str, count: u64) {
     event!(
         debug,
