@@ -29,6 +29,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::id::RecordId;
 use crate::record::client::Client;
 use crate::record::data::{Data, Entry};
+use crate::record::generations::Serial;
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::Login;
 use crate::record::secret_hash::SecretHash;
@@ -189,7 +190,7 @@ fn new_record() -> Record {
     let secret_hash = || SecretHash::from_bytes(*new_id().as_bytes());
     let data = data([("theme", "dark"), ("name", "Ada")]);
     let mut fields = RecordFields::new(secret_hash(), now(), data);
-    fields.rotate_token(secret_hash(), now());
+    fields.rotate_token(Serial::FIRST, secret_hash(), now());
     fields.set_lifetime(LifetimeClass::Remembered);
     fields.set_client(Some(Arc::new(
         Client::new()

@@ -2,7 +2,9 @@
 
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod device;
 pub(crate) mod encoding;
+pub(crate) mod generations;
 mod json;
 pub(crate) mod lifetime;
 pub(crate) mod login;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 
 use self::client::Client;
 use self::data::Data;
+use self::device::BoundDevice;
+use self::generations::{Generations, Serial};
 use self::lifetime::class::LifetimeClass;
 use self::login::{Actor, Login};
 use self::secret_hash::SecretHash;
@@ -93,12 +97,15 @@ pub(crate) struct RecordFields {
     /// The idle timeout, in milliseconds, of the layer that wrote the record. `expires_at` minus
     /// this is the time of the last use, by the clock of the node that was used.
     idle_timeout: u64,
-    /// When the token was last rotated.
+    /// When the token was last rotated, so that the old one died at once.
     token_rotated_at: Option<Timestamp>,
+    /// Which tokens are known, where the layer rotates tokens.
+    generations: Option<Arc<Generations>>,
     lifetime: LifetimeClass,
     /// When the session ends at the latest, whatever its lifetime says.
     ends_by: Option<Timestamp>,
     client: Option<Arc<Client>>,
+    device: Option<Arc<BoundDevice>>,
     data: Data,
     /// See [`Record::keeps_later_expiry`]. It belongs to one write, and no store keeps it.
     keeps_later_expiry: bool,
@@ -127,9 +134,11 @@ impl RecordFields {
             expires_at: now,
             idle_timeout: 0,
             token_rotated_at: None,
+            generations: None,
             lifetime: LifetimeClass::default(),
             ends_by: None,
             client: None,
+            device: None,
             data,
             keeps_later_expiry: false,
             #[cfg(feature = "memcached")]
@@ -145,6 +154,8 @@ impl RecordFields {
             login: self.login.clone(),
             lifetime: self.lifetime.clone(),
             client: self.client.clone(),
+            generations: self.generations.clone(),
+            device: self.device.clone(),
             ..*self
         }
     }
@@ -174,6 +185,19 @@ impl RecordFields {
         self.token_rotated_at
     }
 
+    pub(crate) fn generations(&self) -> Option<&Generations> {
+        self.generations.as_deref()
+    }
+
+    pub(crate) fn shared_generations(&self) -> Option<Arc<Generations>> {
+        self.generations.clone()
+    }
+
+    pub(crate) fn newest_serial(&self) -> Serial {
+        let newest = self.generations.as_ref().map(|known| known.newest);
+        newest.unwrap_or(Serial::NONE)
+    }
+
     pub(crate) fn lifetime(&self) -> &LifetimeClass {
         &self.lifetime
     }
@@ -186,15 +210,21 @@ impl RecordFields {
         self.client.as_ref()
     }
 
+    /// The device that the session is bound to.
+    pub(crate) fn device(&self) -> Option<&BoundDevice> {
+        self.device.as_deref()
+    }
+
     pub(crate) fn data(&self) -> &Data {
         &self.data
     }
 
     /// A login makes the session young again: its absolute timeout starts with it, and an end that
-    /// was set before is no longer true.
+    /// was set before is no longer true. The browser may bind the session to its device once more.
     pub(crate) fn log_in(&mut self, login: Login) {
         self.created_at = login.at();
         self.ends_by = None;
+        self.device = None;
         self.login = Some(login);
     }
 
@@ -215,9 +245,39 @@ impl RecordFields {
         self.client = client;
     }
 
-    pub(crate) fn rotate_token(&mut self, secret_hash: SecretHash, now: Timestamp) {
-        self.secret_hash = secret_hash;
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn bind_to(&mut self, device: BoundDevice) {
+        self.device = Some(Arc::new(device));
+    }
+
+    /// Gives the session another token. All earlier ones are dead.
+    pub(crate) fn rotate_token(&mut self, serial: Serial, secret_hash: SecretHash, now: Timestamp) {
+        self.begin_with_token(serial, secret_hash, now);
         self.token_rotated_at = Some(now);
+    }
+
+    /// Gives the session its only token.
+    pub(crate) fn begin_with_token(
+        &mut self,
+        serial: Serial,
+        secret_hash: SecretHash,
+        now: Timestamp,
+    ) {
+        self.secret_hash = secret_hash;
+        self.generations = match serial {
+            Serial::NONE => None,
+            _ => Some(Arc::new(Generations::beginning_with(serial, now))),
+        };
+    }
+
+    /// Sets which tokens are known.
+    pub(crate) fn set_generations(&mut self, generations: Generations) {
+        self.generations = Some(Arc::new(generations));
+    }
+
+    /// Makes this the hash of the newest token.
+    pub(crate) fn set_secret_hash(&mut self, secret_hash: SecretHash) {
+        self.secret_hash = secret_hash;
     }
 
     /// The session was used, so that it expires at `expires_at`, after an idle timeout of
@@ -331,8 +391,18 @@ impl Record {
             client.and_then(Client::address),
         ];
         let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
+        let key = fields
+            .device
+            .as_ref()
+            .map_or(0, |device| device.key.bytes.len());
+        let generations = fields.generations().map_or(0, Generations::memory_size);
         // The piece of memory that the data is in may be the bytes of the whole record.
-        size_of::<RecordFields>() + Self::HEADER_SIZE + fields.data.size() + 2 * texts
+        size_of::<RecordFields>()
+            + Self::HEADER_SIZE
+            + fields.data.size()
+            + 2 * texts
+            + key
+            + generations
     }
 
     /// The bytes of a record before its texts and its data, and what the memory allocator needs.

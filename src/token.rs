@@ -1,7 +1,7 @@
 //! The token: what the client holds. The other files of this folder make it, check it and carry it.
 //!
-//! A token is 16 bytes of record id, 16 bytes of secret and 16 bytes of a MAC, in base64url: 64
-//! characters. The MAC is over a context, the id and the secret. The store keeps the record under
+//! A token is 16 bytes of record id, 4 bytes of serial, 16 bytes of secret and 16 bytes of a MAC, in
+//! base64url: 70 characters. The MAC is over a context, the id, the serial and the secret. The store keeps the record under
 //! the id, and the other 16 bytes of the MAC as the hash of the secret. So whoever reads the store
 //! learns neither the secret nor the half that clients send. A request costs one MAC, instead of a
 //! MAC and a hash. Half of HMAC-SHA256 is as much as RFC 2104, section 5, asks for.
@@ -14,11 +14,13 @@ pub(crate) mod signer;
 pub(crate) mod transport;
 
 use crate::id::RecordId;
+use crate::record::RecordFields;
+use crate::record::generations::Serial;
 use crate::record::secret_hash::SecretHash;
 
 const SECRET_LEN: usize = 16;
 const TAG_LEN: usize = SecretHash::LEN;
-const SIGNED_LEN: usize = RecordId::LEN + SECRET_LEN;
+const SIGNED_LEN: usize = RecordId::LEN + Serial::LEN + SECRET_LEN;
 const TOKEN_LEN: usize = SIGNED_LEN + TAG_LEN;
 
 /// The length of an encoded token, in bytes.
@@ -28,18 +30,28 @@ const ENCODED_LEN: usize = (TOKEN_LEN * 4).div_ceil(3);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionToken {
     id: RecordId,
+    serial: Serial,
     secret_hash: SecretHash,
 }
 
 impl SessionToken {
     /// The token that the record of this id has now. Only its client knows the secret.
-    pub(crate) fn of_record(id: RecordId, secret_hash: SecretHash) -> Self {
-        Self { id, secret_hash }
+    pub(crate) fn of_record(id: RecordId, fields: &RecordFields) -> Self {
+        Self {
+            id,
+            serial: fields.newest_serial(),
+            secret_hash: fields.secret_hash(),
+        }
     }
 
     /// The id of the record that the token leads to.
     pub(crate) fn id(&self) -> RecordId {
         self.id
+    }
+
+    /// Which of the session's tokens it is, where the layer counts them.
+    pub(crate) fn serial(&self) -> Serial {
+        self.serial
     }
 
     /// Whether both are the same token.

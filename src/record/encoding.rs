@@ -186,6 +186,8 @@ fn try_decode(bytes: Bytes) -> Result<Record, Damage> {
         lifetime,
         ends_by,
         client,
+        generations,
+        device,
     } = fields::read(user, &mut rest)?;
     let data_at = bytes.len() - rest.len();
     let data = Data::of_record(bytes, data_at).ok_or("its values are not where they should be")?;
@@ -198,6 +200,8 @@ fn try_decode(bytes: Bytes) -> Result<Record, Damage> {
         lifetime,
         ends_by,
         client,
+        generations,
+        device,
         ..RecordFields::new(SecretHash::from_bytes(secret_hash), created_at, data)
     }))
 }

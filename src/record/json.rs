@@ -5,6 +5,8 @@ use serde::Serialize;
 use super::Record;
 use super::client::Client;
 use super::data::Data;
+use super::device::BoundDevice;
+use super::generations::Generations;
 use super::login::{Actor, Login};
 use crate::clock::Timestamp;
 use crate::id::RecordId;
@@ -22,11 +24,33 @@ struct Shown<'a> {
     ends_by: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rotated_at: Option<Timestamp>,
+    /// Where the layer rotates tokens: how many it has made, and when the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest_token: Option<ShownToken>,
     #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<ShownLogin<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'a Client>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<ShownDevice>,
     data: &'a Data,
+}
+
+#[derive(Serialize)]
+struct ShownToken {
+    serial: u32,
+    made_at: Timestamp,
+    is_seen: bool,
+}
+
+impl ShownToken {
+    fn new(known: &Generations) -> Self {
+        Self {
+            serial: known.newest.as_u32(),
+            made_at: known.made_at,
+            is_seen: known.seen_at.is_some(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -46,6 +70,23 @@ struct ShownLogin<'a> {
 struct ShownActor<'a> {
     user: &'a str,
     session: RecordId,
+}
+
+#[derive(Serialize)]
+struct ShownDevice {
+    algorithm: &'static str,
+    bound_at: Timestamp,
+    last_challenge: Timestamp,
+}
+
+impl From<&BoundDevice> for ShownDevice {
+    fn from(device: &BoundDevice) -> Self {
+        Self {
+            algorithm: device.key.algorithm.as_str(),
+            bound_at: device.bound_at,
+            last_challenge: device.last_challenge,
+        }
+    }
 }
 
 impl<'a> ShownLogin<'a> {
@@ -94,8 +135,10 @@ impl Record {
             lifetime: fields.lifetime.name(),
             ends_by: fields.ends_by,
             token_rotated_at: fields.token_rotated_at,
+            newest_token: fields.generations().map(ShownToken::new),
             login: fields.login.as_ref().map(ShownLogin::new),
             client: fields.client.as_deref(),
+            device: fields.device().map(ShownDevice::from),
             data: &fields.data,
         };
         // Nothing in it can fail to be JSON.

@@ -238,12 +238,18 @@ impl CookieWriter {
 
     /// The Set-Cookie header of this token. Without a Max-Age, the cookie ends with the browser.
     pub(crate) fn set(&self, token: &EncodedToken, max_age: Option<u64>) -> Option<HeaderValue> {
+        self.set_value(token.as_bytes(), max_age)
+    }
+
+    /// The Set-Cookie header of this value.
+    #[inline]
+    pub(crate) fn set_value(&self, value: &[u8], max_age: Option<u64>) -> Option<HeaderValue> {
         use std::io::Write as _;
         let mut header =
-            Vec::with_capacity(self.name.len() + 1 + ENCODED_LEN + self.attributes.len() + 20);
+            Vec::with_capacity(self.name.len() + 1 + value.len() + self.attributes.len() + 20);
         header.extend_from_slice(self.name.as_bytes());
         header.push(b'=');
-        header.extend_from_slice(token.as_bytes());
+        header.extend_from_slice(value);
         header.extend_from_slice(self.attributes.as_bytes());
         if let Some(seconds) = max_age {
             let _ = write!(header, "; Max-Age={seconds}");
@@ -267,18 +273,30 @@ impl CookieWriter {
     /// (CVE-2020-8184).
     pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedTokens {
         let mut presented = PresentedTokens::default();
+        self.each_value(headers, |value| presented.push(value));
+        presented
+    }
+
+    /// Hands over each value that the request's Cookie headers hold under the cookie's name.
+    #[inline]
+    pub(crate) fn each_value(&self, headers: &HeaderMap, mut take: impl FnMut(&[u8])) {
         for header in headers.get_all(COOKIE) {
             let header = header.as_bytes();
             let mut start = 0;
             for end in memchr_iter(b';', header).chain([header.len()]) {
                 let pair = header.get(start..end).unwrap_or_default();
                 if let Some(value) = value_of(pair, self.name.as_bytes()) {
-                    presented.push(unquoted(value));
+                    take(unquoted(value));
                 }
                 start = end.saturating_add(1);
             }
         }
-        presented
+    }
+
+    /// The attributes, as they stand behind the value: `Path=/; …`.
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn attributes(&self) -> &str {
+        self.attributes.trim_start_matches("; ")
     }
 }
 

@@ -122,6 +122,12 @@ impl SigningKey {
     pub(super) fn mac_after(&self, context: &[u8]) -> Hmac<Sha256> {
         self.mac.clone().chain_update(context)
     }
+
+    /// A secret of its own for each context.
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn derive(&self, context: &[u8]) -> [u8; 32] {
+        self.mac_after(context).finalize().into_bytes().into()
+    }
 }
 
 /// Reads hexadecimal digits: see [`SigningKey::from_hex`].
@@ -185,11 +191,11 @@ impl SigningKeys {
         self
     }
 
-    pub(super) fn signing(&self) -> &SigningKey {
+    pub(crate) fn signing(&self) -> &SigningKey {
         &self.signing
     }
 
-    pub(super) fn verifying(&self) -> &[SigningKey] {
+    pub(crate) fn verifying(&self) -> &[SigningKey] {
         &self.verifying
     }
 

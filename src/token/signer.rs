@@ -15,6 +15,7 @@ use super::{
 };
 use crate::error::SessionError;
 use crate::id::RecordId;
+use crate::record::generations::Serial;
 use crate::record::secret_hash::{SecretHash, is_equal_in_constant_time};
 
 /// Signs and verifies the tokens of one cookie name. It prepares the state of each MAC once.
@@ -29,7 +30,7 @@ impl Signer {
         // The MAC covers the format's version and the cookie's name, so that a value is worth
         // nothing under another name. The context fills whole blocks of SHA-256. They are digested
         // here, and not once a request. A name holds no NUL.
-        let mut context = format!("cloakroom token 1\0{name}").into_bytes();
+        let mut context = format!("cloakroom token 2\0{name}").into_bytes();
         context.resize(context.len().next_multiple_of(64), 0);
         let prepare = |key: &SigningKey| key.mac_after(&context);
         Self {
@@ -38,23 +39,31 @@ impl Signer {
         }
     }
 
-    /// A token of this id with a new secret, and the text of it that the client gets.
+    /// A token of this id and serial with a new secret, and the text of it that the client gets.
     pub(crate) fn issue(
         &self,
         id: RecordId,
+        serial: Serial,
         random: &RandomSource,
     ) -> Result<(SessionToken, EncodedToken), SessionError> {
         let secret: [u8; SECRET_LEN] = random.bytes()?;
         let mut bytes = [0; TOKEN_LEN];
         let (signed, tag) = bytes.split_at_mut(SIGNED_LEN);
-        let (own_id, own_secret) = signed.split_at_mut(RecordId::LEN);
+        let (own_id, rest) = signed.split_at_mut(RecordId::LEN);
         own_id.copy_from_slice(id.as_bytes());
+        let (own_serial, own_secret) = rest.split_at_mut(Serial::LEN);
+        own_serial.copy_from_slice(&serial.as_u32().to_be_bytes());
         own_secret.copy_from_slice(&secret);
         let (new_tag, secret_hash) = mac(&self.signing, signed);
         tag.copy_from_slice(&new_tag);
         let mut encoded = [0; ENCODED_LEN];
         let _ = URL_SAFE_NO_PAD.encode_slice(bytes, &mut encoded);
-        Ok((SessionToken { id, secret_hash }, EncodedToken::new(encoded)))
+        let token = SessionToken {
+            id,
+            serial,
+            secret_hash,
+        };
+        Ok((token, EncodedToken::new(encoded)))
     }
 
     /// The good tokens among those presented. Nearly always there is one.
@@ -127,14 +136,19 @@ impl Signer {
             return None;
         }
         let (signed, presented) = bytes.split_at(SIGNED_LEN);
-        let id = RecordId::from_bytes(*signed.first_chunk()?);
+        let (id, rest) = signed.split_first_chunk()?;
+        let id = RecordId::from_bytes(*id);
+        let serial = Serial::from_u32(u32::from_be_bytes(*rest.first_chunk()?));
         let presented = *presented.first_chunk()?;
         std::iter::once(&self.signing)
             .chain(&self.verifying)
             .find_map(|key| {
                 let (tag, secret_hash) = mac(key, signed);
-                is_equal_in_constant_time(tag, presented)
-                    .then_some(SessionToken { id, secret_hash })
+                is_equal_in_constant_time(tag, presented).then_some(SessionToken {
+                    id,
+                    serial,
+                    secret_hash,
+                })
             })
     }
 }

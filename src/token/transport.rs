@@ -238,6 +238,16 @@ impl TokenTransport {
         }
     }
 
+    /// Whether this client gets a token in the session cookie.
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn gives_cookie(&self, client: ClientTransport) -> bool {
+        match self {
+            Self::Cookie { .. } => true,
+            Self::Bearer { .. } => false,
+            Self::CookieOrBearer { .. } => client.carrier() == Carrier::Cookie,
+        }
+    }
+
     /// Tells the client to forget its token, in each way in which it has sent one.
     pub(crate) fn remove_token(&self, headers: &mut HeaderMap, client: ClientTransport) {
         drop_exceptions_for_caches(headers);

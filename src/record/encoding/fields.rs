@@ -12,6 +12,8 @@ use crate::clock::Timestamp;
 use crate::id::RecordId;
 use crate::record::RecordFields;
 use crate::record::client::Client;
+use crate::record::device::{BoundDevice, DeviceKey, KeyAlgorithm};
+use crate::record::generations::{Generations, KnownToken, Serial};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Details, Login, Stamp};
 use crate::record::secret_hash::SecretHash;
@@ -34,6 +36,14 @@ const STAMP: u8 = 11;
 /// The id of the actor's session, and the actor's user.
 const ACTOR: u8 = 12;
 const ACTOR_STAMP: u8 = 13;
+/// Which tokens are known.
+const GENERATIONS: u8 = 14;
+/// The time of the registration, the time of the last challenge, the algorithm and the key.
+const DEVICE: u8 = 15;
+
+/// The algorithms of device keys.
+const ES256: u8 = 1;
+const RS256: u8 = 2;
 
 /// Something is longer than its length can say.
 pub(super) struct TooLong;
@@ -61,6 +71,8 @@ pub(super) struct Fields {
     pub(super) lifetime: LifetimeClass,
     pub(super) ends_by: Option<Timestamp>,
     pub(super) client: Option<Arc<Client>>,
+    pub(super) generations: Option<Arc<Generations>>,
+    pub(super) device: Option<Arc<BoundDevice>>,
 }
 
 /// Writes the fields that this record has.
@@ -115,6 +127,20 @@ pub(super) fn write(record: &RecordFields, out: &mut Vec<u8>) -> Result<(), TooL
             }
         }
     }
+    if let Some(known) = record.generations() {
+        put(GENERATIONS, &generations_bytes(known)?)?;
+    }
+    if let Some(device) = record.device() {
+        let algorithm = match device.key.algorithm {
+            KeyAlgorithm::Es256 => ES256,
+            KeyAlgorithm::Rs256 => RS256,
+        };
+        let [bound_at, last] = [device.bound_at, device.last_challenge].map(time);
+        put(
+            DEVICE,
+            &[&bound_at, &last, &[algorithm][..], &device.key.bytes].concat(),
+        )?;
+    }
     out.put_u8(END);
     Ok(())
 }
@@ -153,6 +179,8 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
             PROVED_AT..=ACTOR_STAMP => {
                 read_detail(field, bytes, details.get_or_insert_default())?;
             }
+            GENERATIONS => fields.generations = Some(Arc::new(generations(bytes)?)),
+            DEVICE => fields.device = Some(Arc::new(device(bytes)?)),
             _ => return Err("it has a field that this version does not know".into()),
         }
     }
@@ -204,4 +232,74 @@ fn user_id(bytes: &[u8]) -> Result<UserId, Damage> {
 
 fn stamp(bytes: &[u8]) -> Result<Stamp, Damage> {
     Ok(Stamp::stored(SecretHash::from_bytes(array(bytes)?)))
+}
+
+/// First and newest serial, when the newest token was made, whether and when a token of its
+/// generation was seen, how many siblings there are, the siblings, and the parents.
+fn generations_bytes(known: &Generations) -> Result<Vec<u8>, TooLong> {
+    let mut out = Vec::with_capacity(26 + TOKEN_LEN * (known.siblings.len() + known.parents.len()));
+    out.put_u32(known.first.as_u32());
+    out.put_u32(known.newest.as_u32());
+    out.put_u64(known.made_at.as_millis());
+    out.put_u8(known.seen_at.is_some().into());
+    out.put_u64(known.seen_at.map_or(0, Timestamp::as_millis));
+    out.put_u8(u8::try_from(known.siblings.len()).map_err(|_| TooLong)?);
+    for token in known.siblings.iter().chain(&known.parents) {
+        out.put_u32(token.serial.as_u32());
+        out.put_slice(token.secret_hash.as_bytes());
+    }
+    Ok(out)
+}
+
+/// The length of a token that the record knows.
+const TOKEN_LEN: usize = Serial::LEN + SecretHash::LEN;
+
+fn generations(mut bytes: &[u8]) -> Result<Generations, Damage> {
+    let serial = |bytes: &mut &[u8]| Ok::<_, Damage>(Serial::from_u32(bytes.try_get_u32()?));
+    let first = serial(&mut bytes)?;
+    let newest = serial(&mut bytes)?;
+    let made_at = Timestamp::from_millis(bytes.try_get_u64()?);
+    let is_seen = bytes.try_get_u8()? != 0;
+    let seen_at = Timestamp::from_millis(bytes.try_get_u64()?);
+    let siblings = usize::from(bytes.try_get_u8()?);
+    let (siblings, parents) = bytes
+        .split_at_checked(siblings.saturating_mul(TOKEN_LEN))
+        .ok_or("its tokens are cut short")?;
+    Ok(Generations {
+        first,
+        newest,
+        siblings: known_tokens(siblings)?,
+        parents: known_tokens(parents)?,
+        seen_at: is_seen.then_some(seen_at),
+        made_at,
+    })
+}
+
+fn known_tokens(bytes: &[u8]) -> Result<Vec<KnownToken>, Damage> {
+    let known = |mut token: &[u8]| {
+        Ok(KnownToken {
+            serial: Serial::from_u32(token.try_get_u32()?),
+            secret_hash: SecretHash::from_bytes(array(token)?),
+        })
+    };
+    bytes.chunks(TOKEN_LEN).map(known).collect()
+}
+fn device(bytes: &[u8]) -> Result<BoundDevice, Damage> {
+    const SHORT: &str = "its device is cut short";
+    let (bound_at, rest) = bytes.split_at_checked(size_of::<u64>()).ok_or(SHORT)?;
+    let (last_challenge, rest) = rest.split_at_checked(size_of::<u64>()).ok_or(SHORT)?;
+    let (algorithm, key) = rest.split_first().ok_or(SHORT)?;
+    let algorithm = match *algorithm {
+        ES256 => KeyAlgorithm::Es256,
+        RS256 => KeyAlgorithm::Rs256,
+        _ => return Err("its device has an algorithm that this version does not know".into()),
+    };
+    Ok(BoundDevice {
+        key: DeviceKey {
+            algorithm,
+            bytes: key.into(),
+        },
+        bound_at: time(bound_at)?,
+        last_challenge: time(last_challenge)?,
+    })
 }
