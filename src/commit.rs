@@ -6,19 +6,27 @@
 
 pub(crate) mod changes;
 mod contention;
+mod create;
+#[cfg(feature = "dbsc")]
+pub(crate) mod device;
 mod end;
 mod limit;
 pub(crate) mod lookup;
 pub(crate) mod request;
+mod touch;
 
 use std::mem;
 
 use self::changes::ChangeSet;
 use self::contention::Contention;
+use self::create::{create, create_beside};
 use self::end::{end_acting, end_previous, end_sessions};
 use self::limit::{admit, enforce_limit};
 use self::lookup::{InitialState, LoadedSession, TokenLookup, reload};
 use self::request::{Activity, CommitRequest, EndRequest};
+pub(crate) use self::touch::touch_early;
+use self::touch::{rotate_or_touch, touch};
+use crate::binding::rotation::Step;
 use crate::clock::Timestamp;
 use crate::context::LayerContext;
 use crate::context::ending::Ending;
@@ -27,6 +35,7 @@ use crate::events::{self, DropReason};
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::data::Data;
+use crate::record::generations::Generations;
 use crate::record::{Record, RecordFields};
 use crate::store::Replaced;
 use crate::token::SessionToken;
@@ -91,11 +100,10 @@ pub(crate) async fn commit(
     request: &mut CommitRequest,
 ) -> Result<CommitOutcome, SessionError> {
     let changes = &request.changes;
-    // A new session here would overwrite the cookie that the parallel request has just set.
-    if let InitialState::Rotated(_) = request.base
-        && changes.login().is_none()
+    if changes.login().is_none()
+        && let Some(kind) = request.base.refuses_changes()
     {
-        return Err(SessionErrorKind::TokenRotated.into());
+        return Err(kind.into());
     }
     // Only a request that asks for the end removes the cookie. The client may have got a newer
     // cookie since another kind of request came.
@@ -109,29 +117,11 @@ pub(crate) async fn commit(
         | None => false,
     };
     let outcome = match mem::take(&mut request.base) {
-        InitialState::Visitor | InitialState::Rotated(_) => {
-            create(context, changes, None, request.data.take()).await?
-        }
-        InitialState::Ambiguous(sessions) => {
-            let outcome = create(context, changes, None, request.data.take()).await?;
-            // If the old sessions stayed, the browser would have the tokens of several sessions
-            // again, and its next request would be a visitor's.
-            match changes.login() {
-                Some(_) => {
-                    Box::pin(end_previous(
-                        context,
-                        &sessions,
-                        EndCause::Replaced,
-                        outcome,
-                    ))
-                    .await?
-                }
-                None => outcome,
-            }
-        }
         InitialState::Session(mut base) => {
             let loaded = changes.login().map(|_| base.record.clone());
-            let became = if changes.is_empty() {
+            let became = if changes.is_empty() && context.rotates() {
+                Box::pin(rotate_or_touch(context, &mut base, request)).await
+            } else if changes.is_empty() {
                 touch(context, &mut base, request.activity).await
             } else {
                 change(context, &mut base, request).await?
@@ -160,6 +150,13 @@ pub(crate) async fn commit(
                 }
             }
         }
+        // Most new sessions are those of visitors. So this arm has nothing to keep while it waits.
+        InitialState::Visitor => create(context, changes, None, request.data.take()).await?,
+        #[cfg(feature = "dbsc")]
+        InitialState::Unbound(session) => {
+            Box::pin(create_beside(context, request, session.with_actor())).await?
+        }
+        other => Box::pin(create_beside(context, request, other.live_sessions())).await?,
     };
     match (&request.end, outcome) {
         (Some(EndRequest::SwitchUser(sessions)), outcome) => {
@@ -175,59 +172,6 @@ pub(crate) async fn commit(
         (_, CommitOutcome::Kept(None)) if removes_token => Ok(CommitOutcome::Ended),
         (_, outcome) => Ok(outcome),
     }
-}
-
-/// Creates a session, unless it would be empty. It starts from what is in `from`.
-async fn create(
-    context: &LayerContext,
-    changes: &ChangeSet,
-    from: Option<&RecordFields>,
-    data: Option<Data>,
-) -> Result<CommitOutcome, SessionError> {
-    let data = match data {
-        Some(data) => data,
-        None => {
-            let old = from.map(|from| from.data().clone()).unwrap_or_default();
-            changes.apply(&old, context.data_limit())?
-        }
-    };
-    // An empty session is not stored, or bots would fill the store.
-    if data.is_empty() && changes.login().is_none() {
-        return Ok(CommitOutcome::Kept(None));
-    }
-    if let Some(login) = changes.login() {
-        let client = changes.client().or(from.and_then(RecordFields::client));
-        Box::pin(admit(context, login, None, client)).await?;
-    }
-    let now = context.now();
-    let id = context.new_record_id()?;
-    let (token, encoded) = context.issue_token(id)?;
-    let mut fields = RecordFields::new(token.secret_hash(), now, data);
-    if let Some(from) = from {
-        fields.set_lifetime(from.lifetime().clone());
-        fields.set_client(from.client().cloned());
-    }
-    changes.apply_to_fields(&mut fields);
-    use_until_idle(context, &mut fields, now);
-    let record = Record::new(fields);
-    if record.fields().ends_by().is_some() && context.lifetimes().is_over(&record, now) {
-        events::dropped_write(None, changes.login().is_some(), DropReason::SessionEnded);
-        return Ok(CommitOutcome::Kept(None));
-    }
-    if !context.insert(id, &record).await? {
-        // Two equal ids of 128 random bits: the generator does not work.
-        return Err(SessionErrorKind::Random.into());
-    }
-    context.report_created(id, &record);
-    if let Some(login) = changes.login() {
-        Box::pin(enforce_limit(context, login, (id, &record), true)).await?;
-    }
-    let session = LoadedSession {
-        token,
-        record,
-        was_nearly_over: false,
-    };
-    Ok(issued(context, session, encoded))
 }
 
 /// Writes the changes to the session that the request came with.
@@ -261,21 +205,13 @@ async fn change(
                     base.record = record;
                     now = loaded_at;
                 }
-                TokenLookup::Rotated { .. } => return elsewhere(base, request),
+                TokenLookup::Rotated { .. } | TokenLookup::Reused(_) => {
+                    return elsewhere(base, request);
+                }
                 TokenLookup::Gone => return Ok(gone(id, changes)),
             }
         }
-        let new_token = match changes.rotates_token(&base.record) {
-            true => Some(context.issue_token(id)?),
-            false => None,
-        };
-        let data = match data.take() {
-            Some(data) => data,
-            None => data_after(context, changes, base.record.fields().data())?,
-        };
-        let token = new_token.as_ref().map(|(token, _)| token);
-        let old = base.record.fields();
-        let Some(record) = next_record(context, old, request, data, token, now) else {
+        let Some((record, new_token)) = prepare(context, base, request, data.take(), now)? else {
             return Ok(Box::pin(touch(context, base, request.activity)).await);
         };
         match context.replace(id, base.record.version(), &record).await? {
@@ -303,7 +239,8 @@ async fn change(
                 // The layer never sends again a token that the client has already. Such a token
                 // could overwrite the newer one of a parallel request.
                 return Ok(match new_token {
-                    Some((token, encoded)) => {
+                    Some(new) => {
+                        let (token, encoded) = *new;
                         base.token = token;
                         BaseOutcome::Rotated(encoded)
                     }
@@ -319,6 +256,45 @@ async fn change(
             Some(contention) => contention.check_deadline()?,
         }
     }
+}
+
+/// A token, and the text of it that the client gets. Boxed, because few commits make one, and each
+/// would have room for it.
+type NewToken = Box<(SessionToken, EncodedToken)>;
+
+/// What a commit writes, and the new token that it gives. `None` if the changes change nothing.
+fn prepare(
+    context: &LayerContext,
+    base: &LoadedSession,
+    request: &CommitRequest,
+    data: Option<Data>,
+    now: Timestamp,
+) -> Result<Option<(Record, Option<NewToken>)>, SessionError> {
+    let (id, old, changes) = (base.id(), base.record.fields(), &request.changes);
+    let issue = |serial| context.issue_token(id, serial).map(Box::new).map(Some);
+    let (new_token, step) = match changes.rotates_token(&base.record) {
+        true => (issue(context.next_serial(old))?, None),
+        false => match context.rotation_step(old, &base.token, request.chance, now) {
+            Some(Step::Replace(next)) => (issue(next.newest)?, Some(next)),
+            Some(Step::Seen(next)) => (None, Some(next)),
+            None => (None, None),
+        },
+    };
+    let data = match data {
+        Some(data) => data,
+        None => data_after(context, changes, old.data())?,
+    };
+    let token = new_token.as_ref().map(|new| &new.0);
+    let tokens = NextTokens { token, step };
+    let record = next_record(context, old, request, data, tokens, now);
+    Ok(record.map(|record| (record, new_token)))
+}
+
+/// What a commit makes of a session's tokens.
+struct NextTokens<'a> {
+    token: Option<&'a SessionToken>,
+    /// If the layer has rotated the token by itself, or has seen its client use the new one.
+    step: Option<Generations>,
 }
 
 /// The data after the changes. If nothing changes, this returns the old data itself, so that nobody
@@ -338,13 +314,14 @@ fn next_record(
     old: &RecordFields,
     request: &CommitRequest,
     data: Data,
-    new_token: Option<&SessionToken>,
+    tokens: NextTokens<'_>,
     now: Timestamp,
 ) -> Option<Record> {
     let mut fields = old.next(data);
     request.changes.apply_to_fields(&mut fields);
     let changes_lifetime = fields.lifetime() != old.lifetime();
-    let is_changed = new_token.is_some()
+    let is_changed = tokens.token.is_some()
+        || tokens.step.is_some()
         || changes_lifetime
         || fields.client() != old.client()
         || fields.ends_by() != old.ends_by()
@@ -352,8 +329,17 @@ fn next_record(
     if !is_changed {
         return None;
     }
-    if let Some(token) = new_token {
-        fields.rotate_token(token.secret_hash(), now);
+    match (tokens.token, tokens.step) {
+        (None, None) => {}
+        (Some(token), None) => fields.rotate_token(token.serial(), token.secret_hash(), now),
+        (None, Some(next)) => fields.set_generations(next),
+        (Some(token), Some(next)) => {
+            fields.set_secret_hash(token.secret_hash());
+            fields.set_generations(next);
+            if let (Some(client), None) = (&request.client, request.changes.client()) {
+                fields.set_client(Some(client.clone()));
+            }
+        }
     }
     // Another lifetime has other timeouts. A login always is a use of the session.
     if changes_lifetime || request.changes.login().is_some() {
@@ -405,59 +391,9 @@ fn is_over(context: &LayerContext, base: &LoadedSession, now: Timestamp) -> bool
     lifetimes.is_over_for_request(&base.record, base.was_nearly_over, now)
 }
 
-/// How often a touch looks again at a record that parallel requests keep changing.
-const MAX_TOUCHES: usize = 4;
-
-/// Moves the expiry of a session that was used, if that is due.
-///
-/// A touch that fails spoils no answer. It loses some minutes of idle time, and the failure has an
-/// event.
-async fn touch(
-    context: &LayerContext,
-    base: &mut LoadedSession,
-    activity: Activity,
-) -> BaseOutcome {
-    for _ in 0..MAX_TOUCHES {
-        let now = context.now();
-        if !is_over(context, base, now) {
-            let renewal = match activity {
-                Activity::Active => context.lifetimes().renewal(base.record.fields(), now),
-                Activity::Passive => None,
-            };
-            let Some(expires_at) = renewal else {
-                return BaseOutcome::Kept;
-            };
-            let touched = base.record.clone().with_expires_at(expires_at);
-            match context.touch(base.id(), &touched).await {
-                Ok(true) => {
-                    base.record = touched;
-                    base.was_nearly_over = false;
-                    return BaseOutcome::Kept;
-                }
-                // Another request has written the record, and may not have moved the expiry.
-                Ok(false) => {}
-                Err(_) => return BaseOutcome::Kept,
-            }
-        }
-        // A slow handler may have outlived what it loaded, but a parallel request may have kept
-        // that alive.
-        match Box::pin(reload(context, &base.token, base.was_nearly_over)).await {
-            Ok(TokenLookup::Live(record, _)) => base.record = record,
-            Ok(TokenLookup::Gone) => return BaseOutcome::Gone,
-            Ok(TokenLookup::Rotated { .. }) | Err(_) => return BaseOutcome::Kept,
-        }
-    }
-    BaseOutcome::Kept
-}
-
-/// Touches a session while its handler still runs. If that fails, the request's commit tries again.
-pub(crate) async fn touch_early(context: &LayerContext, session: &mut LoadedSession) {
-    touch(context, session, Activity::Active).await;
-}
-
 /// The session was ended while the request ran.
 fn gone(id: RecordId, changes: &ChangeSet) -> BaseOutcome {
-    if changes.login().is_none() {
+    if changes.login().is_none() && !changes.is_empty() {
         events::dropped_write(Some(id), false, DropReason::SessionEnded);
     }
     BaseOutcome::Gone

@@ -3,6 +3,7 @@
 
 pub(crate) mod commit_locks;
 pub(crate) mod commit_rule;
+pub(crate) mod describe;
 pub(crate) mod ending;
 mod report;
 pub(crate) mod session_limit;
@@ -16,23 +17,32 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::Extensions;
+use http::header::{HeaderMap, HeaderName};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use self::commit_locks::CommitLocks;
 use self::commit_rule::CommitRule;
+use self::describe::DescribeClient;
 use self::session_limit::SessionLimit;
 use self::warnings::Warnings;
+#[cfg(feature = "dbsc")]
+use crate::binding::device::devices::Devices;
+use crate::binding::presented::PresentedProof;
+use crate::binding::rotation::{Chance, Rotation, Step};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{SessionError, StoreError};
 use crate::events;
 use crate::hooks::Hooks;
 use crate::id::RecordId;
 use crate::live::LiveSessions;
+use crate::record::client::Client;
+use crate::record::generations::Serial;
 use crate::record::lifetime::Lifetimes;
 use crate::record::realm::Realm;
 use crate::record::user::UserId;
-use crate::record::{Record, Version};
+use crate::record::{Record, RecordFields, Version};
 use crate::store::{Replaced, SessionStore, UserIndex};
 use crate::token::presented::{EncodedToken, PresentedTokens};
 use crate::token::random::RandomSource;
@@ -72,6 +82,12 @@ pub(crate) struct Settings {
     pub(crate) commit_rule: CommitRule,
     pub(crate) poll_interval: Duration,
     pub(crate) hooks: Hooks,
+    /// How tokens rotate, if they do.
+    pub(crate) rotation: Option<Rotation>,
+    pub(crate) describe: Option<DescribeClient>,
+    /// How sessions are bound to devices, if they are.
+    #[cfg(feature = "dbsc")]
+    pub(crate) devices: Option<Devices>,
     /// The application's users, for the room `login`.
     #[cfg(feature = "login")]
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
@@ -151,6 +167,18 @@ impl LayerContext {
         &self.settings.commit_rule
     }
 
+    /// How sessions are bound to devices, if they are.
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn devices(&self) -> Option<&Devices> {
+        self.settings.devices.as_ref()
+    }
+
+    /// Where random bytes come from.
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn random(&self) -> &RandomSource {
+        &self.settings.random
+    }
+
     /// The application's users, if the layer has them.
     #[cfg(feature = "login")]
     pub(crate) fn users(&self) -> Option<&(dyn Any + Send + Sync)> {
@@ -178,6 +206,18 @@ impl LayerContext {
 
 /// Tokens.
 impl LayerContext {
+    /// What a request presents to prove that it comes from its session's device. Nothing, if the
+    /// layer binds no sessions to devices.
+    #[inline]
+    pub(crate) fn presented_proof(&self, headers: &HeaderMap) -> PresentedProof {
+        #[cfg(feature = "dbsc")]
+        if let Some(devices) = self.devices() {
+            return devices.presented(headers);
+        }
+        let _ = headers;
+        PresentedProof::default()
+    }
+
     /// The good tokens among those presented, if there are any.
     pub(crate) fn verify(&self, presented: &PresentedTokens) -> Option<VerifiedTokens> {
         let verified = self.settings.signer.verify(presented);
@@ -195,12 +235,78 @@ impl LayerContext {
         self.settings.random.bytes().map(u64::from_ne_bytes)
     }
 
-    /// A token of this id with a new secret, and the text of it that the client gets.
+    /// A token of this id and serial with a new secret, and the text of it that the client gets.
     pub(crate) fn issue_token(
         &self,
         id: RecordId,
+        serial: Serial,
     ) -> Result<(SessionToken, EncodedToken), SessionError> {
-        self.settings.signer.issue(id, &self.settings.random)
+        self.settings
+            .signer
+            .issue(id, serial, &self.settings.random)
+    }
+}
+
+/// Rotation.
+impl LayerContext {
+    /// Whether the layer rotates tokens by itself.
+    pub(crate) fn rotates(&self) -> bool {
+        self.settings.rotation.is_some()
+    }
+
+    /// What a request with this token, which is good, makes of a record's tokens.
+    #[inline]
+    pub(crate) fn rotation_step(
+        &self,
+        fields: &RecordFields,
+        token: &SessionToken,
+        chance: Chance,
+        now: Timestamp,
+    ) -> Option<Step> {
+        let rotation = self.settings.rotation?;
+        rotation.step(fields, token, now, chance)
+    }
+
+    /// The serial of a new session's token.
+    pub(crate) fn first_serial(&self) -> Serial {
+        match self.rotates() {
+            true => Serial::FIRST,
+            false => Serial::NONE,
+        }
+    }
+
+    /// The serial of a token that takes the place of all others of this session.
+    pub(crate) fn next_serial(&self, fields: &RecordFields) -> Serial {
+        match fields.newest_serial() {
+            // A layer without rotation counts no tokens, unless another one has begun to.
+            Serial::NONE => self.first_serial(),
+            newest => newest.next(),
+        }
+    }
+
+    /// Whether the response can carry a new token, if the layer rotates tokens. Browsers say whether
+    /// a request loads a page (Fetch Metadata, section 2.2).
+    #[inline]
+    pub(crate) fn rotation_chance(&self, headers: &HeaderMap) -> Chance {
+        const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+        if !self.rotates() {
+            return Chance::Never;
+        }
+        match headers.get(SEC_FETCH_MODE) {
+            Some(mode) if mode != "navigate" => Chance::Late,
+            _ => Chance::Now,
+        }
+    }
+
+    /// Who the client of a request is, if the layer has a function that says so.
+    #[inline]
+    pub(crate) fn describe(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Option<Arc<Client>> {
+        let describe = self.settings.describe.as_ref()?;
+        Some(Arc::new(describe.client(headers, extensions)))
     }
 }
 

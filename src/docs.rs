@@ -18,6 +18,9 @@ pub mod design {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 
+#[doc = include_str!("../docs/stolen_cookies.md")]
+pub mod stolen_cookies {}
+
 #[doc = include_str!("../docs/login.md")]
 pub mod login {}
 

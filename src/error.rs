@@ -115,6 +115,10 @@ pub enum SessionErrorKind {
     LoginTooOld,
     /// The login has not reached a level that is asked for. The answer is a 401.
     LevelTooLow,
+    /// The session is bound to a device, and the request did not prove that it comes from there. The
+    /// answer is a 401.
+    #[cfg(feature = "dbsc")]
+    DeviceUnproven,
     /// The user cannot act as another here: the session acts as somebody already, or the other is
     /// the user. The answer is a 403.
     CannotAct,
@@ -171,6 +175,10 @@ impl SessionErrorKind {
             Self::LoginTooOld => "the login is too long ago; ask for the password again",
             Self::LevelTooLow => {
                 "the login has not reached the level that is asked for; ask for a stronger one"
+            }
+            #[cfg(feature = "dbsc")]
+            Self::DeviceUnproven => {
+                "the session is bound to a device, and the request does not prove that it comes from there"
             }
             Self::CannotAct => {
                 "the user cannot act as this one: the session acts as somebody already, has just been \
@@ -264,6 +272,8 @@ impl SessionError {
             SessionErrorKind::Users => StatusCode::SERVICE_UNAVAILABLE,
             #[cfg(feature = "login")]
             SessionErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            #[cfg(feature = "dbsc")]
+            SessionErrorKind::DeviceUnproven => StatusCode::UNAUTHORIZED,
             SessionErrorKind::NotLoggedIn
             | SessionErrorKind::LoginTooOld
             | SessionErrorKind::LevelTooLow => StatusCode::UNAUTHORIZED,

@@ -41,8 +41,13 @@ pub(crate) struct Who<'a> {
 }
 
 // After the macro, which it uses.
+#[cfg(feature = "dbsc")]
+mod device;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) mod feed;
+
+#[cfg(feature = "dbsc")]
+pub(crate) use self::device::{bound, device_refreshed, device_rejected, unbound};
 
 /// Why the layer does not write a request's changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,9 @@ pub(crate) enum DropReason {
     EndedByRequest,
     /// The request changed the session of one user, and then logged in another user.
     OtherUser,
+    /// The request did not prove that it comes from the session's device.
+    #[cfg(feature = "dbsc")]
+    DeviceUnproven,
     /// The commit failed. Another event gives the error.
     CommitFailed,
 }
@@ -75,6 +83,8 @@ impl DropReason {
             Self::TokenRotated => "the token was rotated",
             Self::EndedByRequest => "the same request ended the session",
             Self::OtherUser => "the same request logged in another user",
+            #[cfg(feature = "dbsc")]
+            Self::DeviceUnproven => "the device was not proven",
             Self::CommitFailed => "the changes could not be stored",
         }
     }
@@ -246,6 +256,32 @@ pub(crate) fn rival_layer(name: &str) {
 /// The token is good, but it leads to no live session.
 pub(crate) fn rejected_for(id: RecordId, Who { user, actor, .. }: Who<'_>, reason: &'static str) {
     event!(debug, "rejected", record = %id, user, actor, reason, "session token rejected");
+}
+
+/// Two clients have a token of this session. The addresses are those of the client that the record
+/// names, and of the one that has just come.
+pub(crate) fn reuse(
+    id: RecordId,
+    Who { user, actor, .. }: Who<'_>,
+    address: Option<String>,
+    presented_by: Option<String>,
+) {
+    event!(
+        warn,
+        "reuse",
+        record = %id,
+        user,
+        actor,
+        address,
+        presented_by,
+        "two clients have a token of this session, so one of them has stolen it; the session ends"
+    );
+}
+
+/// A rotation of the token failed, and the old token stays good.
+pub(crate) fn rotation_failed(id: RecordId, error: &SessionError) {
+    let cause = error.source().map(tracing::field::display);
+    event!(warn, "rotation_failed", record = %id, error = %error, cause, "the token was not rotated");
 }
 
 pub(crate) fn conflict(id: RecordId) {

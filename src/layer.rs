@@ -1,17 +1,24 @@
 //! [`SessionLayer`]: what an application puts around its router.
 
+pub(crate) mod answer;
 pub(crate) mod builder;
+#[cfg(feature = "dbsc")]
+mod devices;
 #[cfg(feature = "axum")]
 pub(crate) mod extract;
 pub(crate) mod future;
 mod headers;
+#[cfg(test)]
+mod rotation_explorer;
 pub(crate) mod service;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tower_layer::Layer;
 
+use self::answer::NoDevices;
 use self::builder::SessionLayerBuilder;
 use self::service::SessionService;
 use crate::context::LayerContext;
@@ -37,9 +44,13 @@ use crate::token::keys::SigningKeys;
 /// let app: Router = Router::new().route("/", get(home)).layer(layer);
 /// # Ok(()) }
 /// ```
-pub struct SessionLayer<St> {
+///
+/// The second parameter is the kind of the layer: [`NoDevices`], or `WithDevices` after
+/// [`bind_to_device`](SessionLayerBuilder::bind_to_device).
+pub struct SessionLayer<St, D = NoDevices> {
     context: Arc<LayerContext>,
     store: Arc<St>,
+    kind: PhantomData<fn() -> D>,
 }
 
 impl<St: SessionStore> SessionLayer<St> {
@@ -62,7 +73,9 @@ impl<St: SessionStore> SessionLayer<St> {
     pub fn builder(store: St, keys: impl Into<SigningKeys>) -> SessionLayerBuilder<St> {
         SessionLayerBuilder::new(store, keys.into())
     }
+}
 
+impl<St: SessionStore, D> SessionLayer<St, D> {
     /// The sessions of all users, to list, revoke and purge them. It works outside of a request as
     /// well.
     ///
@@ -87,16 +100,17 @@ impl<St: SessionStore> SessionLayer<St> {
     }
 }
 
-impl<St> Clone for SessionLayer<St> {
+impl<St, D> Clone for SessionLayer<St, D> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
             store: self.store.clone(),
+            kind: PhantomData,
         }
     }
 }
 
-impl<St: fmt::Debug> fmt::Debug for SessionLayer<St> {
+impl<St: fmt::Debug, D> fmt::Debug for SessionLayer<St, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("store", &self.store)
@@ -105,10 +119,10 @@ impl<St: fmt::Debug> fmt::Debug for SessionLayer<St> {
     }
 }
 
-impl<St, S> Layer<S> for SessionLayer<St> {
-    type Service = SessionService<S>;
+impl<St, D, S> Layer<S> for SessionLayer<St, D> {
+    type Service = SessionService<S, D>;
 
-    fn layer(&self, inner: S) -> SessionService<S> {
+    fn layer(&self, inner: S) -> SessionService<S, D> {
         SessionService::new(inner, self.context.clone())
     }
 }

@@ -52,13 +52,15 @@
 //! | show a message after a redirect | [`Flash`], [`flash`] |
 //! | go on after the response | [`DetachedSession`] |
 //! | close sockets and streams with their session | [`ended`](DetachedSession::ended), [`until_ended`](DetachedSession::until_ended), [`Ended`] |
+//! | bind sessions to the device of their browser | [`bind_to_device`](SessionLayerBuilder::bind_to_device), [`DeviceBinding`], [`WhenUnbound`], [`Session::device`], [`Device`] |
+//! | make stolen tokens worth little | [`rotate_every`](SessionLayerBuilder::rotate_every), [`client_from`](SessionLayerBuilder::client_from), [stolen cookies](docs::stolen_cookies) |
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
-//! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [design](docs::design) |
+//! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [stolen cookies](docs::stolen_cookies), [design](docs::design) |
 //! | run it | [order of layers](docs::layer_order), [several nodes](docs::several_nodes), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
@@ -76,6 +78,7 @@
 //! | `near-cache` | | [`NearCache`]: reads without a round trip |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
+//! | `dbsc` | | sessions that are bound to the device of their browser: [`bind_to_device`](SessionLayerBuilder::bind_to_device) |
 //! | `uuid` | | `Uuid` as a [`UserId`] |
 //! | `metrics` | | counts of the events below, and store latencies |
 //! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
@@ -86,8 +89,9 @@
 //! The crate reports events through `tracing`, with the target `cloakroom`. Each has a field
 //! `event`: `created`, `loaded`, `logged_in`, `rotated`, `retired`, `ended` (and why), `expired`,
 //! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
-//! `stopped_acting`, `corrupt_record`, `store_error`, `users_error`, `login_without_stamp`,
-//! `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`, `feed_lost`,
+//! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
+//! `corrupt_record`, `store_error`, `users_error`, `login_without_stamp`,
+//! `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`, `reuse`, `rotation_failed`, `feed_lost`,
 //! `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor` and `asked_by`
 //! say whose session it is, who acts in the session, and who asked for its end, if the layer knows
 //! that without a store call. The spans are `session_load` and `session_commit`.
@@ -108,6 +112,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod binding;
 mod clock;
 mod commit;
 #[cfg(feature = "conformance")]
@@ -132,6 +137,10 @@ mod store;
 pub mod testing;
 mod token;
 
+#[cfg(feature = "dbsc")]
+pub use binding::device::Device;
+#[cfg(feature = "dbsc")]
+pub use binding::device::settings::{DeviceBinding, WhenUnbound};
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
 pub use context::session_limit::AtLimit;
 pub use error::{ConfigError, SessionError, SessionErrorKind, StoreError};
@@ -140,6 +149,9 @@ pub use hooks::cause::EndCause;
 pub use hooks::event::{SessionEvent, SessionEventKind};
 pub use id::{InvalidRecordId, RecordId};
 pub use layer::SessionLayer;
+#[cfg(feature = "dbsc")]
+pub use layer::answer::WithDevices;
+pub use layer::answer::{AnswerBody, NoDevices};
 pub use layer::builder::SessionLayerBuilder;
 #[cfg(feature = "axum")]
 pub use layer::extract::CurrentUser;

@@ -3,6 +3,8 @@
 mod acting;
 mod client_facts;
 pub(crate) mod detached;
+#[cfg(feature = "dbsc")]
+mod device;
 mod ended;
 pub(crate) mod key;
 pub(crate) mod lazy;
@@ -32,6 +34,7 @@ pub(crate) use self::state::ResponseFlags;
 use self::state::State;
 #[cfg(feature = "login")]
 use self::user_cell::UserCell;
+use crate::binding::rotation::Chance;
 use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::commit::request::{Activity, CommitRequest};
 use crate::commit::touch_early;
@@ -200,8 +203,8 @@ impl Session {
         &self.0.context
     }
 
-    pub(crate) fn client(&self) -> ClientFacts {
-        self.0.client
+    pub(crate) fn client(&self) -> &ClientFacts {
+        &self.0.client
     }
 
     /// Whether another session layer is around this session's layer.
@@ -246,7 +249,7 @@ impl Session {
     /// Whether the client holds a token that leads to no session. If the layer has both transports,
     /// only a bearer token counts.
     pub(crate) fn has_dead_token(&self) -> bool {
-        let client = self.0.client;
+        let client = &self.0.client;
         client.presents_token
             && !client.transport.sends_only_cookie()
             && self.state().session().is_none()
@@ -273,27 +276,36 @@ impl Session {
         let mut state = self.state();
         let flags = state.response_flags(context.clears_site_data());
         let was_open = state.seal();
-        if was_open && let Some(request) = state.take_request(|| context.answers_from_cache()) {
+        let client = &self.0.client;
+        if was_open && let Some(mut request) = state.take_request(|| context.answers_from_cache()) {
+            request.answers(client.chance, client.described.as_ref());
             let request = Some(request);
             return SealedSession { flags, request };
         }
         // Nobody waits for a session that is stored already.
         state.settle();
-        let may_touch = was_open && state.activity() == Activity::Active;
-        let session = state.session().filter(|_| may_touch);
-        let record = session.map(|session| session.record.clone());
+        let may_touch = state.activity() == Activity::Active;
+        let may_write = was_open && (may_touch || client.chance != Chance::Never);
+        let base = state.session().filter(|_| may_write);
+        let base = base.map(|base| (base.record.clone(), base.token));
         // The clock may be code of the application. So no lock is held while it runs. The session
         // asks the clock now, and not at the load, so that slow requests keep a session alive.
         drop(state);
-        let is_due = record.is_some_and(|record| {
-            let renewal = context.lifetimes().renewal(record.fields(), context.now());
-            renewal.is_some()
+        let is_due = base.is_some_and(|(record, token)| {
+            let now = context.now();
+            let fields = record.fields();
+            may_touch && context.lifetimes().renewal(fields, now).is_some()
+                || context
+                    .rotation_step(fields, &token, client.chance, now)
+                    .is_some()
         });
         if !is_due {
             let request = None;
             return SealedSession { flags, request };
         }
-        let request = Some(self.state().touch_request());
+        let mut request = self.state().touch_request();
+        request.answers(client.chance, client.described.as_ref());
+        let request = Some(request);
         SealedSession { flags, request }
     }
 

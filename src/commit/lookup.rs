@@ -1,17 +1,25 @@
 //! What the tokens of a request lead to: [`InitialState`], and how the layer finds it in the store.
 
+#[cfg(feature = "dbsc")]
+pub(crate) mod devices;
+mod reuse;
+
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::reuse::{Reused, end_reused};
+use crate::binding::presented::PresentedProof;
+use crate::binding::rotation::{self, Standing};
 use crate::clock::Timestamp;
 use crate::context::LayerContext;
 use crate::context::ending::Ending;
-use crate::error::SessionError;
+use crate::error::{SessionError, SessionErrorKind};
 use crate::events;
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
-use crate::record::Record;
 use crate::record::login::Actor;
+use crate::record::{Record, RecordFields};
 use crate::token::presented::PresentedTokens;
 use crate::token::{SessionToken, VerifiedTokens};
 
@@ -30,6 +38,9 @@ pub(crate) struct LoadedSession {
     /// Whether little of the idle timeout was left when the request came. See
     /// [`Lifetimes::is_over_for_request`](crate::record::lifetime::Lifetimes::is_over_for_request).
     pub(crate) was_nearly_over: bool,
+    /// Whether the request did not prove the device that the session is bound to.
+    #[cfg(feature = "dbsc")]
+    pub(crate) is_unproven: bool,
 }
 
 impl LoadedSession {
@@ -52,6 +63,19 @@ pub(crate) struct KnownSession {
     pub(crate) record: Option<Record>,
 }
 
+#[cfg(feature = "dbsc")]
+impl KnownSession {
+    /// This session, and before it the own session of a user who acts in it as another.
+    pub(crate) fn with_actor(&self) -> Vec<Self> {
+        let fields = self.record.as_ref().map(Record::fields);
+        let own = fields.and_then(|fields| fields.actor()).map(|actor| Self {
+            id: actor.session,
+            record: None,
+        });
+        own.into_iter().chain([self.clone()]).collect()
+    }
+}
+
 /// What a request starts from.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum InitialState {
@@ -64,6 +88,10 @@ pub(crate) enum InitialState {
     /// It came with the tokens of several live sessions, or with the cookie of a live session
     /// beside a bearer token of none. It reads as a visitor's, and can end them all.
     Ambiguous(Arc<[KnownSession]>),
+    /// Its session is bound to a device, and it did not prove that it comes from there. It reads as
+    /// a visitor's, and can end the session.
+    #[cfg(feature = "dbsc")]
+    Unbound(KnownSession),
 }
 
 impl InitialState {
@@ -71,14 +99,30 @@ impl InitialState {
         match self {
             Self::Session(session) => Some(session),
             Self::Visitor | Self::Rotated(_) | Self::Ambiguous(_) => None,
+            #[cfg(feature = "dbsc")]
+            Self::Unbound(_) => None,
+        }
+    }
+
+    /// Why a request without a login must not write anything, if it must not.
+    pub(super) fn refuses_changes(&self) -> Option<SessionErrorKind> {
+        match self {
+            // A new session would overwrite the cookie that the parallel request has just set.
+            Self::Rotated(_) => Some(SessionErrorKind::TokenRotated),
+            // A browser that has skipped its proof once would lose its session to a new one.
+            #[cfg(feature = "dbsc")]
+            Self::Unbound(_) => Some(SessionErrorKind::DeviceUnproven),
+            Self::Visitor | Self::Session(_) | Self::Ambiguous(_) => None,
         }
     }
 
     /// The live sessions that the tokens lead to.
-    fn live_sessions(&self) -> Vec<KnownSession> {
+    pub(super) fn live_sessions(&self) -> Vec<KnownSession> {
         match self {
             Self::Session(session) => vec![session.known()],
             Self::Ambiguous(sessions) => sessions.to_vec(),
+            #[cfg(feature = "dbsc")]
+            Self::Unbound(session) => vec![session.clone()],
             Self::Visitor | Self::Rotated(_) => Vec::new(),
         }
     }
@@ -97,6 +141,8 @@ pub(crate) enum TokenLookup {
     Live(Record, Timestamp),
     /// The session is there, but has another token now.
     Rotated { within_grace: bool },
+    /// Two clients have the token, or have had it.
+    Reused(Record),
     /// There is no such session, or it is over.
     Gone,
 }
@@ -105,9 +151,10 @@ pub(crate) enum TokenLookup {
 pub(crate) async fn find_presented(
     context: &LayerContext,
     presented: &PresentedTokens,
+    proof: &PresentedProof,
 ) -> Result<InitialState, SessionError> {
     match context.verify(presented) {
-        Some(tokens) => find(context, &tokens).await,
+        Some(tokens) => find(context, &tokens, proof).await,
         None => Ok(InitialState::Visitor),
     }
 }
@@ -116,11 +163,19 @@ pub(crate) async fn find_presented(
 pub(crate) async fn find(
     context: &LayerContext,
     tokens: &VerifiedTokens,
+    proof: &PresentedProof,
 ) -> Result<InitialState, SessionError> {
     match tokens {
-        VerifiedTokens::One(token) => find_one(context, token).await,
+        VerifiedTokens::One(token) => {
+            let mut reused = Reused::new();
+            let found = find_one(context, token, proof, &mut reused).await?;
+            if !reused.is_empty() {
+                Box::pin(end_reused(context, reused, &found, proof)).await?;
+            }
+            Ok(found)
+        }
         VerifiedTokens::Several { tokens, bearer } => {
-            Box::pin(find_among_several(context, tokens, *bearer)).await
+            Box::pin(find_among_several(context, tokens, *bearer, proof)).await
         }
     }
 }
@@ -128,17 +183,32 @@ pub(crate) async fn find(
 async fn find_one(
     context: &LayerContext,
     token: &SessionToken,
+    proof: &PresentedProof,
+    reused: &mut Reused,
 ) -> Result<InitialState, SessionError> {
-    Ok(match load(context, token, false).await? {
+    Ok(match load(context, token).await? {
         TokenLookup::Live(record, now) => {
             let was_nearly_over = context.lifetimes().is_nearly_over(&record, now);
-            InitialState::Session(LoadedSession {
+            let session = LoadedSession {
                 token: *token,
                 record,
                 was_nearly_over,
-            })
+                #[cfg(feature = "dbsc")]
+                is_unproven: false,
+            };
+            #[cfg(feature = "dbsc")]
+            if let Some(devices) = context.devices() {
+                return devices::admit(context, devices, session, proof, now).await;
+            }
+            // A layer that binds no sessions has no proof.
+            let _ = proof;
+            InitialState::Session(session)
         }
         TokenLookup::Rotated { within_grace: true } => InitialState::Rotated(token.id()),
+        TokenLookup::Reused(record) => {
+            reused.push((*token, record));
+            InitialState::Visitor
+        }
         TokenLookup::Rotated { .. } | TokenLookup::Gone => InitialState::Visitor,
     })
 }
@@ -148,14 +218,31 @@ async fn find_one(
 async fn find_among(
     context: &LayerContext,
     tokens: &[SessionToken],
+    proof: &PresentedProof,
+    reused: &mut Reused,
 ) -> Result<InitialState, SessionError> {
     let mut found = InitialState::Visitor;
     let mut live = Vec::new();
     for token in tokens {
-        match (find_one(context, token).await?, &found) {
+        match (find_one(context, token, proof, reused).await?, &found) {
+            // A token that was just replaced is good beside the newer one.
+            (InitialState::Session(session), InitialState::Session(other))
+                if session.id() == other.id() =>
+            {
+                let is_newer = session.token.serial() > other.token.serial();
+                found = InitialState::Session(if is_newer { session } else { other.clone() });
+            }
+            #[cfg(feature = "dbsc")]
+            (InitialState::Unbound(session), InitialState::Unbound(other))
+                if session.id == other.id => {}
             (InitialState::Session(session), _) => {
                 live.push(session.known());
                 found = InitialState::Session(session);
+            }
+            #[cfg(feature = "dbsc")]
+            (InitialState::Unbound(session), _) => {
+                live.push(session.clone());
+                found = InitialState::Unbound(session);
             }
             (rotated @ InitialState::Rotated(_), InitialState::Visitor) => found = rotated,
             _ => {}
@@ -175,46 +262,75 @@ async fn find_among_several(
     context: &LayerContext,
     tokens: &[SessionToken],
     bearer: Option<usize>,
+    proof: &PresentedProof,
 ) -> Result<InitialState, SessionError> {
     let bearer = bearer.unwrap_or(tokens.len());
     let (bearer, cookie) = tokens.split_at_checked(bearer).unwrap_or((tokens, &[]));
-    let bearer = find_among(context, bearer).await?;
-    let cookie = find_among(context, cookie).await?.live_sessions();
+    let mut reused = Reused::new();
+    let bearer = find_among(context, bearer, proof, &mut reused).await?;
+    let cookie = find_among(context, cookie, proof, &mut reused).await?;
+    for found in [&bearer, &cookie] {
+        let of_others = |(token, _): &(SessionToken, Record)| {
+            let live = found.live_sessions();
+            !live.iter().any(|session| session.id == token.id())
+        };
+        reused.retain(of_others);
+    }
+    end_reused(context, reused, &bearer, proof).await?;
+    let mut cookie = cookie.live_sessions();
+    let of_bearer = bearer.live_sessions();
+    // A client may have copied the cookie's token before the token was replaced.
+    cookie.retain(|session| !of_bearer.iter().any(|known| known.id == session.id));
     // If the bearer token was rotated, a parallel request has just given the client a newer one.
     if cookie.is_empty() || matches!(bearer, InitialState::Rotated(_)) {
         return Ok(bearer);
     }
     context.report_cookie_beside_bearer();
-    let live = [bearer.live_sessions(), cookie].concat();
+    let live = [of_bearer, cookie].concat();
     Ok(InitialState::Ambiguous(live.into()))
 }
 
-/// Looks a token up at the beginning of a request. `was_nearly_over` says that
-/// the request came while its session was nearly over: then the session gets some more time.
-async fn load(
-    context: &LayerContext,
-    token: &SessionToken,
-    was_nearly_over: bool,
-) -> Result<TokenLookup, SessionError> {
+/// Looks a token up at the beginning of a request.
+async fn load(context: &LayerContext, token: &SessionToken) -> Result<TokenLookup, SessionError> {
     let record = context.load(token.id()).await?;
-    let verdict = Verdict::of(context, token, was_nearly_over, record.as_ref());
+    let admission = Admission::New;
+    let verdict = Verdict::of(context, token, admission, record.as_ref());
     // A cache may not know yet of a login on another node, or of a use. Only a session that has
     // ended stays so.
     if !matches!(verdict, Verdict::Live(_) | Verdict::Missing) && context.answers_from_cache() {
-        return Box::pin(reload(context, token, was_nearly_over)).await;
+        return Box::pin(reload_with(context, token, admission)).await;
     }
     conclude(context, token, record, verdict).await
 }
 
-/// What the store has for this token now, whatever a cache says.
-pub(crate) async fn reload(
+/// What the store has now, whatever a cache says, for a request or a socket that was let in with this
+/// token. `was_nearly_over` says that the request came while its session was nearly over: then the
+/// session gets some more time.
+pub(crate) fn reload<'a>(
+    context: &'a LayerContext,
+    token: &'a SessionToken,
+    was_nearly_over: bool,
+) -> impl Future<Output = Result<TokenLookup, SessionError>> + Send + 'a {
+    reload_with(context, token, Admission::Earlier { was_nearly_over })
+}
+
+async fn reload_with(
     context: &LayerContext,
     token: &SessionToken,
-    was_nearly_over: bool,
+    admission: Admission,
 ) -> Result<TokenLookup, SessionError> {
     let record = context.reload(token.id()).await?;
-    let verdict = Verdict::of(context, token, was_nearly_over, record.as_ref());
+    let verdict = Verdict::of(context, token, admission, record.as_ref());
     conclude(context, token, record, verdict).await
+}
+
+/// When the layer let a token in.
+#[derive(Clone, Copy)]
+enum Admission {
+    /// It asks for the first time.
+    New,
+    /// It was let in, and the handler may have taken long since then.
+    Earlier { was_nearly_over: bool },
 }
 
 /// What a record says of a token.
@@ -226,6 +342,7 @@ enum Verdict {
     Rotated {
         within_grace: bool,
     },
+    Reused,
     OtherRealm,
 }
 
@@ -233,7 +350,7 @@ impl Verdict {
     fn of(
         context: &LayerContext,
         token: &SessionToken,
-        was_nearly_over: bool,
+        admission: Admission,
         record: Option<&Record>,
     ) -> Self {
         let Some(record) = record else {
@@ -241,21 +358,53 @@ impl Verdict {
         };
         let now = context.now();
         let lifetimes = context.lifetimes();
+        let was_nearly_over = matches!(
+            admission,
+            Admission::Earlier {
+                was_nearly_over: true
+            }
+        );
         if lifetimes.is_over_for_request(record, was_nearly_over, now) {
             return Self::Expired;
         }
         let fields = record.fields();
-        if !fields.secret_hash().matches(&token.secret_hash()) {
-            // A time that lies far ahead comes from a wrong clock.
-            let within_grace = fields
-                .token_rotated_at()
-                .is_some_and(|at| now.distance(at) < ROTATION_GRACE);
-            return Self::Rotated { within_grace };
+        if !fields.secret_hash().matches(&token.secret_hash())
+            && let Some(refused) = Self::of_older(fields, token, admission, now)
+        {
+            return refused;
         }
         if record.user().is_some_and(|user| !context.realm().has(user)) {
             return Self::OtherRealm;
         }
         Self::Live(now)
+    }
+
+    /// What a record says of a token that is not its newest. `None` if the token is still good.
+    #[cold]
+    fn of_older(
+        fields: &RecordFields,
+        token: &SessionToken,
+        admission: Admission,
+        now: Timestamp,
+    ) -> Option<Self> {
+        match admission {
+            Admission::Earlier { .. } => {
+                let (newest, known) = (fields.secret_hash(), fields.generations());
+                if rotation::is_of_this_login(&newest, known, token) {
+                    return None;
+                }
+            }
+            Admission::New => match rotation::standing(fields, token, now) {
+                Standing::Current | Standing::Parent => return None,
+                Standing::Reused => return Some(Self::Reused),
+                Standing::Dead => {}
+            },
+        }
+        // A time that lies far ahead comes from a wrong clock.
+        let within_grace = fields
+            .token_rotated_at()
+            .is_some_and(|at| now.distance(at) < ROTATION_GRACE);
+        Some(Self::Rotated { within_grace })
     }
 }
 
@@ -281,13 +430,14 @@ async fn conclude(
             context.report_rejected_for(id, record.as_ref(), "the token was rotated");
             return Ok(TokenLookup::Rotated { within_grace });
         }
+        (Verdict::Reused, Some(record)) => return Ok(TokenLookup::Reused(record)),
         (Verdict::Expired, Some(record)) => context.report_expired(id, &record),
         (Verdict::OtherRealm, _) => {
             // The user is none of this layer's.
             let reason = "the session belongs to a user of another realm";
             context.report_rejected_for(id, None, reason);
         }
-        (Verdict::Missing | Verdict::Live(_) | Verdict::Expired, _) => {
+        (Verdict::Missing | Verdict::Live(_) | Verdict::Expired | Verdict::Reused, _) => {
             context.report_rejected_for(id, None, "no such session");
         }
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::changes::ChangeSet;
 use super::lookup::{InitialState, KnownSession};
+use crate::binding::rotation::Chance;
 use crate::events::{self, DropReason};
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
+use crate::record::client::Client;
 use crate::record::data::Data;
 
 /// What a request leaves behind for the commit.
@@ -24,6 +26,10 @@ pub(crate) struct CommitRequest {
     /// Whether the commit reads the newest record first, because the base comes from a cache and
     /// the changes change nothing in it.
     pub(crate) looks_again: bool,
+    /// Whether the response can carry a new token, if the layer rotates tokens.
+    pub(crate) chance: Chance,
+    /// Who the client is, if the layer has a function that says so.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
 /// Which session a request ended, and how. It is small, because each commit has room for one: glibc
@@ -54,6 +60,18 @@ pub(crate) enum Activity {
 }
 
 impl CommitRequest {
+    /// Says which client gets the answer.
+    pub(crate) fn answers(&mut self, chance: Chance, client: Option<&Arc<Client>>) {
+        self.chance = chance;
+        if let Some(client) = client {
+            // What the handler says of the client comes first.
+            if self.changes.login().is_some() && self.changes.client().is_none() {
+                self.changes.set_client(client.clone());
+            }
+            self.client = Some(client.clone());
+        }
+    }
+
     /// Drops the changes of a handler that failed, and reports that. If the handler asked for the
     /// end of the session, the end stays. Returns whether it did.
     pub(crate) fn keep_only_the_end(&mut self, id: Option<RecordId>, reason: DropReason) -> bool {

@@ -1,15 +1,19 @@
 //! Every way to end a session that is in the store, and [`Ending`]: why it ends.
 
+use std::sync::Arc;
+
 use super::LayerContext;
 use super::report::who;
+use crate::clock::Timestamp;
 use crate::error::SessionError;
 use crate::events::{self, Who};
 use crate::hooks::cause::EndCause;
 use crate::hooks::event::SessionEventKind;
 use crate::id::RecordId;
 use crate::record::Record;
+use crate::record::client::Client;
 use crate::record::user::UserId;
-use crate::store::UserIndex;
+use crate::store::{Replaced, UserIndex};
 
 /// Why a session ends, and what the caller knows of the session.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +109,43 @@ impl LayerContext {
             self.ended(id, ending);
         }
         Ok(removed)
+    }
+
+    /// Ends a session whose token two clients have, unless somebody has changed the record since it
+    /// was read. Returns whether the session is over. `presented_by` is the client that has just
+    /// come with the token.
+    pub(crate) async fn end_reused(
+        &self,
+        id: RecordId,
+        record: &Record,
+        presented_by: Option<&Arc<Client>>,
+    ) -> Result<bool, SessionError> {
+        let cause = EndCause::TokenReused;
+        let _ending = self.live.ending(id, cause);
+        let old = record.fields();
+        let mut over = old.next(old.data().clone());
+        // It is over by every clock.
+        over.set_ends_by(Some(Timestamp::from_millis(0)));
+        over.keep_later_expiry();
+        let over = Record::new(over);
+        let replaced = match self.replace(id, record.version(), &over).await {
+            Ok(replaced) => replaced,
+            // If only the answer is lost, the session is over, and nobody would hear of the reuse.
+            Err(error) => match self.reload(id).await? {
+                Some(now) if now.fields().ends_by() == over.fields().ends_by() => Replaced::Done,
+                _ => return Err(error),
+            },
+        };
+        match replaced {
+            Replaced::Conflict => return Ok(false),
+            Replaced::Missing => return Ok(true),
+            Replaced::Done => {}
+        }
+        self.report_reuse(id, record, presented_by);
+        // The session is over even if the store cannot remove it now, and a failure has an event.
+        let ending = Ending::new(cause).with_record(Some(record));
+        let _ = self.remove(id, ending).await;
+        Ok(true)
     }
 
     /// Ends all sessions of a user, or all except one.

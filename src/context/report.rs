@@ -113,6 +113,39 @@ impl LayerContext {
     }
 }
 
+/// Devices.
+#[cfg(feature = "dbsc")]
+impl LayerContext {
+    /// The browser has bound this session to its device.
+    pub(crate) fn report_bound(&self, id: RecordId, record: &Record) {
+        events::bound(id, who(record));
+        self.raise_of(SessionEventKind::Bound, id, record);
+    }
+
+    /// A request came with the token of a bound session, and did not prove its device.
+    pub(crate) fn report_unbound(&self, id: RecordId, record: &Record, reason: &'static str) {
+        events::unbound(id, who(record), reason);
+        self.raise(SessionEventKind::Unbound, |event| {
+            event.of(Some(id), Some(record)).with_reason(reason)
+        });
+    }
+
+    /// The browser has proved its device again.
+    pub(crate) fn report_device_refreshed(&self, id: RecordId, record: &Record) {
+        events::device_refreshed(id, who(record));
+    }
+
+    /// The layer refuses a registration or a proof. `session` is the session that it was for.
+    pub(crate) fn report_device_rejected(
+        &self,
+        session: Option<(RecordId, &Record)>,
+        reason: &'static str,
+    ) {
+        let who = session.map(|(_, record)| who(record)).unwrap_or_default();
+        events::device_rejected(session.map(|(id, _)| id), who, reason);
+    }
+}
+
 /// What a look-up has found.
 impl LayerContext {
     /// The layer accepts nothing of what the client presented.
@@ -150,6 +183,25 @@ impl LayerContext {
         events::rejected_for(id, record.map(who).unwrap_or_default(), reason);
         self.raise(SessionEventKind::Rejected, |event| {
             event.of(Some(id), record).with_reason(reason)
+        });
+    }
+
+    /// Two clients have a token of this session, which ends.
+    pub(crate) fn report_reuse(
+        &self,
+        id: RecordId,
+        record: &Record,
+        presented_by: Option<&Arc<Client>>,
+    ) {
+        let address = |client: Option<&Arc<Client>>| {
+            client.and_then(|client| client.address().map(str::to_owned))
+        };
+        let known = record.fields().client();
+        events::reuse(id, who(record), address(known), address(presented_by));
+        self.raise(SessionEventKind::Reuse, |event| {
+            event
+                .of(Some(id), Some(record))
+                .with_presented_by(presented_by)
         });
     }
 

@@ -49,6 +49,9 @@ pub enum EndCause {
     LoginFailed,
     /// The credentials of its user changed: see [`Stamp`](crate::Stamp).
     CredentialsChanged,
+    /// Two clients had a token of it, so one of them had stolen it. The event
+    /// [`SessionEventKind::Reuse`](crate::SessionEventKind::Reuse) comes before.
+    TokenReused,
     /// Its time was over. The event is of the kind
     /// [`SessionEventKind::Expired`](crate::SessionEventKind::Expired), and not `Ended`.
     Expired,
@@ -71,6 +74,7 @@ impl EndCause {
             Self::LoginRefused => "login_refused",
             Self::LoginFailed => "login_failed",
             Self::CredentialsChanged => "credentials_changed",
+            Self::TokenReused => "token_reused",
             Self::Expired => "expired",
         }
     }

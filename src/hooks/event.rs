@@ -52,6 +52,8 @@ pub struct SessionEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<Arc<Client>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    presented_by: Option<Arc<Client>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<EndCause>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -75,8 +77,14 @@ pub enum SessionEventKind {
     Created,
     /// A user has logged in. If the session is new, `Created` comes before.
     LoggedIn,
-    /// The session has a new token, and the old token is dead.
+    /// The session has a new token. The old token is dead, or will be soon, if the layer
+    /// [rotates tokens](crate::SessionLayerBuilder::rotate_every) by itself.
     Rotated,
+    /// Two clients have a token of the session, so one of them has stolen it. `Ended` comes next.
+    /// [`SessionEvent::client`] is the client that the layer knows, and
+    /// [`SessionEvent::presented_by`] the one that has just come. Nobody can say which of them is
+    /// the user.
+    Reuse,
     /// The credentials of the user have changed since the login. So nobody is logged in any more,
     /// and the session ends within a minute.
     Retired,
@@ -97,6 +105,12 @@ pub enum SessionEventKind {
     /// The user in this session acted as another one, and does so no longer. `Ended` comes before,
     /// for the session of the other one.
     StoppedActing,
+    /// The browser has bound the session to its device: see
+    /// [`bind_to_device`](crate::SessionLayerBuilder::bind_to_device).
+    Bound,
+    /// A request has the token of a bound session, and does not prove that it comes from the
+    /// device. [`SessionEvent::reason`] says why. Somebody may have stolen the token.
+    Unbound,
 }
 
 impl SessionEventKind {
@@ -107,6 +121,7 @@ impl SessionEventKind {
             Self::Created => "created",
             Self::LoggedIn => "logged_in",
             Self::Rotated => "rotated",
+            Self::Reuse => "reuse",
             Self::Retired => "retired",
             Self::Ended => "ended",
             Self::Expired => "expired",
@@ -114,6 +129,8 @@ impl SessionEventKind {
             Self::LoginRefused => "login_refused",
             Self::Acting => "acting",
             Self::StoppedActing => "stopped_acting",
+            Self::Bound => "bound",
+            Self::Unbound => "unbound",
         }
     }
 }
@@ -134,6 +151,7 @@ impl SessionEvent {
             user: None,
             actor: None,
             client: None,
+            presented_by: None,
             cause: None,
             reason: None,
             asked_by: None,
@@ -158,6 +176,11 @@ impl SessionEvent {
 
     pub(crate) fn with_client(mut self, client: Option<&Arc<Client>>) -> Self {
         self.client = client.cloned();
+        self
+    }
+
+    pub(crate) fn with_presented_by(mut self, client: Option<&Arc<Client>>) -> Self {
+        self.presented_by = client.cloned();
         self
     }
 
@@ -212,13 +235,21 @@ impl SessionEvent {
         self.client.as_deref()
     }
 
+    /// The client that came with a token that two clients have, if the layer has a
+    /// [`client_from`](crate::SessionLayerBuilder::client_from). `None` for the other kinds.
+    #[must_use]
+    pub fn presented_by(&self) -> Option<&Client> {
+        self.presented_by.as_deref()
+    }
+
     /// Why the session has ended or expired. `None` for the other kinds.
     #[must_use]
     pub fn cause(&self) -> Option<EndCause> {
         self.cause
     }
 
-    /// Why the layer rejected a token, as a short sentence for people. `None` for the other kinds.
+    /// Why the layer rejected a token, or why a request does not prove its device, as a short
+    /// sentence for people. `None` for the other kinds.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason

@@ -1,21 +1,31 @@
 //! [`SessionLayerBuilder`]: the settings of a layer, and the checks of them.
 
+#[cfg(feature = "dbsc")]
+mod device;
+mod finish;
 mod hooks;
 mod lifetimes;
 mod live;
+mod rotation;
 #[cfg(feature = "login")]
 mod users;
 
 #[cfg(feature = "login")]
 use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::finish::CheckedParts;
 use super::SessionLayer;
+use super::answer::NoDevices;
+#[cfg(feature = "dbsc")]
+use crate::binding::device::settings::DeviceBinding;
 use crate::clock::{Clock, SystemClock};
+use crate::context::Loading;
 use crate::context::commit_rule::CommitRule;
+use crate::context::describe::DescribeClient;
 use crate::context::session_limit::{AtLimit, SessionLimit};
-use crate::context::{LayerContext, Loading, Settings};
 use crate::error::{BoxError, ConfigError};
 use crate::hooks::Hooks;
 use crate::record::lifetime::settings::LifetimeSettings;
@@ -24,7 +34,6 @@ use crate::store::{SessionStore, UserIndex};
 use crate::token::cookie::{Attributes, SameSite};
 use crate::token::keys::SigningKeys;
 use crate::token::random::RandomSource;
-use crate::token::signer::Signer;
 use crate::token::transport::{TokenTransport, Transport};
 
 /// More than any client waits, and so little that it can be added to the time now.
@@ -48,6 +57,8 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// | [`realm`](Self::realm) | the cookie's name |
 /// | [`commit_when`](Self::commit_when) | no 5xx, no 408, no gRPC error |
 /// | [`users`](Self::users) (feature `login`) | none |
+/// | [`bind_to_device`](Self::bind_to_device) (feature `dbsc`) | nothing is bound |
+/// | [`rotate_every`](Self::rotate_every), [`client_from`](Self::client_from) | no, none |
 /// | [`on_event`](Self::on_event) | no hook |
 /// | [`lazy`](Self::lazy), [`clear_site_data`](Self::clear_site_data) | no, no |
 ///
@@ -68,7 +79,7 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder makes nothing until `build` is called"]
-pub struct SessionLayerBuilder<St> {
+pub struct SessionLayerBuilder<St, D = NoDevices> {
     store: Arc<St>,
     keys: SigningKeys,
     attributes: Attributes,
@@ -85,10 +96,15 @@ pub struct SessionLayerBuilder<St> {
     realm: Option<String>,
     commit_rule: CommitRule,
     hooks: Hooks,
+    rotate_every: Option<Duration>,
+    describe: Option<DescribeClient>,
     clock: Arc<dyn Clock>,
     random: RandomSource,
     #[cfg(feature = "login")]
     users: Option<Arc<dyn Any + Send + Sync>>,
+    #[cfg(feature = "dbsc")]
+    devices: Option<DeviceBinding>,
+    kind: PhantomData<fn() -> D>,
 }
 
 impl<St: SessionStore> SessionLayerBuilder<St> {
@@ -110,13 +126,20 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             realm: None,
             commit_rule: CommitRule::default(),
             hooks: Hooks::default(),
+            rotate_every: None,
+            describe: None,
             clock: Arc::new(SystemClock),
             random: RandomSource::default(),
             #[cfg(feature = "login")]
             users: None,
+            #[cfg(feature = "dbsc")]
+            devices: None,
+            kind: PhantomData,
         }
     }
+}
 
+impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// The cookie's name. Tokens are bound to this name. Users are bound to it as well, if no
     /// [`realm`](Self::realm) is set.
     ///
@@ -356,51 +379,27 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
     /// assert_eq!(http.build().unwrap_err().setting(), "secure"); // browsers would drop this cookie
     /// # Ok(()) }
     /// ```
-    pub fn build(self) -> Result<SessionLayer<St>, ConfigError> {
+    pub fn build(self) -> Result<SessionLayer<St, D>, ConfigError> {
         self.check()?;
         let realm = match &self.realm {
             Some(name) => Realm::named(name)?,
             None => Realm::of_cookie(self.attributes.name()),
         };
         let transport = TokenTransport::new(self.transport, &self.attributes, &realm)?;
-        Ok(self.finish(transport, realm))
-    }
-
-    /// The layer of the default settings. They fit every store and all keys.
-    pub(super) fn build_defaults(self) -> SessionLayer<St> {
-        let realm = Realm::of_cookie(self.attributes.name());
-        self.finish(TokenTransport::default(), realm)
-    }
-
-    fn finish(self, transport: TokenTransport, realm: Realm) -> SessionLayer<St> {
-        let settings = Settings {
-            signer: Signer::new(&self.keys, transport.name()),
+        #[cfg(feature = "dbsc")]
+        let devices = self.resolve_devices()?;
+        Ok(self.finish(CheckedParts {
             transport,
-            random: self.random,
-            clock: self.clock,
-            lifetimes: self.lifetimes.resolve(),
-            store_timeout: self.store_timeout,
-            commit_timeout: self.commit_timeout.min(LONGEST_COMMIT),
-            data_limit: self.data_limit,
-            loading: self.loading,
-            clear_site_data: self.clear_site_data,
-            session_limit: self.session_limit,
             realm,
-            commit_rule: self.commit_rule,
-            poll_interval: self.poll_interval,
-            hooks: self.hooks,
-            #[cfg(feature = "login")]
-            users: self.users,
-        };
-        SessionLayer {
-            context: LayerContext::new(self.store.clone(), settings),
-            store: self.store,
-        }
+            #[cfg(feature = "dbsc")]
+            devices,
+        }))
     }
 
     /// Refuses settings that make no sense.
     fn check(&self) -> Result<(), ConfigError> {
         self.lifetimes.check()?;
+        self.check_rotation()?;
         for (setting, timeout) in [
             ("store_timeout", self.store_timeout),
             ("commit_timeout", self.commit_timeout),

@@ -56,6 +56,11 @@ pin_project! {
     enum Step<F: Future> {
         /// The store is asked for the session, and then the inner service for its future.
         Loading { load: BoxFuture<Result<(SealOnDrop, F), SessionError>> },
+        /// The layer answers by itself.
+        Answering {
+            answer: BoxFuture<Response<String>>,
+            finish: fn(Response<String>) -> F::Output,
+        },
         /// The inner service works.
         Handling {
             #[pin]
@@ -93,6 +98,18 @@ impl<F: Future> ResponseFuture<F> {
         }
     }
 
+    /// For a request that the layer answers by itself.
+    #[cfg(feature = "dbsc")]
+    pub(super) fn answering(
+        answer: BoxFuture<Response<String>>,
+        finish: fn(Response<String>) -> F::Output,
+    ) -> Self {
+        Self {
+            step: Step::Answering { answer, finish },
+            session: SealOnDrop(None),
+        }
+    }
+
     pub(super) fn loading(load: BoxFuture<Result<(SealOnDrop, F), SessionError>>) -> Self {
         Self {
             step: Step::Loading { load },
@@ -122,6 +139,10 @@ where
                         });
                     }
                 },
+                StepProjection::Answering { answer, finish } => {
+                    let answer = ready!(answer.as_mut().poll(cx));
+                    return Poll::Ready(finish(answer));
+                }
                 StepProjection::Handling { handler, touch } => {
                     let Poll::Ready(mut answer) = handler.poll(cx) else {
                         if let Some(slot) = &this.session.0 {
@@ -218,6 +239,10 @@ fn write(mut unwritten: Unwritten, flags: ResponseFlags) -> BoxFuture<Committed>
             Err(error) if error.kind() == SessionErrorKind::TokenRotated => {
                 Some(DropReason::TokenRotated)
             }
+            #[cfg(feature = "dbsc")]
+            Err(error) if error.kind() == SessionErrorKind::DeviceUnproven => {
+                Some(DropReason::DeviceUnproven)
+            }
             Err(_) => Some(DropReason::CommitFailed),
         };
         let session = Unsettled(Some(unwritten.session.clone()));
@@ -304,6 +329,9 @@ impl Committed {
                 // The handler's answer is not true if its changes are lost.
                 if let Ok(response) = answer {
                     error.replace_response(response);
+                    if let Some(session) = &self.session.0 {
+                        write_challenge(session.context().transport(), false, response);
+                    }
                 }
             }
         }

@@ -1,7 +1,13 @@
 //! The headers of a response that are about its session.
 
+#[cfg(feature = "dbsc")]
+use http::header::{HeaderMap, SET_COOKIE};
 use http::{Response, StatusCode};
 
+#[cfg(feature = "dbsc")]
+use crate::binding::device::devices::Devices;
+#[cfg(feature = "dbsc")]
+use crate::binding::device::headers::REGISTRATION;
 use crate::commit::CommitOutcome;
 use crate::error::{SessionErrorKind, SessionHeaders, StepUp};
 use crate::events;
@@ -34,6 +40,10 @@ pub(super) fn write_session_headers<B>(
         }
         CommitOutcome::Ended => transport.remove_token(headers, session.client().transport),
     }
+    #[cfg(feature = "dbsc")]
+    if let Some(devices) = context.devices() {
+        write_device_headers(session, devices, flags.has_login, headers, outcome);
+    }
     if flags.clears_site_data {
         TokenTransport::clear_site_data(headers);
     }
@@ -45,6 +55,45 @@ pub(super) fn write_session_headers<B>(
             CommitOutcome::Ended => Some(session.client().transport.without_choice()),
         };
         keep_for_outer_layers(transport, client, flags.clears_site_data, response);
+    }
+}
+
+/// Offers the browser of a login to bind its session, and ends the bound cookie with its session.
+#[cfg(feature = "dbsc")]
+fn write_device_headers(
+    session: &Session,
+    devices: &Devices,
+    has_login: bool,
+    headers: &mut HeaderMap,
+    outcome: &CommitOutcome,
+) {
+    let context = session.context();
+    // The bound cookie of a session that is over. Who acts as another still needs that of their own.
+    let is_left_over = match outcome {
+        CommitOutcome::Kept(_) => false,
+        CommitOutcome::Ended => true,
+        CommitOutcome::Issued { session: new, .. } => {
+            let fields = new.record.fields();
+            fields.device().is_none() && fields.actor().is_none()
+        }
+    };
+    if is_left_over && session.client().presents_bound_cookie {
+        headers.append(SET_COOKIE, devices.cookies().cookie().removal());
+    }
+    match outcome {
+        CommitOutcome::Issued { session: new, .. }
+            if has_login && context.transport().gives_cookie(session.client_transport()) =>
+        {
+            let Some(login) = new.record.fields().login() else {
+                return;
+            };
+            let offer = devices.offer(new.id(), login.at(), context.now(), context.random());
+            // If the random generator fails, the session stays as it would be in other browsers.
+            if let Ok(Some(offer)) = offer {
+                headers.insert(REGISTRATION, offer);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`SessionService`]: where a request comes in.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,7 +11,13 @@ use tokio::runtime::Handle;
 use tower_service::Service;
 use tracing::{Instrument as _, Span};
 
+use super::answer::{AnswerBody, NoDevices};
+#[cfg(feature = "dbsc")]
+use super::future::BoxFuture;
 use super::future::{ResponseFuture, SealOnDrop, boxed};
+#[cfg(feature = "dbsc")]
+use crate::binding::device::devices::Endpoint;
+use crate::binding::presented::PresentedProof;
 use crate::commit::lookup::{InitialState, find};
 use crate::context::LayerContext;
 use crate::events;
@@ -23,15 +30,19 @@ use crate::token::presented::PresentedTokens;
 ///
 /// The inner service and the body of the request must be `Send + 'static`, as in Axum: they wait in
 /// a box while the store loads the session.
-#[derive(Clone)]
-pub struct SessionService<S> {
+pub struct SessionService<S, D = NoDevices> {
     inner: S,
     context: Arc<LayerContext>,
+    kind: PhantomData<fn() -> D>,
 }
 
-impl<S> SessionService<S> {
+impl<S, D> SessionService<S, D> {
     pub(super) fn new(inner: S, context: Arc<LayerContext>) -> Self {
-        Self { inner, context }
+        Self {
+            inner,
+            context,
+            kind: PhantomData,
+        }
     }
 
     /// The inner service.
@@ -52,7 +63,13 @@ impl<S> SessionService<S> {
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
+impl<S: Clone, D> Clone for SessionService<S, D> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.context.clone())
+    }
+}
+
+impl<S: fmt::Debug, D> fmt::Debug for SessionService<S, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionService")
             .field("inner", &self.inner)
@@ -60,11 +77,12 @@ impl<S: fmt::Debug> fmt::Debug for SessionService<S> {
     }
 }
 
-impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S>
+impl<S, D, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S, D>
 where
     S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone + Send + 'static,
     RequestBody: Send + 'static,
     ResponseBody: Default,
+    D: AnswerBody<ResponseBody>,
 {
     type Response = Response<ResponseBody>;
     type Error = S::Error;
@@ -85,14 +103,26 @@ where
             }
             self.warn_of_rival(outer);
         }
+        #[cfg(feature = "dbsc")]
+        if let Some(devices) = self.context.devices()
+            && let Some(endpoint) = devices.endpoint(request.uri().path())
+        {
+            let answer = answer_device(self.context.clone(), endpoint, request);
+            return ResponseFuture::answering(answer, |answer| Ok(answer.map(D::body)));
+        }
         let context = self.context.clone();
         let presented = context.transport().presented(request.headers());
-        let client = self.client_facts(&request, &presented);
+        let mut proof = match presented.has_candidates() {
+            true => context.presented_proof(request.headers()),
+            false => PresentedProof::default(),
+        };
+        proof.client = context.describe(request.headers(), request.extensions());
+        let client = self.client_facts(&request, &presented, &proof);
         let slot = if context.is_lazy() && presented.has_candidates() {
-            SessionSlot::unloaded(context, outer, client, presented)
+            SessionSlot::unloaded(context, outer, client, presented, proof)
         } else if let Some((tokens, span)) = self.verify(&presented) {
             let own = context.clone();
-            let find = || async move { find(&own, &tokens).await };
+            let find = || async move { find(&own, &tokens, &proof).await };
             let mut load = match span {
                 None => boxed(find),
                 // The span ends before the handler begins.
@@ -132,6 +162,19 @@ where
     }
 }
 
+/// Answers a request to a path of the device binding. It stays out of the way of all others.
+#[cfg(feature = "dbsc")]
+#[cold]
+#[inline(never)]
+fn answer_device<B>(
+    context: Arc<LayerContext>,
+    endpoint: Endpoint,
+    request: Request<B>,
+) -> BoxFuture<Response<String>> {
+    let (parts, _) = request.into_parts();
+    Box::pin(super::devices::answer(context, endpoint, parts))
+}
+
 /// Puts a session into its request. The inner service may panic already when it is called.
 #[inline]
 fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
@@ -141,8 +184,13 @@ fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
     SealOnDrop::new(slot)
 }
 
-impl<S> SessionService<S> {
-    fn client_facts<B>(&self, request: &Request<B>, presented: &PresentedTokens) -> ClientFacts {
+impl<S, D> SessionService<S, D> {
+    fn client_facts<B>(
+        &self,
+        request: &Request<B>,
+        presented: &PresentedTokens,
+        proof: &PresentedProof,
+    ) -> ClientFacts {
         let presents_token = presented.is_anything();
         ClientFacts {
             presents_token,
@@ -154,6 +202,10 @@ impl<S> SessionService<S> {
                 .context
                 .transport()
                 .client(request.headers(), presented),
+            chance: self.context.rotation_chance(request.headers()),
+            described: proof.client.clone(),
+            #[cfg(feature = "dbsc")]
+            presents_bound_cookie: proof.has_cookie(),
         }
     }
 

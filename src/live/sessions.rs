@@ -16,6 +16,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::id::maps::IdMap;
+use crate::record::generations::Generations;
 use crate::record::lifetime::Lifetimes;
 use crate::record::secret_hash::SecretHash;
 use crate::record::user::UserId;
@@ -108,6 +109,7 @@ enum Known {
 #[derive(Clone)]
 pub(crate) struct Facts {
     pub(crate) secret_hash: SecretHash,
+    pub(crate) generations: Option<Arc<Generations>>,
     pub(crate) user: Option<UserId>,
     version: Version,
     /// When the session ends if nobody uses it any more.
@@ -296,6 +298,7 @@ impl LiveSessions {
             }
             Some(record) => Known::Live(Facts {
                 secret_hash: record.fields().secret_hash(),
+                generations: record.fields().shared_generations(),
                 user: record.user().cloned(),
                 version: record.version(),
                 ends_at: self.lifetimes.expires_at(&record),

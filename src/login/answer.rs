@@ -140,6 +140,9 @@ impl Redirects {
             SessionErrorKind::NotLoggedIn
             | SessionErrorKind::LoginTooOld
             | SessionErrorKind::LevelTooLow => (&self.login, true),
+            // It reads as a visitor's, and a login gets through.
+            #[cfg(feature = "dbsc")]
+            SessionErrorKind::DeviceUnproven => (&self.login, true),
             SessionErrorKind::NotAllowed => (&self.refused, false),
             _ => return error.to_response(),
         };

@@ -30,6 +30,8 @@ pub struct SessionInfo {
     created_at: Timestamp,
     last_seen_at: Timestamp,
     expires_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_bound_at: Option<Timestamp>,
 }
 
 impl SessionInfo {
@@ -44,6 +46,7 @@ impl SessionInfo {
             created_at: fields.created_at(),
             last_seen_at: lifetimes.last_seen_at(record),
             expires_at: lifetimes.expires_at(record),
+            device_bound_at: fields.device().map(|device| device.bound_at),
         }
     }
 
@@ -70,6 +73,14 @@ impl SessionInfo {
     #[must_use]
     pub fn client(&self) -> Option<&Client> {
         self.client.as_deref()
+    }
+
+    /// When the browser bound the session to its device, or `None` if it has not. See
+    /// [`bind_to_device`](crate::SessionLayerBuilder::bind_to_device).
+    #[cfg(feature = "dbsc")]
+    #[must_use]
+    pub fn device_bound_at(&self) -> Option<Timestamp> {
+        self.device_bound_at
     }
 
     /// When the session was created or its user logged in, whichever is later.

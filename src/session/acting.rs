@@ -95,15 +95,22 @@ impl Session {
         };
         let id = id.ok_or(SessionErrorKind::CannotAct)?;
         let acting = self.read().session().map(|acting| acting.record.clone());
+        #[cfg(feature = "dbsc")]
+        let acting_is_unproven = self
+            .read()
+            .session()
+            .is_some_and(|acting| acting.is_unproven);
         let Some(record) = find_actor(context, id, acting.as_ref(), &actor).await? else {
             self.destroy_because(EndCause::ActorEnded)?;
             return Err(SessionErrorKind::NotLoggedIn.into());
         };
         let was_nearly_over = context.lifetimes().is_nearly_over(&record, context.now());
         let own = LoadedSession {
-            token: SessionToken::of_record(actor.session, record.fields().secret_hash()),
+            token: SessionToken::of_record(actor.session, record.fields()),
             record,
             was_nearly_over,
+            #[cfg(feature = "dbsc")]
+            is_unproven: acting_is_unproven,
         };
         let dropped = self.write()?.stop_acting(id, own);
         DroppedChanges::report(dropped);

@@ -222,7 +222,10 @@ impl DetachedSession {
     ///
     /// As [`save`](Self::save), except [`SessionErrorKind::Contended`].
     pub async fn reload(&mut self) -> Result<(), SessionError> {
-        let token = self.newest().await?.token;
+        let newest = self.newest().await?;
+        #[cfg(feature = "dbsc")]
+        let is_unproven = newest.is_unproven;
+        let token = newest.token;
         let record = self.stored_record(&token).await?;
         let changes = self.work.state().changes().clone();
         // Closures of the application run here. So no lock is held.
@@ -232,6 +235,8 @@ impl DetachedSession {
             token,
             record,
             was_nearly_over: false,
+            #[cfg(feature = "dbsc")]
+            is_unproven,
         };
         self.work.state().rebase(session, data);
         Ok(())
@@ -241,7 +246,9 @@ impl DetachedSession {
     async fn stored_record(&self, token: &SessionToken) -> Result<Record, SessionError> {
         match reload(self.work.context(), token, false).await? {
             TokenLookup::Live(record, _) => Ok(record),
-            TokenLookup::Rotated { .. } => Err(SessionErrorKind::TokenRotated.into()),
+            TokenLookup::Rotated { .. } | TokenLookup::Reused(_) => {
+                Err(SessionErrorKind::TokenRotated.into())
+            }
             TokenLookup::Gone => Err(SessionErrorKind::Ended.into()),
         }
     }

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use super::Session;
 use super::detached::DetachedSession;
+use crate::binding::rotation;
 use crate::commit::lookup::LoadedSession;
 use crate::live::until_ended::UntilEnded;
 use crate::live::{Ended, Facts, Watch};
@@ -173,7 +174,8 @@ async fn next_of_own(
     seen: Option<Version>,
 ) -> Result<(), Ended> {
     let has_token = |facts: &Facts, session: &LoadedSession| {
-        facts.secret_hash.matches(&session.token.secret_hash())
+        let generations = facts.generations.as_deref();
+        rotation::is_of_this_login(&facts.secret_hash, generations, &session.token)
     };
     loop {
         // The request itself may have rotated the token, and then the client has the new one.

@@ -10,6 +10,7 @@ use http::uri::{PathAndQuery, Uri};
 use tracing::{Instrument as _, Span};
 
 use super::{ClientFacts, Session};
+use crate::binding::presented::PresentedProof;
 use crate::commit::lookup::find_presented;
 use crate::context::LayerContext;
 use crate::error::{SessionError, SessionErrorKind};
@@ -35,7 +36,7 @@ pub(crate) struct LazySession {
 }
 
 enum LazyState {
-    Unloaded(PresentedTokens),
+    Unloaded(PresentedTokens, PresentedProof),
     Loaded(Session),
     /// The response is on its way, or was never made, and nobody has asked for the session.
     Sealed,
@@ -48,12 +49,13 @@ impl SessionSlot {
         outer: Option<Self>,
         client: ClientFacts,
         presented: PresentedTokens,
+        proof: PresentedProof,
     ) -> Self {
         Self::Lazy(Arc::new(LazySession {
             context,
             outer,
             client,
-            state: Mutex::new(LazyState::Unloaded(presented)),
+            state: Mutex::new(LazyState::Unloaded(presented, proof)),
             #[cfg(feature = "login")]
             page: OnceLock::new(),
         }))
@@ -117,7 +119,7 @@ impl SessionSlot {
             Self::Loaded(session) => Ok(session.clone()),
             Self::Lazy(lazy) => match &*lazy.state() {
                 LazyState::Loaded(session) => Ok(session.clone()),
-                LazyState::Unloaded(_) => Err(SessionErrorKind::NotLoaded.into()),
+                LazyState::Unloaded(..) => Err(SessionErrorKind::NotLoaded.into()),
                 LazyState::Sealed => Err(SessionErrorKind::Sealed.into()),
             },
         }
@@ -162,20 +164,20 @@ impl LazySession {
     }
 
     async fn load(&self) -> Result<Session, SessionError> {
-        let presented = match &*self.state() {
-            LazyState::Unloaded(presented) => presented.clone(),
+        let (presented, proof) = match &*self.state() {
+            LazyState::Unloaded(presented, proof) => (presented.clone(), proof.clone()),
             LazyState::Loaded(session) => return Ok(session.clone()),
             LazyState::Sealed => return Err(SessionErrorKind::Sealed.into()),
         };
         let span = events::load_span().unwrap_or_else(Span::none);
-        let base = find_presented(&self.context, &presented)
+        let base = find_presented(&self.context, &presented, &proof)
             .instrument(span)
             .await?;
         let mut state = self.state();
         match &*state {
-            LazyState::Unloaded(_) => {
+            LazyState::Unloaded(..) => {
                 let (context, outer) = (self.context.clone(), self.outer.clone());
-                let session = Session::new(context, outer, self.client, base);
+                let session = Session::new(context, outer, self.client.clone(), base);
                 *state = LazyState::Loaded(session.clone());
                 Ok(session)
             }

@@ -132,7 +132,7 @@ impl Session {
         let dropped = {
             let mut state = self.write()?;
             state.clear_site_data();
-            state.end(cause, self.0.client)
+            state.end(cause, self.0.client.presents_token)
         };
         DroppedChanges::report(dropped);
         Ok(())
@@ -158,7 +158,7 @@ impl Session {
     }
 
     pub(super) fn destroy_because(&self, cause: EndCause) -> Result<(), SessionError> {
-        let dropped = self.write()?.end(cause, self.0.client);
+        let dropped = self.write()?.end(cause, self.0.client.presents_token);
         DroppedChanges::report(dropped);
         Ok(())
     }
@@ -244,6 +244,8 @@ impl Session {
         let accepted = match (state.login(), state.base()) {
             (Some(login), _) => accept(login),
             (None, InitialState::Rotated(_)) => Err(SessionErrorKind::TokenRotated),
+            #[cfg(feature = "dbsc")]
+            (None, InitialState::Unbound(_)) => Err(SessionErrorKind::DeviceUnproven),
             (None, _) => Err(SessionErrorKind::NotLoggedIn),
         };
         Ok(accepted?)

@@ -1,19 +1,22 @@
 //! [`State`]: what one request knows of its session and has done to it. It is pure: it calls no
 //! store, no clock and no code of the application.
 
+mod dropped;
+
 use std::mem;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::client_facts::ClientFacts;
+pub(super) use self::dropped::DroppedChanges;
+use crate::binding::rotation::Chance;
 use crate::clock::Timestamp;
 use crate::commit::changes::{ChangeSet, DataChange, check_size};
 use crate::commit::lookup::{InitialState, KnownSession, LoadedSession};
 use crate::commit::request::{Activity, CommitRequest, EndRequest};
 use crate::error::{SessionError, SessionErrorKind};
-use crate::events::{self, DropReason};
+use crate::events::DropReason;
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
@@ -55,23 +58,9 @@ pub(crate) struct ResponseFlags {
     pub(crate) varies: bool,
     /// The browser must forget what it keeps of the site.
     pub(crate) clears_site_data: bool,
-}
-
-/// Changes that a request has made and dropped. The session reports them once it holds no lock,
-/// since code of the application may listen to events.
-#[must_use]
-pub(super) struct DroppedChanges {
-    id: Option<RecordId>,
-    has_login: bool,
-    reason: DropReason,
-}
-
-impl DroppedChanges {
-    pub(super) fn report(dropped: Option<Self>) {
-        if let Some(dropped) = dropped {
-            events::dropped_write(dropped.id, dropped.has_login, dropped.reason);
-        }
-    }
+    /// Somebody has logged in, so that the browser may bind the session to its device.
+    #[cfg(feature = "dbsc")]
+    pub(crate) has_login: bool,
 }
 
 /// Reads.
@@ -126,6 +115,8 @@ impl State {
         match (&self.base, &self.end) {
             (InitialState::Session(session), _) => Some(session.id()),
             (InitialState::Rotated(id), _) => Some(*id),
+            #[cfg(feature = "dbsc")]
+            (InitialState::Unbound(session), _) => Some(session.id),
             (_, Some(EndRequest::Destroy(_, sessions))) => match &**sessions {
                 [session] => Some(session.id),
                 _ => None,
@@ -303,14 +294,18 @@ impl State {
 
     /// Ends the session. Who acts as another ends their own session as well: they have no other way
     /// to it any more.
-    pub(super) fn end(&mut self, cause: EndCause, client: ClientFacts) -> Option<DroppedChanges> {
+    pub(super) fn end(&mut self, cause: EndCause, presents_token: bool) -> Option<DroppedChanges> {
         let (dropped, left) = self.leave(DropReason::EndedByRequest);
         let request = match (&*left, self.end.take(), &self.base) {
             ([], None, InitialState::Rotated(_)) => Some(EndRequest::StaleToken),
             ([], None, InitialState::Ambiguous(all)) => {
                 Some(EndRequest::Destroy(cause, all.clone()))
             }
-            ([], None, _) if client.presents_token => Some(EndRequest::DeadToken),
+            #[cfg(feature = "dbsc")]
+            ([], None, InitialState::Unbound(session)) => {
+                Some(EndRequest::Destroy(cause, session.with_actor().into()))
+            }
+            ([], None, _) if presents_token => Some(EndRequest::DeadToken),
             ([], earlier, _) => earlier,
             (all, _, _) => Some(EndRequest::Destroy(cause, all.into())),
         };
@@ -401,6 +396,11 @@ impl State {
         ResponseFlags {
             varies: self.is_looked_at,
             clears_site_data: self.clears_site_data && may_clear,
+            #[cfg(feature = "dbsc")]
+            has_login: self
+                .changes
+                .login()
+                .is_some_and(|login| login.actor().is_none()),
         }
     }
 
@@ -450,6 +450,8 @@ impl State {
             data: self.data.clone(),
             activity: self.activity,
             looks_again: false,
+            chance: Chance::Never,
+            client: None,
         }
     }
 

@@ -168,9 +168,9 @@ impl<S> Browser<S> {
     ///
     /// The error of `work`, or an error of the layer, such as one of the store. After an error of
     /// `work`, the layer drops the changes. It still ends the session if `work` asked for that.
-    pub async fn with_session<St, T, F>(
+    pub async fn with_session<St, D, T, F>(
         &mut self,
-        layer: &SessionLayer<St>,
+        layer: &SessionLayer<St, D>,
         work: F,
     ) -> Result<T, SessionError>
     where
@@ -190,13 +190,27 @@ impl<S> Browser<S> {
                 headers.insert(header, value);
             }
         }
+        #[cfg(feature = "dbsc")]
+        if let Some(devices) = context.devices()
+            && let Some(value) = self.cookie(devices.cookies().cookie().name())
+        {
+            let cookie = format!("{}={value}", devices.cookies().cookie().name());
+            if let Ok(cookie) = HeaderValue::try_from(cookie) {
+                headers.append(COOKIE, cookie);
+            }
+        }
         let presented = transport.presented(&headers);
+        let proof = context.presented_proof(&headers);
         let client = ClientFacts {
             presents_token: presented.is_anything(),
             is_on_plain_http: false,
             transport: transport.client(&headers, &presented),
+            chance: context.rotation_chance(&headers),
+            described: None,
+            #[cfg(feature = "dbsc")]
+            presents_bound_cookie: proof.has_cookie(),
         };
-        let base = find_presented(context, &presented).await?;
+        let base = find_presented(context, &presented, &proof).await?;
         let session = Session::new(context.clone(), None, client, base);
         let mut value = None;
         let answer = work(&session).map(|worked| {

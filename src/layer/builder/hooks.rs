@@ -5,7 +5,7 @@ use crate::hooks::event::SessionEvent;
 use crate::store::SessionStore;
 
 /// # Hooks
-impl<St: SessionStore> SessionLayerBuilder<St> {
+impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// Adds a hook: a function that the layer calls with each [`SessionEvent`]. Use it for an audit
     /// trail, or to tell users of a login on a new device. Each call of `on_event` adds one more
     /// hook. There is none by default.

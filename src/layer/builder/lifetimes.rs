@@ -7,7 +7,7 @@ use crate::record::lifetime::settings::Timeouts;
 use crate::store::SessionStore;
 
 /// # How long sessions last
-impl<St: SessionStore> SessionLayerBuilder<St> {
+impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// How long a session lasts without a request.
     ///
     /// It holds for visitors as well, unless [`lifetime`](Self::lifetime) gives them timeouts of

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::SessionLayerBuilder;
 use crate::store::SessionStore;
 
-impl<St: SessionStore> SessionLayerBuilder<St> {
+impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// How often the layer asks the store for the sessions whose end somebody waits for, with
     /// [`DetachedSession::ended`](crate::DetachedSession::ended). The layer asks for all of them in
     /// one batch. Two seconds by default. [`build`](Self::build) refuses zero.

@@ -7,7 +7,7 @@ use crate::login::Users;
 use crate::store::SessionStore;
 
 /// # Users
-impl<St: SessionStore> SessionLayerBuilder<St> {
+impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// Where the application keeps its users. The guards and extractors of
     /// [`login`](crate::login) ask there, inside of this layer.
     ///

@@ -1,0 +1,156 @@
+//! [`Devices`]: how one layer binds sessions to devices, with everything that is made once.
+
+use http::HeaderValue;
+use http::header::HeaderMap;
+use serde_json::json;
+
+use super::bound_cookie::BoundCookies;
+use super::challenge::{Challenges, Purpose};
+use super::headers;
+use super::refusal::Refusal;
+use super::settings::{DeviceBinding, WhenUnbound};
+use crate::binding::presented::PresentedProof;
+use crate::clock::Timestamp;
+use crate::error::{ConfigError, SessionError};
+use crate::id::RecordId;
+use crate::record::device::BoundDevice;
+use crate::token::cookie::Attributes;
+use crate::token::keys::SigningKeys;
+use crate::token::random::RandomSource;
+
+/// A path that the layer answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Registration,
+    Refresh,
+}
+
+/// How one layer binds sessions to devices.
+#[derive(Clone, Debug)]
+pub(crate) struct Devices {
+    settings: DeviceBinding,
+    cookies: BoundCookies,
+    challenges: Challenges,
+}
+
+impl Devices {
+    pub(crate) fn new(
+        settings: DeviceBinding,
+        keys: &SigningKeys,
+        session_cookie: &Attributes,
+    ) -> Result<Self, ConfigError> {
+        settings.check(session_cookie)?;
+        Ok(Self {
+            cookies: BoundCookies::new(keys, session_cookie, settings.cookie_lifetime)?,
+            challenges: Challenges::new(keys, session_cookie.name(), settings.challenge_lifetime),
+            settings,
+        })
+    }
+
+    pub(crate) fn cookies(&self) -> &BoundCookies {
+        &self.cookies
+    }
+
+    pub(crate) fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    pub(crate) fn refuses_unbound(&self) -> bool {
+        self.settings.when_unbound == WhenUnbound::Refuse
+    }
+
+    /// The endpoint at this path.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        if path == self.settings.refresh_path {
+            Some(Endpoint::Refresh)
+        } else if path == self.settings.registration_path {
+            Some(Endpoint::Registration)
+        } else {
+            None
+        }
+    }
+
+    /// What a request presents to prove its device.
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedProof {
+        PresentedProof {
+            client: None,
+            cookies: self.cookies.presented(headers),
+            is_waived: false,
+        }
+    }
+
+    /// Checks that a request comes from this device.
+    pub(crate) fn check(
+        &self,
+        id: RecordId,
+        device: &BoundDevice,
+        proof: &PresentedProof,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let checked = self
+            .cookies
+            .check(id, device, proof.cookies.as_deref(), now);
+        match checked {
+            Err(_) if now.since(device.bound_at) < self.settings.grace_period => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// The header that offers the browser to bind this session.
+    pub(crate) fn offer(
+        &self,
+        id: RecordId,
+        login_at: Timestamp,
+        now: Timestamp,
+        random: &RandomSource,
+    ) -> Result<Option<HeaderValue>, SessionError> {
+        let purpose = Purpose::Registration { login_at };
+        let challenge = self.challenges.issue(purpose, id, now, random)?;
+        Ok(headers::registration(
+            &self.settings.registration_path,
+            &challenge,
+        ))
+    }
+
+    /// The header that asks the browser for a proof.
+    pub(crate) fn ask(
+        &self,
+        id: RecordId,
+        device: &BoundDevice,
+        now: Timestamp,
+        random: &RandomSource,
+    ) -> Result<Option<HeaderValue>, SessionError> {
+        let purpose = Purpose::refresh_of(device);
+        let challenge = self.challenges.issue(purpose, id, now, random)?;
+        Ok(headers::challenge(&challenge, &id.to_string()))
+    }
+
+    /// What the browser must know of a bound session, as JSON.
+    pub(crate) fn instructions(&self, id: RecordId) -> String {
+        let excluded = self
+            .settings
+            .excluded
+            .iter()
+            .map(|path| json!({ "type": "exclude", "domain": "*", "path": path }));
+        json!({
+            "session_identifier": id,
+            "refresh_url": self.settings.refresh_path,
+            "scope": {
+                "include_site": false,
+                "scope_specification": excluded.collect::<Vec<_>>(),
+            },
+            "credentials": [{
+                "type": "cookie",
+                "name": self.cookies.cookie().name(),
+                "attributes": self.cookies.cookie().attributes(),
+            }],
+            "allowed_refresh_initiators": [],
+        })
+        .to_string()
+    }
+}
+
+/// What the browser learns of a session that is over, as JSON.
+pub(crate) fn over(id: &str) -> String {
+    json!({ "session_identifier": id, "continue": false }).to_string()
+}
