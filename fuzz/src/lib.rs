@@ -1,6 +1,8 @@
 //! What each fuzz target does with its input. `tests/it/fuzz.rs` also calls these functions, with
 //! the seeds in `fuzz/corpus`.
 
+mod devices;
+
 use std::error::Error as _;
 use std::sync::Once;
 
@@ -12,6 +14,8 @@ use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Request, Response};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower::{Layer, ServiceExt, service_fn};
+
+pub use devices::{device_proof, secure_session_id, secure_session_response};
 
 /// Sends the input as Cookie headers, and as the session cookie's value. [`Site::written`]
 /// describes how tokens get into the input.
