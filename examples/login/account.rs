@@ -4,12 +4,11 @@
 use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
+use cloakroom::Session;
 use cloakroom::login::{Auth, Next, Users};
-use cloakroom::{Client, Session};
 use serde::Deserialize;
 
 use crate::app::{App, Devices};
-use crate::devices::ThisClient;
 use crate::error::Error;
 use crate::pages::{self, FLASH, Flash, Frame, THEME, page, problem_page};
 use crate::users::{self, Db, User};
@@ -43,7 +42,6 @@ pub(crate) async fn register_form(frame: Frame, next: Next) -> Result<Response, 
 /// `POST /register`
 pub(crate) async fn register(
     State(app): State<App>,
-    ThisClient(client): ThisClient,
     session: Session,
     frame: Frame,
     next: Next,
@@ -60,7 +58,7 @@ pub(crate) async fn register(
     match made {
         Ok(user) => {
             let welcome = format!("Welcome, {}. Your account is made.", user.name);
-            enter(&session, &user, client, form.remember.is_some(), welcome)?;
+            enter(&session, &user, form.remember.is_some(), welcome)?;
             Ok(Redirect::to(next.path()).into_response())
         }
         Err(problem) => problem_page(&pages::Register {
@@ -88,7 +86,6 @@ pub(crate) async fn log_in_form(frame: Frame, next: Next) -> Result<Response, Er
 /// `POST /login`
 pub(crate) async fn log_in(
     State(app): State<App>,
-    ThisClient(client): ThisClient,
     session: Session,
     frame: Frame,
     next: Next,
@@ -98,7 +95,7 @@ pub(crate) async fn log_in(
     match app.db.authenticate(name, &form.password).await? {
         Some(user) => {
             let welcome = format!("Welcome back, {}.", user.name);
-            enter(&session, &user, client, form.remember.is_some(), welcome)?;
+            enter(&session, &user, form.remember.is_some(), welcome)?;
             Ok(Redirect::to(next.path()).into_response())
         }
         None => problem_page(&pages::LogIn {
@@ -111,18 +108,11 @@ pub(crate) async fn log_in(
 }
 
 /// Logs in a user whose password was checked.
-fn enter(
-    session: &Session,
-    user: &User,
-    client: Client,
-    remember: bool,
-    welcome: String,
-) -> Result<(), Error> {
+fn enter(session: &Session, user: &User, remember: bool, welcome: String) -> Result<(), Error> {
     // The session gets a new token. An attacker may have planted the old token before the login,
     // and the old token is worth nothing now.
     session.log_in(Db::account(user))?;
     session.set_remembered(remember)?;
-    session.set_client(client)?;
     session.insert(FLASH, Flash::done(welcome))?;
     Ok(())
 }

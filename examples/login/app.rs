@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
-use cloakroom::{SessionLayer, SessionStore, Sessions, UserIndex, login};
+use cloakroom::{SessionLayer, SessionStore, Sessions, UserIndex, WithDevices, login};
 use tower_http::csrf::CsrfLayer;
 
 use crate::error::Error;
@@ -36,7 +36,7 @@ pub(crate) enum Devices {
 
 pub(crate) fn router<S: SessionStore>(
     app: App,
-    sessions: SessionLayer<S>,
+    sessions: SessionLayer<S, WithDevices>,
     fresh_for: Duration,
 ) -> Router {
     Router::new()

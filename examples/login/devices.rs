@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use axum::Form;
-use axum::extract::{ConnectInfo, FromRequestParts, State};
-use axum::http::header;
-use axum::http::request::Parts;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::response::{Redirect, Response};
 use cloakroom::login::{Auth, Users};
-use cloakroom::{Client, RecordId, Session, SessionInfo, Timestamp};
+use cloakroom::{
+    Client, RecordId, Session, SessionEvent, SessionEventKind, SessionInfo, Timestamp,
+};
 use serde::Deserialize;
 
 use crate::app::{App, Devices};
@@ -27,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) created: String,
     pub(crate) last_seen_at: String,
     pub(crate) is_this: bool,
+    /// How long ago the browser bound the session to its device.
+    pub(crate) bound: Option<String>,
     /// Who acts as the user in this session.
     pub(crate) actor: Option<String>,
 }
@@ -74,6 +77,7 @@ fn describe(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Device
         address: address.to_owned(),
         created: pages::ago(now.since(info.created_at())),
         last_seen_at: pages::ago(now.since(info.last_seen_at())),
+        bound: info.device_bound_at().map(|at| pages::ago(now.since(at))),
         is_this: own == Some(info.id()),
         actor: None,
     }
@@ -167,24 +171,36 @@ pub(crate) async fn revoke_others(
     Ok(Redirect::to("/devices"))
 }
 
-/// The client that sent the request, for the list of sessions.
-pub(crate) struct ThisClient(pub(crate) Client);
-
-impl<S: Send + Sync> FromRequestParts<S> for ThisClient {
-    type Rejection = <ConnectInfo<SocketAddr> as FromRequestParts<S>>::Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        // This is the address of the connection. The client can write anything into
-        // X-Forwarded-For, unless your proxy sets that header.
-        let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
-        let client = Client::new().with_address(&peer.ip().to_string());
-        let user_agent = parts
-            .headers
-            .get(header::USER_AGENT)
-            .and_then(|value| value.to_str().ok());
-        Ok(Self(match user_agent {
-            Some(user_agent) => client.with_user_agent(user_agent),
-            None => client,
-        }))
+/// The client that sent a request. The layer records it with a login, and when it gives the client a
+/// new token.
+pub(crate) fn client_of(headers: &HeaderMap, extensions: &Extensions) -> Client {
+    let mut client = Client::new();
+    // This is the address of the connection. The client can write anything into X-Forwarded-For,
+    // unless your proxy sets that header.
+    if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {
+        client = client.with_address(&peer.ip().to_string());
     }
+    let user_agent = headers.get(header::USER_AGENT);
+    if let Some(user_agent) = user_agent.and_then(|value| value.to_str().ok()) {
+        client = client.with_user_agent(user_agent);
+    }
+    client
+}
+
+/// Says that two clients had the token of one session. A real site tells the user too, and ends the
+/// user's other sessions.
+pub(crate) fn log_reuse(event: &SessionEvent) {
+    if event.kind() != SessionEventKind::Reuse {
+        return;
+    }
+    let address = |client: Option<&Client>| {
+        let address = client.and_then(Client::address);
+        address.unwrap_or("an unknown address").to_owned()
+    };
+    tracing::warn!(
+        user = event.user().map(tracing::field::display),
+        recorded = address(event.client()),
+        presented_by = address(event.presented_by()),
+        "a session token was stolen: two clients used it"
+    );
 }
