@@ -1,12 +1,13 @@
 //! An application with a route for each action on a session.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Path;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use cloakroom::{
-    CurrentUser, RecordId, Session, SessionError, SessionLayer, SessionLayerBuilder, SessionStore,
-    SigningKey,
+    AnswerBody, CurrentUser, RecordId, Session, SessionError, SessionLayer, SessionLayerBuilder,
+    SessionStore, SigningKey,
 };
 use http::StatusCode;
 
@@ -27,7 +28,7 @@ pub fn id_of(token: &str) -> RecordId {
 }
 
 /// An application with a route for each action on a session.
-pub fn app<S: SessionStore>(layer: SessionLayer<S>) -> Router {
+pub fn app<S: SessionStore, D: AnswerBody<Body>>(layer: SessionLayer<S, D>) -> Router {
     routes().layer(layer)
 }
 

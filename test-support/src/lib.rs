@@ -15,6 +15,8 @@ pub mod stores;
 mod app;
 #[cfg(feature = "app")]
 mod browser;
+#[cfg(feature = "device")]
+pub mod device;
 #[cfg(feature = "app")]
 mod forward;
 #[cfg(feature = "app")]

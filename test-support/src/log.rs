@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 /// The length of a token. The first letters are the record id, which may be in the log.
-const TOKEN: usize = 64;
+const TOKEN: usize = 70;
 const RECORD_ID: usize = 22;
 
 /// This many equal letters are not an accident. Every 15 letters in a row contain one whole piece.

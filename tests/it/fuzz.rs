@@ -43,6 +43,24 @@ fn every_seed_of_a_record_is_refused_or_decodes_to_what_it_is_encoded_to() {
     replay("record", cloakroom_fuzz::record);
 }
 
+#[test]
+fn every_seed_of_a_proof_header_is_refused_but_for_the_good_proof() {
+    replay(
+        "secure_session_response",
+        cloakroom_fuzz::secure_session_response,
+    );
+}
+
+#[test]
+fn every_seed_of_a_session_id_header_names_the_own_session_or_is_refused() {
+    replay("secure_session_id", cloakroom_fuzz::secure_session_id);
+}
+
+#[test]
+fn every_seed_of_a_signed_proof_is_refused_but_for_the_good_one() {
+    replay("device_proof", cloakroom_fuzz::device_proof);
+}
+
 /// This test runs in its own process, because for a while the process cannot open files.
 #[test]
 fn every_seed_of_a_store_url_is_opened_or_an_error_without_its_password() {
@@ -58,6 +76,15 @@ fn every_fuzz_target_has_its_seeds_replayed_here() {
     let targets: Vec<_> = files("fuzz/fuzz_targets").into_iter().map(name).collect();
     assert_eq!(
         targets,
-        ["bearer", "cookie", "record", "store_url", "transports"]
+        [
+            "bearer",
+            "cookie",
+            "device_proof",
+            "record",
+            "secure_session_id",
+            "secure_session_response",
+            "store_url",
+            "transports",
+        ]
     );
 }

@@ -28,6 +28,7 @@ mod session {
     mod lazy;
     mod lifetime_names;
     mod lifetimes;
+    mod rotation;
     mod users;
     mod values;
 }
@@ -46,6 +47,7 @@ mod http {
     mod config;
     mod cookies;
     mod cross_origin;
+    mod devices;
     mod layers;
     mod responses;
     mod transports;
@@ -72,7 +74,7 @@ mod stores {
     mod expiry;
     mod memory;
     mod names;
-    mod near;
+    pub(crate) mod near;
     mod opening;
     mod pgbouncer;
     mod records;

@@ -595,7 +595,7 @@ async fn happens<S: UserIndex + Clone>(event: &Event, model: &mut Model, system:
                 }
                 Cookie::Set(token) => {
                     let value = reply.token().unwrap_or_default();
-                    assert_eq!(value.len(), 64, "{event:?}: {reply:?}");
+                    assert_eq!(value.len(), 70, "{event:?}: {reply:?}");
                     assert_eq!(is_persistent(&reply), token.is_persistent, "{event:?}");
                     let id = id_of(&value);
                     let known = system.ids.entry(token.session).or_insert(id);

@@ -74,6 +74,42 @@ fn every_requirement_of_the_security_page_names_tests_that_exist() {
     }
 }
 
+/// How many attacks the page has on tokens that rotate, and on sessions that are bound to a device.
+const ATTACKS: [(char, usize); 2] = [('R', 9), ('D', 25)];
+
+#[test]
+fn every_attack_with_a_stolen_cookie_names_tests_that_exist() {
+    let mut tests = tests_of(&std::env::current_exe().unwrap());
+    tests.extend(tests_of_lib());
+    for (letter, count) in ATTACKS {
+        check_attacks(&tests, letter, count);
+    }
+}
+
+fn check_attacks(tests: &BTreeSet<String>, letter: char, count: usize) {
+    let start = format!("| {letter}");
+    let is_attack = |line: &&str| {
+        let rest = line.strip_prefix(&*start);
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let attacks = PAGE.lines().filter(is_attack);
+    let mut numbers = Vec::new();
+    for line in attacks {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        numbers.push(cells[1][1..].parse::<usize>().unwrap());
+        let names: Vec<_> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{line}");
+        for name in names {
+            assert!(
+                tests.contains(name),
+                "{}: there is no test {name}",
+                cells[1]
+            );
+        }
+    }
+    assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
+}
+
 #[test]
 fn every_file_that_the_security_page_names_exists() {
     let files = PAGE.split('`').skip(1).step_by(2).filter(|text| {

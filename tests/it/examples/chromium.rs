@@ -2,7 +2,9 @@
 //! except in `cross_origin.rs` and `two_nodes.rs`.
 
 mod cross_origin;
+mod devices;
 mod login;
+mod rotation;
 mod two_nodes;
 
 use std::io::{BufRead, BufReader};
@@ -35,6 +37,10 @@ const ARGUMENTS: [&str; 9] = [
     "--disable-sync",
     "--window-size=1280,800",
 ];
+
+/// Debian's Chromium can bind sessions, and does so with this only. The machine of the tests has no
+/// hardware for keys.
+const BINDS_SESSIONS: &str = "--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
 
 /// A name, the width and the height in CSS pixels, and the number of real pixels for each.
 const SIZES: [(&str, u32, u32, u32); 2] = [("desk", 1280, 800, 1), ("phone", 390, 844, 2)];
@@ -103,10 +109,22 @@ impl Driver {
 
     /// A browser with its own profile.
     async fn browser_with_scripts(&self) -> Chromium {
+        self.start_browser(&[]).await
+    }
+
+    /// A browser that trusts the demo's certificate, and binds sessions to its device. It keeps the
+    /// keys in software.
+    async fn browser_with_device(&self, public_key_hash: &str) -> Chromium {
+        let trust = format!("--ignore-certificate-errors-spki-list={public_key_hash}");
+        self.start_browser(&[BINDS_SESSIONS, &trust]).await
+    }
+
+    async fn start_browser(&self, more: &[&str]) -> Chromium {
         let mut browsers = self.browsers.lock().await;
         let profile = self.profiles.path().join(browsers.len().to_string());
         let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", profile.display()));
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let Value::Object(capabilities) = json!({
             "goog:chromeOptions": {
                 "args": arguments,

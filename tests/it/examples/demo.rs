@@ -1,8 +1,9 @@
 //! The demo. The tests send it the same HTTP requests as its users' browsers.
 
 mod acting;
-mod client;
+pub(crate) mod client;
 pub(crate) mod process;
+mod tls;
 
 use std::process::Command;
 use std::sync::mpsc;
@@ -710,6 +711,15 @@ fn an_unknown_argument_is_refused_with_the_usage() {
         (
             &["--fresh-for", "soon"],
             "--fresh-for needs a number of seconds",
+        ),
+        (&["--tls", "--key", "k.pem"], "--cert and --key go together"),
+        (
+            &["--cert", "c.pem", "--key", "k.pem"],
+            "--cert and --key need --tls",
+        ),
+        (
+            &["--tls", "--behind-tls"],
+            "--tls and --behind-tls exclude each other",
         ),
     ] {
         let output = run(args);

@@ -72,7 +72,7 @@ async fn the_session_is_found_among_other_cookies_and_over_several_headers() {
 async fn among_bad_values_of_the_name_the_good_one_is_found_in_any_order() {
     let (app, _, good, _) = two_sessions().await;
     // This token is as long as a good one, so only its signature is wrong.
-    let forged = "A".repeat(64);
+    let forged = "A".repeat(70);
     assert_eq!(forged.len(), good.len());
     for bad in [forged, String::new(), "short".to_owned(), "x".repeat(200)] {
         for pair in [[&good, &bad], [&bad, &good]] {
@@ -551,13 +551,13 @@ async fn large_empty_and_nameless_headers_are_anonymous() {
         b"x".repeat(8 * 1024),
         named(&b"A".repeat(64 * 1024)),
         b"__Host-session=A;".repeat(4 * 1024),
-        [named(&b"A".repeat(64)), b";".to_vec()]
+        [named(&b"A".repeat(70)), b";".to_vec()]
             .concat()
             .repeat(600),
         // These bytes are not UTF-8. Some values are as long as a token, and some are longer.
-        named(&[0xff; 64]),
-        named(&[0x80; 64]),
-        [named(&[0xff; 64]), b";".to_vec()].concat().repeat(600),
+        named(&[0xff; 70]),
+        named(&[0x80; 70]),
+        [named(&[0xff; 70]), b";".to_vec()].concat().repeat(600),
         named(&[0xff; 64 * 1024]),
         vec![0xff; 64 * 1024],
     ] {
@@ -620,8 +620,8 @@ proptest! {
             // Bytes that look like the cookie. There are up to 64 KiB.
             (
                 vec(prop_oneof![
-                    Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 64]),
-                    "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes), vec(any::<u8>(), 0..70),
+                    Just(b"__Host-session=".to_vec()), Just(b"; ".to_vec()), Just(vec![b'A'; 70]),
+                    "[A-Za-z0-9_=;-]{0,90}".prop_map(String::into_bytes), vec(any::<u8>(), 0..80),
                 ], 0..8),
                 prop_oneof![19 => Just(1), 1 => 1..1000_usize],
             ).prop_map(|(parts, times)| {
@@ -643,8 +643,8 @@ proptest! {
         value in prop_oneof![
             vec(any::<u8>(), 0..100),
             // These bytes are as long as a token.
-            vec(any::<u8>(), 64),
-            "[A-Za-z0-9_-]{64}".prop_map(String::into_bytes),
+            vec(any::<u8>(), 70),
+            "[A-Za-z0-9_-]{70}".prop_map(String::into_bytes),
         ],
     ) {
         let (app, spy, _) = one_session();

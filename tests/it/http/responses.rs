@@ -24,7 +24,7 @@ fn default_app() -> Router {
 fn blotted(header: &str) -> String {
     let (name, rest) = header.split_once('=').unwrap();
     let (value, attributes) = rest.split_once(';').unwrap();
-    let value = if value.len() == 64 { "<token>" } else { value };
+    let value = if value.len() == 70 { "<token>" } else { value };
     format!("{name}={value};{attributes}")
 }
 

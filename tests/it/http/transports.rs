@@ -543,7 +543,7 @@ async fn more_good_tokens_than_a_client_can_have_are_none() {
 async fn a_request_without_a_good_token_calls_no_store() {
     let spy = FaultyStore::new(MemoryStore::new());
     let app = app(layer(spy.clone()));
-    let bad = "A".repeat(64);
+    let bad = "A".repeat(70);
     for (cookie, bearer) in [("x", "y"), ("x", &*bad), (&*bad, "y"), (&*bad, &*bad)] {
         let client = Client {
             cookie: Some(cookie),

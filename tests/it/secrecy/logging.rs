@@ -91,7 +91,7 @@ impl io::Write for Log {
 async fn a_lazy_layer_tells_a_rejection_when_the_session_is_asked_for() {
     let (log, _guard) = Log::start();
     let app = app(builder(MemoryStore::new()).lazy(true).build().unwrap());
-    let cookie = format!("__Host-session={}", "A".repeat(64));
+    let cookie = format!("__Host-session={}", "A".repeat(70));
     let mut browser = Browser::new(&app);
     browser.get_with("/get/theme", &[("cookie", &cookie)]).await;
     assert!(log.assert_rejected().contains("bad signature"));
@@ -143,7 +143,7 @@ async fn the_life_of_a_session_is_told() {
     old.clone().get("/").await;
     assert!(log.assert_rejected().contains("no such session"));
 
-    let cookie = format!("__Host-session={}", "A".repeat(64));
+    let cookie = format!("__Host-session={}", "A".repeat(70));
     browser.get_with("/", &[("cookie", &cookie)]).await;
     assert!(log.assert_rejected().contains("bad signature"));
     browser.get("/insert/theme/dark").await;

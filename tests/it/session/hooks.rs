@@ -666,7 +666,7 @@ async fn a_rejected_token_is_heard_of_with_the_reason() {
         sessions,
         ..
     } = setup();
-    let forged = format!("__Host-session={}", "A".repeat(64));
+    let forged = format!("__Host-session={}", "A".repeat(70));
     let mut visitor = Browser::new(&app);
     visitor.get_with("/", &[("cookie", &forged)]).await;
     let rejected = heard.take_one();

@@ -103,7 +103,7 @@ async fn a_session_that_is_not_loaded_says_so_until_it_is() {
 #[tokio::test]
 async fn a_bad_cookie_is_anonymous() {
     let (spy, app, _) = setup();
-    let cookie = format!("__Host-session={}", "A".repeat(64));
+    let cookie = format!("__Host-session={}", "A".repeat(70));
     Browser::new(&app)
         .get_with("/get/theme", &[("cookie", &cookie)])
         .await

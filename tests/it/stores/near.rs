@@ -19,13 +19,13 @@ const MAX_STALE: Duration = Duration::from_secs(2);
 
 /// A store whose feed the test plays. It counts the calls, and lets them fail.
 #[derive(Clone, Debug)]
-struct Played {
+pub(crate) struct Played {
     store: FaultyStore<MemoryStore>,
     feeds: Arc<Mutex<Vec<FeedSender>>>,
 }
 
 impl Played {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             store: FaultyStore::new(MemoryStore::new()),
             feeds: Arc::default(),
@@ -63,10 +63,10 @@ impl SessionFeed for Played {
     }
 }
 
-type Near = NearCache<Played>;
+pub(crate) type Near = NearCache<Played>;
 
 /// A node, with the store's side of its feed. Its cache may answer.
-async fn node(store: &Played) -> (Near, FeedSender) {
+pub(crate) async fn node(store: &Played) -> (Near, FeedSender) {
     let near = NearCache::builder(store.clone())
         .max_stale(MAX_STALE)
         .open()
