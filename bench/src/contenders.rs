@@ -1,5 +1,7 @@
 //! The measured layers. All of them are around the same routes.
 
+#[cfg(feature = "dbsc")]
+mod bound;
 mod cloakroom;
 #[cfg(feature = "peers")]
 mod ends;
@@ -29,6 +31,11 @@ pub enum Contender {
     Cloakroom,
     /// This crate, but the first extractor loads the session.
     CloakroomLazy,
+    /// This crate, and tokens rotate.
+    CloakroomRotating,
+    /// This crate, and sessions are bound to devices.
+    #[cfg(feature = "dbsc")]
+    CloakroomBound,
     #[cfg(feature = "peers")]
     TowerSessions,
     #[cfg(feature = "peers")]
@@ -57,6 +64,9 @@ impl Contender {
             Self::Noop => "noop",
             Self::Cloakroom => "cloakroom",
             Self::CloakroomLazy => "cloakroom-lazy",
+            Self::CloakroomRotating => "cloakroom-rotating",
+            #[cfg(feature = "dbsc")]
+            Self::CloakroomBound => "cloakroom-bound",
             #[cfg(feature = "peers")]
             Self::TowerSessions => "tower-sessions",
             #[cfg(feature = "peers")]
@@ -66,8 +76,16 @@ impl Contender {
         }
     }
 
+    /// What only the gate measures.
+    const GATED: &[Self] = &[
+        Self::CloakroomRotating,
+        #[cfg(feature = "dbsc")]
+        Self::CloakroomBound,
+    ];
+
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|it| it.name() == name)
+        let mut all = Self::ALL.iter().chain(Self::GATED).copied();
+        all.find(|it| it.name() == name)
     }
 
     pub fn has_sessions(self) -> bool {
@@ -76,6 +94,10 @@ impl Contender {
 
     /// The contender's routes, and the cookie of a session that holds the payload.
     pub async fn ready(self) -> Result<Ready> {
+        #[cfg(feature = "dbsc")]
+        if self == Self::CloakroomBound {
+            return bound::ready().await;
+        }
         let router = self.router().await?;
         if self.has_sessions() {
             return Ready::of(router).await;
@@ -90,6 +112,9 @@ impl Contender {
             Self::Noop => plain_routes().layer(layer_fn(extension)),
             Self::Cloakroom => cloakroom::in_memory(false)?,
             Self::CloakroomLazy => cloakroom::in_memory(true)?,
+            Self::CloakroomRotating => cloakroom::rotating()?,
+            #[cfg(feature = "dbsc")]
+            Self::CloakroomBound => return Err("a bound session is made at once".into()),
             #[cfg(feature = "peers")]
             Self::TowerSessions => peers::tower_sessions_in_memory(),
             #[cfg(feature = "peers")]

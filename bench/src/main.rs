@@ -64,7 +64,8 @@ cargo run --release -p cloakroom-bench -- COMMAND
 
   feed            what a feed costs writes, over each store that has one (needs the servers)
 
-  gate            compares instructions and allocations with bench/figures.json (needs valgrind)
+  gate            compares instructions and allocations with bench/figures.json (needs valgrind; with the
+                  feature `dbsc`, also those of a bound session)
   gate --write    writes them there
 
   login           instructions and allocations of a read behind a guard (needs valgrind, and the

@@ -1,5 +1,7 @@
 //! This crate.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::routing::get;
 use cloakroom::{
@@ -13,11 +15,23 @@ use crate::scenario::{NONCE, Profile, THEME, cart};
 const MAX_SESSIONS: usize = 4_000_000;
 
 pub(super) fn in_memory(lazy: bool) -> Result<Router> {
-    let mut builder = builder(MemoryStore::new().with_max_sessions(MAX_SESSIONS))?;
+    let mut builder = in_this_process()?;
     if lazy {
         builder = builder.lazy(true);
     }
     Ok(routes().layer(builder.build()?))
+}
+
+/// Tokens rotate, but none is due yet.
+pub(super) fn rotating() -> Result<Router> {
+    let layer = in_this_process()?.rotate_every(HOUR).build()?;
+    Ok(routes().layer(layer))
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn in_this_process() -> Result<SessionLayerBuilder<MemoryStore>> {
+    builder(MemoryStore::new().with_max_sessions(MAX_SESSIONS))
 }
 
 pub(super) fn builder<S: SessionStore>(store: S) -> Result<SessionLayerBuilder<S>> {
@@ -33,7 +47,7 @@ pub(super) fn routes() -> Router {
         .route("/create", get(create))
 }
 
-async fn fill(session: Session) -> Result<(), SessionError> {
+pub(super) async fn fill(session: Session) -> Result<(), SessionError> {
     session.insert("profile", Profile::example())?;
     session.insert("cart", cart())?;
     session.insert("nonce", NONCE)?;
