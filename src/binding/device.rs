@@ -4,7 +4,7 @@
 //! After a login, the browser makes a key pair in the hardware of the device and registers the
 //! public key. From then on, it proves every few minutes that it has the private key. For each
 //! proof, it gets a new bound cookie, which stands beside the session cookie and ends soon. A copy
-//! of all cookies ends with it.
+//! of all cookies is worth nothing after that.
 //!
 //! The parts: [`settings`] of the application; [`devices`], what a layer makes of them; the
 //! [`challenge`] that a browser signs; its [`proof`]; the [`key`] that verifies the proof; the
@@ -36,7 +36,8 @@ mod signed_time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The session is bound to no device, or there is no session.
+    /// The session is bound to no device, or there is no session. A session in which a user acts as
+    /// another has no binding of its own either, although it needs the proof of the user's own one.
     NotBound,
     /// The session is bound, and the request has the bound cookie of its device. Or the browser has
     /// registered its key a moment ago, and the grace period of

@@ -1,4 +1,4 @@
-//! [`PresentedProof`]: what a request presents of its client, besides a token.
+//! [`PresentedProof`]: what a request says of its client, besides a token.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::device::bound_cookie::PresentedCookies;
 use crate::record::client::Client;
 
-/// What a request presents of its client, besides a token: a proof that it comes from the session's
-/// device, if the layer binds sessions to devices.
+/// What a request says of its client, besides a token: who it is, if the application has a function
+/// for that, and a proof that it comes from the session's device, if the layer binds sessions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PresentedProof {
     /// Who the client is, if the layer has a function that says so.

@@ -3,8 +3,8 @@
 //! The layer replaces a token once it is older than the interval. The replaced token, the *parent*,
 //! stays good until somebody uses the new one, and for a grace period after that. So parallel
 //! requests do not fight, and an answer that is lost logs nobody out: a client that comes again with
-//! the parent gets another new token, a *sibling* of the first. Whoever comes with any other token
-//! of this login has a copy, or the other one has.
+//! the parent gets another new token, a *sibling* of the first. If a client comes with any other
+//! token of this login, two clients have had it, and one of them has a copy.
 //!
 //! This file is pure: it calls no store and no clock.
 
@@ -191,7 +191,8 @@ impl Rotation {
         })
     }
 
-    /// Whether a client gets a new token now, if its time is over so long after `made`.
+    /// Whether a client gets a new token now, if one was made at `made` and the next is due `after`
+    /// that time.
     fn is_due(self, made: Timestamp, after: Duration, now: Timestamp, chance: Chance) -> bool {
         match chance {
             Chance::Never => false,

@@ -77,8 +77,9 @@ pub enum SessionEventKind {
     Created,
     /// A user has logged in. If the session is new, `Created` comes before.
     LoggedIn,
-    /// The session has a new token. The old token is dead, or will be soon, if the layer
-    /// [rotates tokens](crate::SessionLayerBuilder::rotate_every) by itself.
+    /// The session has a new token. The old token is dead. If the layer
+    /// [rotates tokens](crate::SessionLayerBuilder::rotate_every) by itself, the old token will be
+    /// dead soon.
     Rotated,
     /// Two clients have a token of the session, so one of them has stolen it. `Ended` comes next.
     /// [`SessionEvent::client`] is the client that the layer knows, and

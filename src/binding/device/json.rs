@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// A JSON value. Of what no proof needs, only the kind is kept.
+/// A JSON value. What no proof needs is [`Json::Other`], without its content.
 #[derive(Debug, PartialEq)]
 pub(super) enum Json {
     Text(String),

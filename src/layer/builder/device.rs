@@ -18,18 +18,24 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// that a configuration can decide.
     ///
     /// After each login, the layer offers the browser to register a key that its device keeps. The
-    /// layer then answers the two paths of the [`DeviceBinding`] itself. It removes nothing from
-    /// browsers that cannot do this, and from clients with bearer tokens: their sessions are as
-    /// before. [`Session::device`](crate::Session::device) tells them apart.
+    /// layer then answers the two paths of the [`DeviceBinding`] itself. Nothing changes for browsers
+    /// that cannot do this, and for clients with bearer tokens.
+    /// [`Session::device`](crate::Session::device) tells them apart.
     ///
     /// Put the layer around the whole router, so that requests to the two paths reach it. A layer
     /// further out must not send them to somebody else, and must not add CORS headers with
-    /// credentials to their answers. If two layers bind sessions, give each one paths of its own.
+    /// credentials to their answers. A proxy in front must hand on the header `Host` as the browser
+    /// sent it. If two layers bind sessions, give each one paths of its own.
+    ///
+    /// Set it at all nodes. A layer without it asks nobody for a proof.
     ///
     /// # What it needs
     ///
     /// HTTPS, and the session cookie as the transport or one of the two. The body of the responses
-    /// must be `From<String>`, as axum's is.
+    /// must be `From<String>`, as axum's is. So in a `ServiceBuilder`, put layers that change the type
+    /// of the body, such as compression, further out.
+    ///
+    /// # If an answer is lost
     ///
     /// If the answer to a registration is lost, the session is bound to a key that the browser has
     /// given up. Then the user has to log in again, once the

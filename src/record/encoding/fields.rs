@@ -284,6 +284,7 @@ fn known_tokens(bytes: &[u8]) -> Result<Vec<KnownToken>, Damage> {
     };
     bytes.chunks(TOKEN_LEN).map(known).collect()
 }
+
 fn device(bytes: &[u8]) -> Result<BoundDevice, Damage> {
     const SHORT: &str = "its device is cut short";
     let (bound_at, rest) = bytes.split_at_checked(size_of::<u64>()).ok_or(SHORT)?;
