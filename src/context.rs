@@ -284,8 +284,8 @@ impl LayerContext {
         }
     }
 
-    /// Whether the response can carry a new token, if the layer rotates tokens. Browsers say whether
-    /// a request loads a page (Fetch Metadata, section 2.2).
+    /// Whether the response can carry a new token, if the layer rotates tokens. Browsers say
+    /// whether a request loads a page (Fetch Metadata, section 2.2).
     #[inline]
     pub(crate) fn rotation_chance(&self, headers: &HeaderMap) -> Chance {
         const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

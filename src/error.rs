@@ -115,8 +115,8 @@ pub enum SessionErrorKind {
     LoginTooOld,
     /// The login has not reached a level that is asked for. The answer is a 401.
     LevelTooLow,
-    /// The session is bound to a device, and the request did not prove that it comes from there. The
-    /// answer is a 401.
+    /// The session is bound to a device, and the request did not prove that it comes from there.
+    /// The answer is a 401.
     #[cfg(feature = "dbsc")]
     DeviceUnproven,
     /// The user cannot act as another here: the session acts as somebody already, or the other is

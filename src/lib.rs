@@ -90,11 +90,11 @@
 //! `event`: `created`, `loaded`, `logged_in`, `rotated`, `retired`, `ended` (and why), `expired`,
 //! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
 //! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
-//! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`, `login_without_stamp`,
-//! `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`, `feed_lost`,
-//! `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor` and `asked_by`
-//! say whose session it is, who acts in the session, and who asked for its end, if the layer knows
-//! that without a store call. The spans are `session_load` and `session_commit`.
+//! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
+//! `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
+//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor`
+//! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
+//! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
 //!
 //! With the feature `metrics`, the counter `cloakroom_events_total` counts the events by the label
 //! `event`, and `ended` also by the label `cause`. The histogram `cloakroom_store_seconds` has the

@@ -1,10 +1,11 @@
 //! The token: what the client holds. The other files of this folder make it, check it and carry it.
 //!
-//! A token is 16 bytes of record id, 4 bytes of serial, 16 bytes of secret and 16 bytes of a MAC, in
-//! base64url: 70 characters. The MAC is over a context, the id, the serial and the secret. The store keeps the record under
-//! the id, and the other 16 bytes of the MAC as the hash of the secret. So whoever reads the store
-//! learns neither the secret nor the half that clients send. A request costs one MAC, instead of a
-//! MAC and a hash. Half of HMAC-SHA256 is as much as RFC 2104, section 5, asks for.
+//! A token is 16 bytes of record id, 4 bytes of serial, 16 bytes of secret and 16 bytes of a MAC,
+//! in base64url: 70 characters. The MAC is over a context, the id, the serial and the secret. The
+//! store keeps the record under the id, and the other 16 bytes of the MAC as the hash of the
+//! secret. So whoever reads the store learns neither the secret nor the half that clients send. A
+//! request costs one MAC, instead of a MAC and a hash. Half of HMAC-SHA256 is as much as RFC 2104,
+//! section 5, asks for.
 
 pub(crate) mod cookie;
 pub(crate) mod keys;

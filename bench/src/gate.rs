@@ -61,7 +61,7 @@ pub fn run(write: bool) -> Result<()> {
             grown.push(name.as_str());
         }
     }
-    // Of the same build, since the compiler lays out each build in another way.
+    // The compiler lays out each build in another way. So this is the read of the same build.
     let read = count::measure(Contender::Cloakroom, Scenario::B)?.instructions;
     for (name, cost) in measured.iter().filter(|(name, _)| name.starts_with("B ")) {
         let ratio = cost.instructions / read;

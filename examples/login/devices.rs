@@ -171,8 +171,8 @@ pub(crate) async fn revoke_others(
     Ok(Redirect::to("/devices"))
 }
 
-/// The client that sent a request. The layer records it with a login, and when it gives the client a
-/// new token.
+/// The client that sent a request. The layer records it with a login, and when it gives the client
+/// a new token.
 pub(crate) fn client_of(headers: &HeaderMap, extensions: &Extensions) -> Client {
     let mut client = Client::new();
     // This is the address of the connection. The client can write anything into X-Forwarded-For,

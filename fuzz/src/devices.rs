@@ -229,8 +229,8 @@ fn header(bytes: Vec<u8>) -> Vec<u8> {
     bytes.into_iter().map(tab).collect()
 }
 
-/// Whether a header is this text, as a string or without quotes. This code does not read strings as the crate does: the
-/// text has nothing to escape. Parameters may follow it.
+/// Whether a header is this text, as a string or without quotes. This code does not read strings as
+/// the crate does: the text has nothing to escape. Parameters may follow it.
 fn is_string(value: &[u8], text: &str) -> bool {
     let value: String = value.iter().copied().map(char::from).collect();
     let value = value.trim_matches([' ', '\t']);

@@ -2,9 +2,9 @@
 //!
 //! The layer replaces a token once it is older than the interval. The replaced token, the *parent*,
 //! stays good until somebody uses the new one, and for a grace period after that. So parallel
-//! requests do not fight, and an answer that is lost logs nobody out: a client that comes again with
-//! the parent gets another new token, a *sibling* of the first. If a client comes with any other
-//! token of this login, two clients have had it, and one of them has a copy.
+//! requests do not fight, and an answer that is lost logs nobody out: a client that comes again
+//! with the parent gets another new token, a *sibling* of the first. If a client comes with any
+//! other token of this login, two clients have had it, and one of them has a copy.
 //!
 //! This file is pure: it calls no store and no clock.
 
@@ -49,7 +49,7 @@ pub(crate) enum Step {
 /// When a request may carry a new token to its client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Chance {
-    /// The answer cannot carry a token, or there is no answer.
+    /// The answer cannot carry a token, or nobody waits for an answer.
     #[default]
     Never,
     /// A part of a page, such as a script's request. If its answer came after that of a login, it
@@ -99,8 +99,8 @@ pub(crate) fn standing(fields: &RecordFields, token: &SessionToken, now: Timesta
     Standing::Reused
 }
 
-/// Whether a request or a socket that was let in with this token may still go on. The token may be a
-/// parent of a parent by now, since handlers and sockets can last longer than any interval.
+/// Whether a request or a socket that was let in with this token may still go on. The token may be
+/// a parent of a parent by now, since handlers and sockets can last longer than any interval.
 pub(crate) fn is_of_this_login(
     newest: &SecretHash,
     generations: Option<&Generations>,

@@ -78,8 +78,8 @@ pub(super) async fn create(
     Ok(issued(context, session, encoded))
 }
 
-/// A record of this data, with a token of its own. `None` if the session would be over at once. It is
-/// not part of `create`, so that the future of `create` has no room for what it needs.
+/// A record of this data, with a token of its own. `None` if the session would be over at once. It
+/// is not part of `create`, so that the future of `create` has no room for what it needs.
 fn new_session(
     context: &LayerContext,
     changes: &ChangeSet,

@@ -13,8 +13,8 @@ use crate::store::Replaced;
 /// Binds a session to a device, or notes that the device has answered a challenge. `next` decides
 /// what to write, each time for the newest record.
 ///
-/// It is no use of the session, so the expiry stays. When the future is dropped, the store call that
-/// is under way may or may not take effect.
+/// It is no use of the session, so the expiry stays. When the future is dropped, the store call
+/// that is under way may or may not take effect.
 pub(crate) async fn write_device(
     context: &LayerContext,
     mut session: LoadedSession,

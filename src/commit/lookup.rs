@@ -303,9 +303,9 @@ async fn load(context: &LayerContext, token: &SessionToken) -> Result<TokenLooku
     conclude(context, token, record, verdict).await
 }
 
-/// What the store has now, whatever a cache says, for a request or a socket that was let in with this
-/// token. `was_nearly_over` says that the request came while its session was nearly over: then the
-/// session gets some more time.
+/// What the store has now, whatever a cache says, for a request or a socket that was let in with
+/// this token. `was_nearly_over` says that the request came while its session was nearly over: then
+/// the session gets some more time.
 pub(crate) fn reload<'a>(
     context: &'a LayerContext,
     token: &'a SessionToken,

@@ -1,8 +1,9 @@
 //! The two paths that the layer answers itself, so that browsers bind sessions to their devices.
 //!
 //! A client that is not the browser of the session may ask here too. So nothing is written for
-//! somebody who cannot prove the device, and each refusal of a proof or a registration has an event.
-//! A refresh without the session's token learns only that the session is over, and has no event.
+//! somebody who cannot prove the device, and each refusal of a proof or a registration has an
+//! event. A refresh without the session's token learns only that the session is over, and has no
+//! event.
 
 use std::sync::Arc;
 

@@ -68,7 +68,8 @@ fn write_device_headers(
     outcome: &CommitOutcome,
 ) {
     let context = session.context();
-    // The bound cookie of a session that is over. Who acts as another still needs that of their own.
+    // The bound cookie of a session that is over. Who acts as another still needs that of their
+    // own.
     let is_left_over = match outcome {
         CommitOutcome::Kept(_) => false,
         CommitOutcome::Ended => true,

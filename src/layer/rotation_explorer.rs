@@ -403,8 +403,8 @@ async fn alone(mistake: Mistake, ticks: u64, with_login: bool) -> Result<usize, 
     Ok(known.len())
 }
 
-/// Owner and thief have the same token. In each tick each sends one request, in either order, and no
-/// answer is lost. Returns after how many ticks the alarm comes at the latest.
+/// Owner and thief have the same token. In each tick each sends one request, in either order, and
+/// no answer is lost. Returns after how many ticks the alarm comes at the latest.
 async fn caught(mistake: Mistake) -> Result<u64, &'static str> {
     let world = World::new(mistake);
     let limit = 2 * EVERY + 2 * GRACE;

@@ -41,10 +41,3 @@ pub(crate) struct BoundDevice {
     /// When the last challenge was issued that the browser has answered.
     pub(crate) last_challenge: Timestamp,
 }
-
-impl BoundDevice {
-    #[cfg(feature = "dbsc")]
-    pub(crate) fn bound_at(&self) -> Timestamp {
-        self.bound_at
-    }
-}

@@ -58,7 +58,7 @@ mod concurrency {
     mod faults;
     mod history;
     mod interleavings;
-    mod model;
+    pub(crate) mod model;
     mod near_nodes;
     mod outages;
     mod parallel;

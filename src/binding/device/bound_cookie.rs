@@ -1,5 +1,7 @@
-//! [`BoundCookies`]: the short-lived cookie that only the browser on the session's device can renew.
+//! [`BoundCookies`]: the short-lived cookie that only the browser on the session's device can
+//! renew.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -17,7 +19,7 @@ use crate::token::cookie::{Attributes, CookieWriter};
 use crate::token::keys::SigningKeys;
 use crate::token::random::RandomSource;
 
-/// What a request presents under the name of the bound cookie, and why it presents nothing.
+/// The bound cookies of a request. If there is none, what the browser says about that.
 #[derive(Clone, Default)]
 pub(crate) struct PresentedCookies {
     /// The values of the right length. A browser may send several, for several paths or domains.
@@ -28,8 +30,8 @@ pub(crate) struct PresentedCookies {
     skipped: Option<Refusal>,
 }
 
-impl std::fmt::Debug for PresentedCookies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PresentedCookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PresentedCookies({})", self.values.len())
     }
 }
@@ -141,6 +143,6 @@ impl BoundCookies {
 fn about(id: RecordId, device: &BoundDevice) -> About {
     About {
         id,
-        number: device.bound_at().as_millis(),
+        number: device.bound_at.as_millis(),
     }
 }

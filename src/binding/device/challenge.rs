@@ -179,7 +179,7 @@ mod tests {
             let again = challenges.check(text, refresh_after(last), ID, now);
             assert_eq!(again, Err(Refusal::ChallengeUsed));
         }
-        // Of two that are under way, the older one is good until the newer one is used.
+        // Two challenges are under way. The browser may answer the older one first.
         let older = challenges
             .issue(refresh_after(last), ID, now, &random)
             .unwrap();

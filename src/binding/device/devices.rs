@@ -125,7 +125,7 @@ impl Devices {
         Ok(headers::challenge(&challenge, &id.to_string()))
     }
 
-    /// What the browser must know of a bound session, as JSON.
+    /// The JSON that tells the browser how to renew the bound cookie.
     pub(crate) fn instructions(&self, id: RecordId) -> String {
         let excluded = self
             .settings
@@ -150,7 +150,7 @@ impl Devices {
     }
 }
 
-/// What the browser learns of a session that is over, as JSON.
+/// The JSON that tells the browser that a session is over.
 pub(crate) fn over(id: &str) -> String {
     json!({ "session_identifier": id, "continue": false }).to_string()
 }

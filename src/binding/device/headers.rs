@@ -91,8 +91,8 @@ fn parse_text(value: &[u8]) -> Option<String> {
     is_good.then(|| text.iter().copied().map(char::from).collect())
 }
 
-/// Reads an item that is a string (RFC 9651, section 4.2.5). Parameters may follow, and none of them
-/// means anything here.
+/// Reads an item that is a string (RFC 9651, section 4.2.5). Parameters may follow, and none of
+/// them means anything here.
 fn parse_string(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
     let mut text = String::with_capacity(value.len());

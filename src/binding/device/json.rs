@@ -18,6 +18,9 @@ pub(super) enum Json {
 pub(super) struct Object(Vec<(String, Json)>);
 
 impl Object {
+    /// More names than any proof has.
+    const MAX: usize = 64;
+
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         match serde_json::from_slice(json) {
             Ok(Json::Object(object)) => Some(object),
@@ -93,17 +96,14 @@ impl<'de> Visitor<'de> for JsonVisitor {
         while let Some((name, value)) = map.next_entry::<String, Json>()? {
             // A proof is short, so the list is too.
             if object.0.len() >= Object::MAX || object.get(&name).is_some() {
-                return Err(A::Error::custom("a name comes twice"));
+                return Err(A::Error::custom(
+                    "a name comes twice, or there are too many names",
+                ));
             }
             object.0.push((name, value));
         }
         Ok(Json::Object(object))
     }
-}
-
-impl Object {
-    /// More than any proof has.
-    const MAX: usize = 64;
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ impl<'a> Proof<'a> {
         if header.text("typ") != Some("dbsc+jwt") {
             return Err(Refusal::Type);
         }
-        // Whoever does not know an extension of this kind must refuse it (RFC 7515, section 4.1.11).
+        // Whoever does not know an extension of this kind must refuse it (RFC 7515, section
+        // 4.1.11).
         if header.get("crit").is_some() {
             return Err(Refusal::Critical);
         }

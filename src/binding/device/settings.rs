@@ -91,8 +91,8 @@ impl DeviceBinding {
     /// How long a bound cookie is good. A thief who has copied all cookies has the session for that
     /// time at most. A browser in use makes one more request in that time.
     ///
-    /// The default is 10 minutes. The browser gets whole seconds. With less than 5 minutes, Chromium
-    /// can use up its quota of proofs: see [stolen cookies](crate::docs::stolen_cookies).
+    /// The default is 10 minutes. The browser gets whole seconds. With less than 5 minutes,
+    /// Chromium can use up its quota of proofs: see [stolen cookies](crate::docs::stolen_cookies).
     pub fn cookie_lifetime(mut self, lifetime: Duration) -> Self {
         self.cookie_lifetime = lifetime;
         self
@@ -106,9 +106,9 @@ impl DeviceBinding {
         self
     }
 
-    /// How long after the registration a request without the bound cookie still counts as bound. The
-    /// browser may have sent it before the cookie came. A copy of the session cookie is good for that
-    /// time as well, so keep it shorter than the [lifetime](Self::cookie_lifetime).
+    /// How long after the registration a request without the bound cookie still counts as bound.
+    /// The browser may have sent it before the cookie came. A copy of the session cookie is good
+    /// for that time as well, so keep it shorter than the [lifetime](Self::cookie_lifetime).
     ///
     /// The default is 30 seconds.
     pub fn grace_period(mut self, period: Duration) -> Self {
@@ -127,8 +127,8 @@ impl DeviceBinding {
     /// The browser does not hold requests below this path for a refresh. Use it for paths that need
     /// no session, such as static files. Each call adds one path.
     ///
-    /// With [`WhenUnbound::Refuse`], such a request can be a visitor's, because the bound cookie may
-    /// be over.
+    /// With [`WhenUnbound::Refuse`], such a request can be a visitor's, because the bound cookie
+    /// may be over.
     pub fn exclude(mut self, path: impl Into<String>) -> Self {
         self.excluded.push(path.into());
         self

@@ -25,13 +25,13 @@ pub(super) const TEXT_LEN: usize = (LEN * 4).div_ceil(3);
 
 /// Signs times of sessions, and verifies them.
 ///
-/// A text is 8 bytes of time, 8 random bytes and 16 bytes of a MAC, in base64url. The MAC covers the
-/// session and a number as well, which the text does not have.
+/// A text is 8 bytes of time, 8 random bytes and 16 bytes of a MAC, in base64url. The MAC covers
+/// the session and a number as well, which the text does not have.
 ///
-/// The MAC is SipHash-2-4 with 128 bits and a key of its own for each use, which HMAC-SHA256 derives
-/// from the signing key. SipHash is made for short messages. A guess needs a request, and what a text
-/// is good for ends after minutes. HMAC-SHA256 would cost each request of a bound session ten times
-/// as much.
+/// The MAC is SipHash-2-4 with 128 bits and a key of its own for each use, which HMAC-SHA256
+/// derives from the signing key. SipHash is made for short messages. A guess needs a request, and
+/// what a text is good for ends after minutes. HMAC-SHA256 would cost each request of a bound
+/// session ten times as much.
 #[derive(Clone)]
 pub(super) struct TimeSigner {
     signing: SipHasher24,

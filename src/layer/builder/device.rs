@@ -18,8 +18,8 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// that a configuration can decide.
     ///
     /// After each login, the layer offers the browser to register a key that its device keeps. The
-    /// layer then answers the two paths of the [`DeviceBinding`] itself. Nothing changes for browsers
-    /// that cannot do this, and for clients with bearer tokens.
+    /// layer then answers the two paths of the [`DeviceBinding`] itself. Nothing changes for
+    /// browsers that cannot do this, and for clients with bearer tokens.
     /// [`Session::device`](crate::Session::device) tells them apart.
     ///
     /// Put the layer around the whole router, so that requests to the two paths reach it. A layer
@@ -32,8 +32,8 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// # What it needs
     ///
     /// HTTPS, and the session cookie as the transport or one of the two. The body of the responses
-    /// must be `From<String>`, as axum's is. So in a `ServiceBuilder`, put layers that change the type
-    /// of the body, such as compression, further out.
+    /// must be `From<String>`, as axum's is. So in a `ServiceBuilder`, put layers that change the
+    /// type of the body, such as compression, further out.
     ///
     /// # If an answer is lost
     ///

@@ -13,15 +13,15 @@ use crate::store::SessionStore;
 
 /// # Stolen tokens
 impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
-    /// Replaces the token of a session that is used, whenever the token is older than this interval.
-    /// By default, the layer does not do that. The interval is at least a minute. 10 minutes are a
-    /// good choice.
+    /// Replaces the token of a session that is used, whenever the token is older than this
+    /// interval. By default, the layer does not do that. The interval is at least a minute. 10
+    /// minutes are a good choice.
     ///
-    /// A token that somebody copied is worth little then. Once the user and the thief have both gone
-    /// on, one of them comes with a token that was replaced. The layer then ends the session, calls
-    /// the hooks with [`SessionEventKind::Reuse`](crate::SessionEventKind::Reuse), and treats both
-    /// as visitors. That takes two intervals and a minute at most, and about twice as long in a page
-    /// whose scripts alone use the session.
+    /// A token that somebody copied is worth little then. Once the user and the thief have both
+    /// gone on, one of them comes with a token that was replaced. The layer then ends the session,
+    /// calls the hooks with [`SessionEventKind::Reuse`](crate::SessionEventKind::Reuse), and treats
+    /// both as visitors. That takes two intervals and a minute at most, and about twice as long in
+    /// a page whose scripts alone use the session.
     ///
     /// The old token stays good until its client uses the new one, and for a minute after that. So
     /// parallel requests do not disturb each other, and an answer that is lost logs nobody out. A
@@ -61,10 +61,10 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     /// How the layer learns who the client of a request is: its user agent and its address. Without
     /// this function the layer records nothing of clients by itself.
     ///
-    /// The layer calls the function once for each request. It records the client with a login, unless
-    /// the handler calls [`Session::set_client`](crate::Session::set_client). It records the client
-    /// again with each [rotation](Self::rotate_every), in place of what the handler recorded at the
-    /// login. If two clients have the same token, hooks hear of both.
+    /// The layer calls the function once for each request. It records the client with a login,
+    /// unless the handler calls [`Session::set_client`](crate::Session::set_client). It records the
+    /// client again with each [rotation](Self::rotate_every), in place of what the handler recorded
+    /// at the login. If two clients have the same token, hooks hear of both.
     ///
     /// Take the address from where only your own servers write: from axum's `ConnectInfo`, or from
     /// the header that your proxy sets.

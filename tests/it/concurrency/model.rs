@@ -715,7 +715,7 @@ async fn follows_the_model<S: UserIndex + Clone>(store: S, clock: TestClock, eve
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -723,7 +723,7 @@ fn run(test: impl Future<Output = ()>) {
         .block_on(test);
 }
 
-fn config() -> ProptestConfig {
+pub(crate) fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()

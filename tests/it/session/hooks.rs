@@ -25,16 +25,16 @@ type Builder = SessionLayerBuilder<Store>;
 
 /// What a hook has heard.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<SessionEvent>>>);
+pub(crate) struct Heard(pub(super) Arc<Mutex<Vec<SessionEvent>>>);
 
 impl Heard {
-    fn hook(&self) -> impl Fn(&SessionEvent) + Send + Sync + 'static {
+    pub(crate) fn hook(&self) -> impl Fn(&SessionEvent) + Send + Sync + 'static {
         let heard = self.clone();
         move |event| heard.0.lock().unwrap().push(event.clone())
     }
 
     /// The events since the last call.
-    fn take(&self) -> Vec<SessionEvent> {
+    pub(crate) fn take(&self) -> Vec<SessionEvent> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::routing::get;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    Client, DetachedSession, MemoryStore, Session, SessionEvent, SessionEventKind, SessionLayer,
+    Client, DetachedSession, MemoryStore, Session, SessionEventKind, SessionLayer,
     SessionLayerBuilder, SessionStore, TestClock, Transport,
 };
 use http::{Extensions, HeaderMap, Request};
@@ -33,26 +33,14 @@ const EVERY: Duration = Duration::from_secs(600);
 /// How long a parent stays good after its child was first used.
 const GRACE: Duration = MINUTE;
 
+use super::hooks::Heard;
+
 const NAME: &str = "__Host-session";
 
 const OWNER: &str = "192.0.2.1";
 const THIEF: &str = "198.51.100.7";
 
-/// What the hooks have heard.
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<SessionEvent>>>);
-
 impl Heard {
-    fn hook(&self) -> impl Fn(&SessionEvent) + Send + Sync + 'static {
-        let heard = self.clone();
-        move |event| heard.0.lock().unwrap().push(event.clone())
-    }
-
-    /// The events since the last call.
-    fn take(&self) -> Vec<SessionEvent> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-
     /// The kinds of the events since the last call.
     fn kinds(&self) -> Vec<&'static str> {
         self.take()

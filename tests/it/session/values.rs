@@ -15,6 +15,8 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::concurrency::model::run;
+
 /// A browser, and the layer for its requests.
 struct Visitor<S> {
     browser: Browser<()>,
@@ -74,14 +76,6 @@ async fn on_sqlite() -> Visitor<SqliteStore> {
 fn on_spy() -> (Visitor<FaultyStore<MemoryStore>>, FaultyStore<MemoryStore>) {
     let spy = FaultyStore::new(MemoryStore::new());
     (Visitor::new(spy.clone()), spy)
-}
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
 }
 
 /// Floats in every place that a value can have.

@@ -1,5 +1,5 @@
-//! An owner and a thief, in any order: requests that arrive late, answers that are lost or late, two
-//! nodes whose clocks differ, and a store that loses an answer.
+//! An owner and a thief, in any order: requests that arrive late, answers that are lost or late,
+//! two nodes whose clocks differ, and a store that loses an answer.
 //!
 //! `PROPTEST_CASES=20000 cargo nextest run --test it rotation::orders` tries more cases.
 
@@ -10,6 +10,8 @@ use cloakroom::testing::{Fault, StoreCall};
 use proptest::prelude::*;
 use proptest::sample::select;
 use support::id_of;
+
+use crate::concurrency::model::{config, run};
 
 use super::{GRACE, Holder, OWNER, Site, THIEF, Way, given};
 
@@ -359,21 +361,6 @@ fn intervals() -> impl Strategy<Value = u64> {
 /// By how many seconds the clock of the second node is ahead.
 fn apart() -> impl Strategy<Value = u64> {
     select(vec![0, 5, 20])
-}
-
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
 }
 
 proptest! {
