@@ -168,7 +168,15 @@ impl Exchange<'_> {
             Target::Again(id, refusal) => return self.ask_again(id, refusal).await,
             Target::Gone => return Ok(json(over(&id))),
         };
-        let (id, record) = (session.id(), session.record.clone());
+        let (id, mut record) = (session.id(), session.record.clone());
+        // A cache may not know of the registration yet, and a browser that learns that its session
+        // is over never asks again.
+        if record.fields().device().is_none()
+            && self.context.answers_from_cache()
+            && let Some(newest) = self.context.reload(id).await?
+        {
+            record = newest;
+        }
         let Some(device) = record.fields().device() else {
             return Ok(json(over(&id.to_string())));
         };
@@ -299,7 +307,7 @@ impl Exchange<'_> {
         id: RecordId,
         refusal: Refusal,
     ) -> Result<Response<String>, SessionError> {
-        let record = self.context.load(id).await?;
+        let record = self.context.reload(id).await?;
         self.report(record.as_ref().map(|record| (id, record)), refusal);
         match record.as_ref().and_then(|record| record.fields().device()) {
             Some(device) => self.challenged(id, device),

@@ -7,6 +7,7 @@ use http::Method;
 use support::builder;
 
 use super::*;
+use crate::stores::near;
 
 #[test]
 fn settings_that_no_browser_would_take_are_refused_by_name() {
@@ -121,4 +122,32 @@ async fn only_a_login_offers_a_binding() {
         let reply = browser.get(path).await;
         assert_eq!(offered(&reply).is_some(), path == "/log_in/ada", "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_cache_is_behind_does_not_end_a_new_binding() {
+    let (store, clock) = (near::Played::new(), TestClock::new());
+    let app = |store| {
+        let builder = builder(store).clock(clock.clone());
+        let layer = builder.bind_to_device(DeviceBinding::default()).build();
+        routes().layer(layer.unwrap())
+    };
+    // The nodes hear nothing of each other.
+    let (here, _here) = near::node(&store).await;
+    let (there, _there) = near::node(&store).await;
+    let (here, there) = (app(here), app(there));
+    let (device, cookies) = (Device::es256(1), BTreeMap::new());
+    let mut browser = Browser {
+        app: here.clone(),
+        cookies,
+    };
+    let challenge = browser.log_in("ada").await;
+    browser.app = there.clone();
+    browser.get("/user").await.assert(200, "ada");
+    browser.app = here;
+    let reply = browser.register(&device.registration(&challenge)).await;
+    assert_eq!(reply.status, 200);
+    browser.app = there;
+    let id = browser.id();
+    assert_eq!(browser.renew(id, &device).await.status, 200);
 }
