@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "dbsc")]
 use super::device::bound_cookie::PresentedCookies;
+use crate::clock::Timestamp;
 use crate::record::client::Client;
 
 /// What a request says of its client, besides a token: who it is, if the application has a function
@@ -12,6 +13,8 @@ use crate::record::client::Client;
 pub(crate) struct PresentedProof {
     /// Who the client is, if the layer has a function that says so.
     pub(crate) client: Option<Arc<Client>>,
+    /// When the request came, if its session is loaded later than that.
+    pub(crate) arrived_at: Option<Timestamp>,
     /// Boxed, so that the future of a request without it stays small.
     #[cfg(feature = "dbsc")]
     pub(crate) cookies: Option<Box<PresentedCookies>>,
@@ -26,6 +29,7 @@ impl PresentedProof {
     pub(crate) fn waived() -> Self {
         Self {
             client: None,
+            arrived_at: None,
             cookies: None,
             is_waived: true,
         }

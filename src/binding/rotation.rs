@@ -99,6 +99,14 @@ pub(crate) fn standing(fields: &RecordFields, token: &SessionToken, now: Timesta
     Standing::Reused
 }
 
+/// Whether the newest token was made after a request that came at this time, or so shortly before
+/// that its token may have been good then.
+pub(crate) fn was_replaced_since(fields: &RecordFields, arrived_at: Timestamp) -> bool {
+    fields
+        .generations()
+        .is_some_and(|known| arrived_at <= known.made_at + GRACE)
+}
+
 /// Whether a request or a socket that was let in with this token may still go on. The token may be
 /// a parent of a parent by now, since handlers and sockets can last longer than any interval.
 pub(crate) fn is_of_this_login(

@@ -186,7 +186,7 @@ async fn find_one(
     proof: &PresentedProof,
     reused: &mut Reused,
 ) -> Result<InitialState, SessionError> {
-    Ok(match load(context, token).await? {
+    Ok(match load(context, token, proof.arrived_at).await? {
         TokenLookup::Live(record, now) => {
             let was_nearly_over = context.lifetimes().is_nearly_over(&record, now);
             let session = LoadedSession {
@@ -290,10 +290,14 @@ async fn find_among_several(
     Ok(InitialState::Ambiguous(live.into()))
 }
 
-/// Looks a token up at the beginning of a request.
-async fn load(context: &LayerContext, token: &SessionToken) -> Result<TokenLookup, SessionError> {
+/// Looks a token up at the beginning of a request, or later in a request that came at `arrived_at`.
+async fn load(
+    context: &LayerContext,
+    token: &SessionToken,
+    arrived_at: Option<Timestamp>,
+) -> Result<TokenLookup, SessionError> {
     let record = context.load(token.id()).await?;
-    let admission = Admission::New;
+    let admission = Admission::New { arrived_at };
     let verdict = Verdict::of(context, token, admission, record.as_ref());
     // A cache may not know yet of a login on another node, or of a use. Only a session that has
     // ended stays so.
@@ -327,8 +331,8 @@ async fn reload_with(
 /// When the layer let a token in.
 #[derive(Clone, Copy)]
 enum Admission {
-    /// It asks for the first time.
-    New,
+    /// It asks for the first time. The request may have come earlier.
+    New { arrived_at: Option<Timestamp> },
     /// It was let in, and the handler may have taken long since then.
     Earlier { was_nearly_over: bool },
 }
@@ -394,11 +398,17 @@ impl Verdict {
                     return None;
                 }
             }
-            Admission::New => match rotation::standing(fields, token, now) {
-                Standing::Current | Standing::Parent => return None,
-                Standing::Reused => return Some(Self::Reused),
-                Standing::Dead => {}
-            },
+            Admission::New { arrived_at } => {
+                let as_of = arrived_at.unwrap_or(now);
+                match rotation::standing(fields, token, as_of) {
+                    Standing::Current | Standing::Parent => return None,
+                    // It may have been good when the request came.
+                    Standing::Reused
+                        if arrived_at.is_some() && rotation::was_replaced_since(fields, as_of) => {}
+                    Standing::Reused => return Some(Self::Reused),
+                    Standing::Dead => {}
+                }
+            }
         }
         // A time that lies far ahead comes from a wrong clock.
         let within_grace = fields

@@ -119,6 +119,8 @@ where
         proof.client = context.describe(request.headers(), request.extensions());
         let client = self.client_facts(&request, &presented, &proof);
         let slot = if context.is_lazy() && presented.has_candidates() {
+            // The token counts as of now, whenever the handler asks for the session.
+            proof.arrived_at = context.rotates().then(|| context.now());
             SessionSlot::unloaded(context, outer, client, presented, proof)
         } else if let Some((tokens, span)) = self.verify(&presented) {
             let own = context.clone();

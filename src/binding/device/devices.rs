@@ -74,6 +74,7 @@ impl Devices {
     pub(crate) fn presented(&self, headers: &HeaderMap) -> PresentedProof {
         PresentedProof {
             client: None,
+            arrived_at: None,
             cookies: self.cookies.presented(headers),
             is_waived: false,
         }

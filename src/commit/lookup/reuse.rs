@@ -31,7 +31,10 @@ pub(super) async fn end_reused(
             .end_reused(id, &record, proof.client.as_ref())
             .await?
         {
-            match reload_with(context, &token, Admission::New).await? {
+            let admission = Admission::New {
+                arrived_at: proof.arrived_at,
+            };
+            match reload_with(context, &token, admission).await? {
                 TokenLookup::Reused(newer) => record = newer,
                 _ => break,
             }

@@ -168,7 +168,14 @@ fn client(headers: &HeaderMap, _: &Extensions) -> Client {
 }
 
 fn app<S: SessionStore>(layer: SessionLayer<S>, slow: &Slow, kept: &Kept) -> Router {
-    let (slow, kept) = (slow.clone(), kept.clone());
+    let (slow, late, kept) = (slow.clone(), slow.clone(), kept.clone());
+    // A handler of a lazy layer, which asks for the session late.
+    let late = move |request: Request<Body>| async move {
+        late.arrived.notify_one();
+        late.go_on.notified().await;
+        let session = Session::load_from(request.extensions()).await?;
+        session.require_user().map(|user| user.to_string())
+    };
     let insert = move |session: Session| async move {
         slow.arrived.notify_one();
         slow.go_on.notified().await;
@@ -179,6 +186,7 @@ fn app<S: SessionStore>(layer: SessionLayer<S>, slow: &Slow, kept: &Kept) -> Rou
     };
     routes()
         .route("/slow", get(insert))
+        .route("/late", get(late))
         .route("/detach", get(detach))
         .layer(layer)
 }

@@ -352,6 +352,48 @@ async fn a_handler_outlives_two_rotations_and_its_change_is_kept() {
     assert_eq!(site.heard.alarms(), 0);
 }
 
+/// What a handler of a lazy layer finds that asks for the session only after so many rotations.
+async fn late(rotations: usize) -> (Site, Holder, Reply) {
+    let site = Site::with(|builder| builder.rotate_every(EVERY).lazy(true));
+    let mut owner = site.logged_in().await;
+    let late = tokio::spawn(owner.send("/late", &[]));
+    site.slow.arrived.notified().await;
+    for _ in 0..rotations {
+        site.clock.advance(EVERY);
+        owner.gets_a_token().await;
+        owner.gets_no_token("/user", 200, "ada").await;
+        site.clock.advance(2 * GRACE);
+    }
+    site.slow.go_on.notify_one();
+    let reply = late.await.unwrap();
+    reply.assert_no_cookie();
+    owner.gets_no_token("/user", 200, "ada").await;
+    assert_eq!(site.heard.alarms(), 0);
+    (site, owner, reply)
+}
+
+#[tokio::test]
+async fn with_a_lazy_layer_a_token_counts_as_of_when_the_request_came() {
+    let (_, _, reply) = late(1).await;
+    reply.assert(200, "ada");
+    // Nobody can say whether this token was good.
+    let (.., reply) = late(2).await;
+    reply.assert(401, "");
+}
+
+#[tokio::test]
+async fn with_a_lazy_layer_a_thief_with_an_old_token_is_found() {
+    let (site, mut owner, _) = late(0).await;
+    let mut thief = owner.clone();
+    site.clock.advance(EVERY);
+    owner.gets_a_token().await;
+    owner.gets_no_token("/user", 200, "ada").await;
+    site.clock.advance(GRACE + MILLI);
+    thief.gets_no_token("/user", 401, "").await;
+    assert_eq!(site.heard.alarms(), 1);
+    owner.is_a_visitor().await;
+}
+
 #[tokio::test]
 async fn a_detached_handle_outlives_two_rotations_and_saves() {
     let site = Site::new();
