@@ -1,9 +1,8 @@
 //! The two paths that the layer answers itself, so that browsers bind sessions to their devices.
 //!
 //! A client that is not the browser of the session may ask here too. So nothing is written for
-//! somebody who cannot prove the device, and each refusal of a proof or a registration has an
-//! event. A refresh without the session's token learns only that the session is over, and has no
-//! event.
+//! somebody who cannot prove the device, and each refusal has an event. A refresh without any live session's token learns only that the session is over. It has no
+//! event, because each browser asks so after a logout.
 
 use std::sync::Arc;
 
@@ -81,6 +80,7 @@ enum Target {
 impl Exchange<'_> {
     async fn answer(&self, endpoint: Endpoint) -> Result<Response<String>, SessionError> {
         if self.request.method != Method::POST {
+            self.report(None, Refusal::Method);
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
             let post = HeaderValue::from_static("POST");
             response.headers_mut().insert(ALLOW, post);
@@ -255,7 +255,10 @@ impl Exchange<'_> {
                     }),
                     None => Target::Gone,
                 },
-                _ => Target::Gone,
+                _ => {
+                    self.report(Some((session.id(), &session.record)), Refusal::OtherSession);
+                    Target::Gone
+                }
             },
             InitialState::Rotated(id) if id == named => Target::Again(id, Refusal::TokenRotated),
             InitialState::Ambiguous(all) if all.iter().any(|known| known.id == named) => {

@@ -55,6 +55,8 @@ pub(crate) struct BoundCookies {
     cookie: CookieWriter,
     signer: TimeSigner,
     lifetime: Duration,
+    /// What the browser learns of the lifetime, in seconds.
+    max_age: u64,
 }
 
 impl BoundCookies {
@@ -73,6 +75,7 @@ impl BoundCookies {
             cookie: CookieWriter::new(&attributes)?,
             signer: TimeSigner::new(keys, "bound cookie", &name),
             lifetime,
+            max_age: max_age(lifetime),
         })
     }
 
@@ -90,9 +93,7 @@ impl BoundCookies {
     ) -> Result<Option<HeaderValue>, SessionError> {
         let ends_at = now + self.lifetime;
         let value = self.signer.sign(about(id, device), ends_at, random)?;
-        Ok(self
-            .cookie
-            .set_value(value.as_bytes(), Some(self.lifetime.as_secs())))
+        Ok(self.cookie.set_value(value.as_bytes(), Some(self.max_age)))
     }
 
     /// What a request presents. `None` if there is nothing, and the browser does not say why.
@@ -138,6 +139,13 @@ impl BoundCookies {
         }
         Err(presented.skipped.unwrap_or(refusal))
     }
+}
+
+/// A browser gives the cookie up a little earlier than the layer does. Otherwise a request that it
+/// sends in the last moment, or to a node whose clock is ahead, would be refused.
+fn max_age(lifetime: Duration) -> u64 {
+    let early = (lifetime / 4).min(Duration::from_secs(30));
+    lifetime.saturating_sub(early).as_secs().max(1)
 }
 
 fn about(id: RecordId, device: &BoundDevice) -> About {

@@ -1,5 +1,7 @@
 //! [`Devices`]: how one layer binds sessions to devices, with everything that is made once.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use http::header::HeaderMap;
 use serde_json::json;
@@ -92,9 +94,16 @@ impl Devices {
             .cookies
             .check(id, device, proof.cookies.as_deref(), now);
         match checked {
-            Err(_) if now.since(device.bound_at) < self.settings.grace_period => Ok(()),
+            Err(_) if now.since(device.bound_at) < self.grace_period() => Ok(()),
             checked => checked,
         }
+    }
+
+    /// Without this bound, a copy of the session cookie would be good for longer than the lifetime.
+    fn grace_period(&self) -> Duration {
+        self.settings
+            .grace_period
+            .min(self.settings.cookie_lifetime)
     }
 
     /// The header that offers the browser to bind this session.

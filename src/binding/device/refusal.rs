@@ -4,6 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     // The request.
+    Method,
     OtherOrigin,
     Framed,
     NoSession,
@@ -11,6 +12,7 @@ pub(crate) enum Refusal {
     TokenRotated,
     BoundAlready,
     SessionId,
+    OtherSession,
     // The header of the proof.
     NoProof,
     SeveralProofs,
@@ -49,6 +51,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::Method => "the request is not a POST",
             Self::OtherOrigin => "the request comes from another origin",
             Self::Framed => "the request is for a frame",
             Self::NoSession => "no live session",
@@ -56,6 +59,7 @@ impl Refusal {
             Self::TokenRotated => "a parallel request has just rotated the token",
             Self::BoundAlready => "the session is bound already",
             Self::SessionId => "the request does not name its session in Sec-Secure-Session-Id",
+            Self::OtherSession => "the request names a session whose token it does not have",
             Self::NoProof => "the request has no Secure-Session-Response",
             Self::SeveralProofs => "the request has several Secure-Session-Response headers",
             Self::NotAString => "the header is neither a string nor a text without quotes",

@@ -89,7 +89,8 @@ impl DeviceBinding {
     }
 
     /// How long a bound cookie is good. A thief who has copied all cookies has the session for that
-    /// time at most. A browser in use makes one more request in that time.
+    /// time at most. A browser in use makes one more request in that time: it learns of a lifetime
+    /// that is a quarter shorter, or 30 seconds, so that no request in the last moment fails.
     ///
     /// The default is 10 minutes. The browser gets whole seconds. With less than 5 minutes,
     /// Chromium can use up its quota of proofs: see [stolen cookies](crate::docs::stolen_cookies).
@@ -108,7 +109,8 @@ impl DeviceBinding {
 
     /// How long after the registration a request without the bound cookie still counts as bound.
     /// The browser may have sent it before the cookie came. A copy of the session cookie is good
-    /// for that time as well, so keep it shorter than the [lifetime](Self::cookie_lifetime).
+    /// for that time as well. The period is never longer than the
+    /// [lifetime](Self::cookie_lifetime).
     ///
     /// The default is 30 seconds.
     pub fn grace_period(mut self, period: Duration) -> Self {

@@ -291,7 +291,7 @@ async fn goes_from_the_login_to_the_logout(device: Device) {
     let first = browser.cookies[BOUND].clone();
     assert_eq!(
         bound.cookies(),
-        [format!("{BOUND}={first}; {attributes}; Max-Age=600")]
+        [format!("{BOUND}={first}; {attributes}; Max-Age=570")]
     );
     assert_eq!(bound.header("content-type"), Some("application/json"));
     assert_eq!(bound.header("cache-control"), Some("no-store"));

@@ -666,7 +666,10 @@ async fn a_refresh_must_name_the_session_whose_token_it_has() {
     let mut stranger = victim.site.browser();
     is_over(&stranger.refresh(victim.id, None).await, victim.id);
     let other = RecordId::from_bytes([9; 16]);
+    victim.site.log.take();
     is_over(&victim.browser.refresh(other, None).await, other);
+    let reason = "the request names a session whose token it does not have";
+    victim.site.assert_rejected(reason);
     let mut eve = victim.site.browser();
     eve.bind("eve", &Device::es256(2)).await;
     is_over(&eve.refresh(victim.id, None).await, victim.id);
@@ -693,6 +696,7 @@ async fn the_two_paths_answer_nothing_but_post() {
             assert_eq!(reply.header("cache-control"), Some("no-store"));
             assert_eq!(reply.header("access-control-allow-origin"), None);
             reply.assert_no_cookie();
+            victim.site.assert_rejected("the request is not a POST");
         }
     }
     assert_eq!(victim.site.version(victim.id).await, victim.version);

@@ -76,6 +76,37 @@ async fn a_layer_without_a_binding_answers_neither_path_and_offers_nothing() {
 }
 
 #[tokio::test]
+async fn the_grace_period_is_never_longer_than_the_lifetime_of_the_bound_cookie() {
+    let binding = DeviceBinding::default()
+        .cookie_lifetime(Duration::from_secs(5))
+        .grace_period(Duration::from_secs(60));
+    let (site, device) = (Site::new(binding), Device::es256(1));
+    let mut browser = site.browser();
+    browser.bind("ada", &device).await;
+    browser.cookies.remove(BOUND);
+    site.clock.advance(Duration::from_millis(4_999));
+    browser.get("/user").await.assert(200, "ada");
+    site.clock.advance(Duration::from_millis(1));
+    browser.get("/user").await.assert(401, "");
+}
+
+/// The browser's clock and the server's need not agree, and a request takes time.
+#[tokio::test]
+async fn the_browser_gives_the_bound_cookie_up_before_the_layer_does() {
+    for (lifetime, max_age) in [(1, 1), (4, 3), (60, 45), (120, 90), (600, 570)] {
+        let binding = DeviceBinding::default().cookie_lifetime(Duration::from_secs(lifetime));
+        let (site, device) = (Site::new(binding), Device::es256(1));
+        let mut browser = site.browser();
+        let challenge = browser.log_in("ada").await;
+        let reply = browser.register(&device.registration(&challenge)).await;
+        assert!(reply.cookies()[0].ends_with(&format!("; Max-Age={max_age}")));
+        site.clock
+            .advance(Duration::from_secs(lifetime) - Duration::from_millis(1));
+        browser.get("/user").await.assert(200, "ada");
+    }
+}
+
+#[tokio::test]
 async fn the_paths_and_lifetimes_are_those_of_the_settings() {
     let binding = DeviceBinding::default()
         .registration_path("/auth/bind")
@@ -99,7 +130,7 @@ async fn the_paths_and_lifetimes_are_those_of_the_settings() {
     let reply = browser.send(Method::POST, "/auth/bind", &headers).await;
     assert_eq!(reply.status, 200);
     assert!(reply.body.contains("\"refresh_url\":\"/auth/refresh\""));
-    assert!(reply.cookies()[0].ends_with("; Max-Age=5"));
+    assert!(reply.cookies()[0].ends_with("; Max-Age=3"));
     browser.get("/user").await.assert(200, "ada");
     let mut thief = browser.clone();
     thief.cookies.remove(BOUND);
