@@ -38,11 +38,13 @@ use crate::record::{Record, RecordFields};
 use crate::store::SessionStore;
 use crate::token::random::RandomSource;
 
+mod catalog;
 mod feed;
 mod races;
 mod records;
 mod users;
 
+pub use catalog::*;
 pub use feed::*;
 pub use races::*;
 pub use records::*;
@@ -52,14 +54,15 @@ pub use users::*;
 /// each part of the contract.
 ///
 /// The expression makes an empty store, and may use `.await`. It runs in each test. If the store is
-/// not a [`UserIndex`](crate::UserIndex), add `without user index`. If the store is a `UserIndex`
-/// and a [`SessionFeed`](crate::SessionFeed), add `with feed`:
+/// not a [`UserIndex`](crate::UserIndex), add `without user index`. If the store is a
+/// [`SessionCatalog`](crate::SessionCatalog), add `with catalog`, and if the store is a
+/// [`SessionFeed`](crate::SessionFeed), add `with feed`:
 ///
 /// ```
 /// # use cloakroom::MemoryStore;
 /// cloakroom::conformance_tests! { with_index: MemoryStore::new() }
 /// cloakroom::conformance_tests! { without_index: MemoryStore::new(), without user index }
-/// cloakroom::conformance_tests! { with_feed: MemoryStore::new(), with feed }
+/// cloakroom::conformance_tests! { with_all: MemoryStore::new(), with catalog, with feed }
 /// # fn main() {}
 /// ```
 #[macro_export]
@@ -70,6 +73,26 @@ macro_rules! conformance_tests {
             use super::*;
             $crate::conformance_tests! { @session_store $store }
             $crate::conformance_tests! { @user_index $store }
+        }
+    };
+    ($module:ident: $store:expr, with catalog) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+            $crate::conformance_tests! { @user_index $store }
+            $crate::conformance_tests! { @catalog $store }
+        }
+    };
+    ($module:ident: $store:expr, with catalog, with feed) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance_tests! { @session_store $store }
+            $crate::conformance_tests! { @user_index $store }
+            $crate::conformance_tests! { @catalog $store }
+            $crate::conformance_tests! { @feed $store }
+            $crate::conformance_tests! { @feed_of_users $store }
         }
     };
     ($module:ident: $store:expr, with feed) => {
@@ -139,6 +162,22 @@ macro_rules! conformance_tests {
             a_removal_ends_every_login_before_it
         }
     };
+    (@catalog $store:expr) => {
+        $crate::conformance_tests! { @tests $store;
+            a_walk_through_an_empty_store_is_over
+            a_walk_meets_each_session
+            a_walk_answers_with_what_is_accepted_and_with_no_more_than_the_limit
+            sessions_that_come_and_go_disturb_no_walk
+            a_cursor_of_another_store_is_refused
+            a_session_is_found_by_its_external_id
+            a_login_files_the_session_under_its_external_id
+            a_session_is_found_by_its_last_external_id_alone
+            a_removed_session_is_not_found_by_its_external_id
+            a_touched_session_is_still_found_by_its_external_id
+            external_ids_are_compared_byte_for_byte
+            parallel_logins_of_an_external_id_are_all_found
+        }
+    };
     (@feed $store:expr) => {
         $crate::conformance_tests! { @tests $store;
             a_feed_tells_each_change_of_a_record_once
@@ -203,6 +242,10 @@ fn new_record() -> Record {
 
 fn new_record_of(user: &str) -> Record {
     new_record().with(|fields| fields.log_in(Login::plain(user_id(user), now())))
+}
+
+fn new_record_called(external_id: &str) -> Record {
+    new_record_of("ada").with(|fields| fields.set_external_id(external_id.into()))
 }
 
 /// A user as a store has them.

@@ -43,6 +43,7 @@ use crate::record::lifetime::Lifetimes;
 use crate::record::realm::Realm;
 use crate::record::user::UserId;
 use crate::record::{Record, RecordFields, Version};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::{Replaced, SessionStore, UserIndex};
 use crate::token::presented::{EncodedToken, PresentedTokens};
 use crate::token::random::RandomSource;
@@ -393,6 +394,28 @@ impl LayerContext {
         user: &UserId,
     ) -> Result<Vec<(RecordId, Record)>, SessionError> {
         self.bounded("find_by_user", index.find_by_user(user)).await
+    }
+
+    /// Some of all sessions: see [`SessionCatalog::scan`].
+    pub(crate) async fn scan(
+        &self,
+        catalog: &dyn SessionCatalog,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, SessionError> {
+        self.bounded("scan", catalog.scan(after, limit, accept))
+            .await
+    }
+
+    /// The sessions of an external id.
+    pub(crate) async fn find_by_external_id(
+        &self,
+        catalog: &dyn SessionCatalog,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
+        let found = catalog.find_by_external_id(external_id);
+        self.bounded("find_by_external_id", found).await
     }
 
     /// The store's answer, or an error after the store timeout.

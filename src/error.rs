@@ -9,76 +9,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+pub use self::store::StoreError;
+
+mod store;
+
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
-
-/// The store's system failed. It has no connection or no space, or does not answer in time.
-///
-/// A record that is missing, expired or undecodable is an answer and not an error. The source of
-/// the error is what the backend said.
-///
-/// ```
-/// use cloakroom::StoreError;
-///
-/// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-/// let error = StoreError::new("could not reach the session database at db:5432").with_source(refused);
-/// assert_eq!(error.to_string(), "could not reach the session database at db:5432");
-/// assert!(std::error::Error::source(&error).is_some());
-/// ```
-#[derive(Clone)]
-pub struct StoreError(Arc<Failure>);
-
-/// On the heap, because a `Result` is as large as its error, and moves through several futures.
-/// Shared, because one failure may be the answer to several calls.
-struct Failure {
-    what: Cow<'static, str>,
-    source: Option<BoxError>,
-}
-
-impl StoreError {
-    /// An error that says what failed and, where that is known, what to do.
-    ///
-    /// The text must hold no secret and no session data: it is logged.
-    pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Failure {
-            what: what.into(),
-            source: None,
-        }))
-    }
-
-    /// The same error with the backend's error as its source. It is logged as well.
-    #[must_use]
-    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
-        Self(Arc::new(Failure {
-            what: self.0.what.clone(),
-            source: Some(source.into()),
-        }))
-    }
-
-    pub(crate) fn timeout(after: Duration) -> Self {
-        Self::new(format!("the session store did not answer within {after:?}"))
-    }
-}
-
-impl fmt::Debug for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreError")
-            .field("what", &self.0.what)
-            .field("source", &self.0.source)
-            .finish()
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.what)
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
-    }
-}
 
 /// Why a [`SessionError`] occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +68,13 @@ pub enum SessionErrorKind {
     NoUsers,
     /// The layer has no lifetime of this name. The answer is a 500.
     UnknownLifetime,
+    /// An external id is empty, has more than 255 bytes, or has a NUL in it. The answer is a 500.
+    InvalidExternalId,
+    /// A filter of sessions, or the number of a page, makes no sense. The error says why. The answer
+    /// is a 400.
+    InvalidFilter,
+    /// A text is not a cursor that the store has made. The answer is a 400.
+    InvalidCursor,
     /// The user has as many sessions as the layer allows. The answer is a 403.
     TooManySessions,
     /// The random generator failed. The answer is a 500.
@@ -196,6 +138,11 @@ impl SessionErrorKind {
             Self::UnknownLifetime => {
                 "the layer has no lifetime of this name; call `lifetime` on its builder"
             }
+            Self::InvalidExternalId => "an external id must have 1 to 255 bytes, none of them NUL",
+            Self::InvalidFilter => "the sessions that are asked for make no sense",
+            Self::InvalidCursor => {
+                "this is not a cursor that the store has made; begin with the first page"
+            }
             Self::TooManySessions => "the user has as many sessions as allowed; end one first",
             Self::Random => "the random generator failed",
         }
@@ -223,6 +170,8 @@ pub struct SessionError(Box<Reason>);
 struct Reason {
     kind: SessionErrorKind,
     key: Option<Box<str>>,
+    /// What is wrong with what the caller asked for.
+    why: Option<&'static str>,
     /// What a better login needs, for the challenge of a 401.
     step_up: Option<StepUp>,
     source: Option<BoxError>,
@@ -233,6 +182,7 @@ impl SessionError {
         Self(Box::new(Reason {
             kind,
             key: None,
+            why: None,
             step_up: None,
             source: None,
         }))
@@ -252,6 +202,12 @@ impl SessionError {
     /// The same error, which names the key of the value that is at fault.
     pub(crate) fn with_key(mut self, key: &str) -> Self {
         self.0.key = Some(key.into());
+        self
+    }
+
+    /// The same error, which says what is wrong with what the caller asked for.
+    pub(crate) fn because(mut self, why: &'static str) -> Self {
+        self.0.why = Some(why);
         self
     }
 
@@ -281,6 +237,9 @@ impl SessionError {
                 StatusCode::FORBIDDEN
             }
             SessionErrorKind::TokenRotated => StatusCode::CONFLICT,
+            SessionErrorKind::InvalidFilter | SessionErrorKind::InvalidCursor => {
+                StatusCode::BAD_REQUEST
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -425,6 +384,9 @@ impl fmt::Debug for SessionError {
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.kind.message())?;
+        if let Some(why) = self.0.why {
+            write!(f, ": {why}")?;
+        }
         match &self.0.key {
             Some(key) => write!(f, " (key {key:?})"),
             None => Ok(()),

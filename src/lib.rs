@@ -58,7 +58,7 @@
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
-//! | write a store | [`SessionStore`], [`UserIndex`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
+//! | write a store | [`SessionStore`], [`UserIndex`], [`SessionCatalog`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [stolen cookies](docs::stolen_cookies), [design](docs::design) |
 //! | run it | [order of layers](docs::layer_order), [several nodes](docs::several_nodes), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
@@ -163,12 +163,15 @@ pub use record::client::Client;
 pub use record::login::{Account, Authentication, IntoAccount, Stamp};
 pub use record::user::{IntoUserId, InvalidUserId, UserId};
 pub use record::{Record, Version};
+pub use registry::catalog::SessionPage;
+pub use registry::filter::SessionFilter;
 pub use registry::info::SessionInfo;
 pub use registry::{PurgeTask, Sessions};
 pub use session::Session;
 pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
+pub use store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 pub use store::feed::{Feed, FeedSender, Notice, SessionFeed};
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;

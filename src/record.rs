@@ -210,6 +210,11 @@ impl RecordFields {
         self.client.as_ref()
     }
 
+    /// What somebody else calls the login of this session.
+    pub(crate) fn external_id(&self) -> Option<&Arc<str>> {
+        self.login.as_ref()?.external_id()
+    }
+
     /// The device that the session is bound to.
     pub(crate) fn device(&self) -> Option<&BoundDevice> {
         self.device.as_deref()
@@ -243,6 +248,12 @@ impl RecordFields {
 
     pub(crate) fn set_client(&mut self, client: Option<Arc<Client>>) {
         self.client = client;
+    }
+
+    /// Sets what somebody else calls the login. A visitor has none.
+    pub(crate) fn set_external_id(&mut self, external_id: Arc<str>) {
+        let login = self.login.take();
+        self.login = login.map(|login| login.with_external_id(external_id));
     }
 
     #[cfg(feature = "dbsc")]
@@ -377,6 +388,17 @@ impl Record {
     pub fn user(&self) -> Option<&UserId> {
         self.0.login.as_ref().map(Login::user)
     }
+
+    /// The external id under which a store files the session, if the application has set one: see
+    /// [`Session::set_external_id`](crate::Session::set_external_id). It has at most
+    /// [`EXTERNAL_ID_LEN`](Self::EXTERNAL_ID_LEN) bytes, and no NUL.
+    #[must_use]
+    pub fn external_id(&self) -> Option<&str> {
+        self.0.external_id().map(|id| &**id)
+    }
+
+    /// The most bytes of an [`external_id`](Self::external_id).
+    pub const EXTERNAL_ID_LEN: usize = 255;
 }
 
 #[cfg(feature = "near-cache")]
@@ -389,6 +411,7 @@ impl Record {
             fields.login.as_ref().map(|login| login.user().as_str()),
             client.and_then(Client::user_agent),
             client.and_then(Client::address),
+            self.external_id(),
         ];
         let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
         let key = fields

@@ -1,5 +1,7 @@
 //! [`Sessions`]: the sessions of all users, to list, revoke and purge them.
 
+pub(crate) mod catalog;
+pub(crate) mod filter;
 pub(crate) mod info;
 
 use std::cmp::Reverse;
@@ -98,6 +100,34 @@ impl<St: SessionStore> Sessions<St> {
             asked_by: Some(name.to_string().into()),
             ..self.clone()
         }
+    }
+
+    /// One session, or `None` if no live session of this layer has this id. The store answers, and
+    /// not a cache.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::Store`](crate::SessionErrorKind::Store).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, RecordId, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>, id: RecordId) -> Result<(), SessionError> {
+    /// if let Some(session) = sessions.get(id).await? {
+    ///     println!("of {:?}, until {}", session.user(), session.expires_at());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("find", "find_by_id", "show"))]
+    pub async fn get(&self, id: RecordId) -> Result<Option<SessionInfo>, SessionError> {
+        let Some(record) = self.context.reload(id).await? else {
+            return Ok(None);
+        };
+        let realm = self.context.realm();
+        let lifetimes = self.context.lifetimes();
+        let is_known = record.user().is_none_or(|user| realm.has(user))
+            && !lifetimes.is_over(&record, self.context.now())
+            && self.is_listed(id, &record).await?;
+        Ok(is_known.then(|| SessionInfo::new(id, &record, lifetimes)))
     }
 
     /// Ends a session of any user. The answer is `false` if no session has this id. If the id comes

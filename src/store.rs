@@ -19,6 +19,7 @@ pub(crate) mod any;
     feature = "sqlite"
 ))]
 mod batch;
+pub(crate) mod catalog;
 pub(crate) mod feed;
 mod forward;
 #[cfg(feature = "memcached")]

@@ -103,6 +103,8 @@ pub(crate) struct ChangeSet {
 struct Description {
     lifetime: Option<LifetimeClass>,
     client: Option<Arc<Client>>,
+    /// What somebody else calls the login.
+    external_id: Option<Arc<str>>,
     ends_by: Option<Timestamp>,
     /// The login is worth nothing any more. So the session ends at this time, unless somebody logs
     /// in before.
@@ -146,8 +148,8 @@ impl ChangeSet {
             || self.retires(base)
     }
 
-    /// Whether anything changes in what the handler said of the session: its lifetime, its end and
-    /// its client.
+    /// Whether anything changes in what the handler said of the session: its lifetime, its end, its
+    /// client and its external id.
     pub(crate) fn changes_description(&self, base: Option<&Record>) -> bool {
         let Some(description) = &self.description else {
             return false;
@@ -155,12 +157,15 @@ impl ChangeSet {
         let Some(base) = base.map(Record::fields) else {
             return description.lifetime.is_some()
                 || description.client.is_some()
+                || description.external_id.is_some()
                 || description.ends_by.is_some();
         };
         let sets_client =
             description.client.is_some() && description.client.as_ref() != base.client();
         let sets_end = description.ends_by.is_some() && description.ends_by != base.ends_by();
-        self.sets_lifetime(base) || sets_client || sets_end
+        let sets_external_id = description.external_id.is_some()
+            && description.external_id.as_ref() != base.external_id();
+        self.sets_lifetime(base) || sets_client || sets_end || sets_external_id
     }
 
     /// Whether the session gets an end because its login is worth nothing.
@@ -217,6 +222,10 @@ impl ChangeSet {
 
     pub(crate) fn log_in(&mut self, login: Login) {
         self.identity = Identity::LogIn(Box::new(login));
+        // It was what somebody called the login of before.
+        if let Some(description) = &mut self.description {
+            description.external_id = None;
+        }
     }
 
     pub(crate) fn set_lifetime(&mut self, lifetime: LifetimeClass) {
@@ -239,6 +248,15 @@ impl ChangeSet {
         self.description.get_or_insert_default().client = Some(client);
     }
 
+    /// What the handler has set as the external id of the login.
+    pub(crate) fn external_id(&self) -> Option<&Arc<str>> {
+        self.description.as_ref()?.external_id.as_ref()
+    }
+
+    pub(crate) fn set_external_id(&mut self, id: Arc<str>) {
+        self.description.get_or_insert_default().external_id = Some(id);
+    }
+
     pub(crate) fn set_ends_by(&mut self, at: Timestamp) {
         self.description.get_or_insert_default().ends_by = Some(at);
     }
@@ -253,6 +271,7 @@ impl ChangeSet {
         let mut description = self.description.take();
         if let Some(description) = &mut description {
             description.retires_at = None;
+            description.external_id = None;
         }
         Self {
             description,
@@ -302,6 +321,9 @@ impl ChangeSet {
         }
         if let Some(client) = &description.client {
             fields.set_client(Some(client.clone()));
+        }
+        if let Some(id) = &description.external_id {
+            fields.set_external_id(id.clone());
         }
         fields.set_ends_by(match self.login() {
             None => description.ends_by(fields.ends_by()),

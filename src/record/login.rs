@@ -254,6 +254,8 @@ pub(super) struct Details {
     pub(super) how: Authentication,
     pub(super) stamp: Stamp,
     pub(super) actor: Option<Actor>,
+    /// See [`Session::set_external_id`](crate::Session::set_external_id).
+    pub(super) external_id: Option<Arc<str>>,
 }
 
 /// The user who acts as another one. They have a session of their own, and act only as long as that
@@ -278,7 +280,7 @@ impl Login {
         let details = Details {
             how,
             stamp: account.stamp,
-            actor: None,
+            ..Details::default()
         };
         Ok(Self::with_details(user, at, details))
     }
@@ -286,6 +288,7 @@ impl Login {
     fn with_details(user: UserId, at: Timestamp, details: Details) -> Self {
         let is_plain = details.stamp.is_none()
             && details.actor.is_none()
+            && details.external_id.is_none()
             && details.how == Authentication::default();
         Self {
             user,
@@ -316,6 +319,7 @@ impl Login {
                 user: actor.user.clone(),
                 stamp: actor.stamp(),
             }),
+            external_id: None,
         };
         Self::with_details(self.user, self.at, details)
     }
@@ -353,6 +357,18 @@ impl Login {
             _ => false,
         };
         has_same_actor && self.user == other.user && self.stamp() == other.stamp()
+    }
+
+    /// What somebody else calls this login.
+    pub(crate) fn external_id(&self) -> Option<&Arc<str>> {
+        self.details.as_ref()?.external_id.as_ref()
+    }
+
+    /// The same login, which somebody else calls this.
+    pub(super) fn with_external_id(self, external_id: Arc<str>) -> Self {
+        let mut details = self.details.as_deref().cloned().unwrap_or_default();
+        details.external_id = Some(external_id);
+        Self::with_details(self.user, self.at, details)
     }
 
     /// When the user proved who they are.

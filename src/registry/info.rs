@@ -31,6 +31,8 @@ pub struct SessionInfo {
     last_seen_at: Timestamp,
     expires_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     device_bound_at: Option<Timestamp>,
 }
 
@@ -46,6 +48,7 @@ impl SessionInfo {
             created_at: fields.created_at(),
             last_seen_at: lifetimes.last_seen_at(record),
             expires_at: lifetimes.expires_at(record),
+            external_id: fields.external_id().cloned(),
             device_bound_at: fields.device().map(|device| device.bound_at),
         }
     }
@@ -73,6 +76,13 @@ impl SessionInfo {
     #[must_use]
     pub fn client(&self) -> Option<&Client> {
         self.client.as_deref()
+    }
+
+    /// What somebody else calls the login. See
+    /// [`Session::set_external_id`](crate::Session::set_external_id).
+    #[must_use]
+    pub fn external_id(&self) -> Option<&str> {
+        self.external_id.as_deref()
     }
 
     /// When the browser bound the session to its device, or `None` if it has not. See

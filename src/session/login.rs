@@ -10,6 +10,7 @@ use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::error::{SessionError, SessionErrorKind, StepUp};
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
+use crate::record::Record;
 use crate::record::client::Client;
 use crate::record::lifetime::Lifetimes;
 use crate::record::login::{Account, Authentication, IntoAccount, Login};
@@ -180,6 +181,45 @@ impl Session {
     pub fn set_client(&self, client: Client) -> Result<(), SessionError> {
         self.write()?.set_client(client);
         Ok(())
+    }
+
+    /// Records what somebody else calls this login: for example the `sid` of an OpenID provider. It
+    /// is one text of 1 to 255 bytes. [`Sessions::end_external`](crate::Sessions::end_external) ends
+    /// the sessions of an external id.
+    ///
+    /// Call it after [`log_in`](Self::log_in). The external id belongs to that login: the next login
+    /// begins without one. An application with several providers puts the name of the provider in
+    /// front.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::NotLoggedIn`] for a visitor. [`SessionErrorKind::InvalidExternalId`] if
+    /// the text is empty, has more than 255 bytes, or has a NUL in it.
+    /// [`SessionErrorKind::Sealed`] after the response.
+    ///
+    /// ```
+    /// # use cloakroom::{Session, SessionError};
+    /// # fn show(session: &Session, user: &str, sid: &str) -> Result<(), SessionError> {
+    /// session.log_in(user)?;
+    /// session.set_external_id(sid)?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("sid", "session_index", "backchannel"))]
+    pub fn set_external_id(&self, id: impl AsRef<str>) -> Result<(), SessionError> {
+        let id = id.as_ref();
+        // PostgreSQL has no NUL in a text.
+        let is_good = matches!(id.len(), 1..=Record::EXTERNAL_ID_LEN) && !id.contains('\0');
+        if !is_good {
+            return Err(SessionErrorKind::InvalidExternalId.into());
+        }
+        self.write()?.set_external_id(id.into())
+    }
+
+    /// The external id of the login, or `None` if the application has set none. See
+    /// [`set_external_id`](Self::set_external_id).
+    #[must_use]
+    pub fn external_id(&self) -> Option<String> {
+        self.read().external_id().map(str::to_owned)
     }
 
     /// The record id of the session that the request came with, or `None` if it came with no live

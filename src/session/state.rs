@@ -1,6 +1,7 @@
 //! [`State`]: what one request knows of its session and has done to it. It is pure: it calls no
 //! store, no clock and no code of the application.
 
+mod describe;
 mod dropped;
 
 use std::mem;
@@ -20,9 +21,7 @@ use crate::events::DropReason;
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
 use crate::record::Record;
-use crate::record::client::Client;
 use crate::record::data::{Data, Entry, EntryRef};
-use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Login};
 
 /// What one request knows of its session and has done to it.
@@ -351,22 +350,6 @@ impl State {
         self.changes = ChangeSet::default();
         self.set_data(None);
         (dropped, left)
-    }
-
-    pub(super) fn clear_site_data(&mut self) {
-        self.clears_site_data = true;
-    }
-
-    pub(super) fn set_lifetime(&mut self, lifetime: LifetimeClass) {
-        self.changes.set_lifetime(lifetime);
-    }
-
-    pub(super) fn set_client(&mut self, client: Client) {
-        self.changes.set_client(Arc::new(client));
-    }
-
-    pub(super) fn set_ends_by(&mut self, at: Timestamp) {
-        self.changes.set_ends_by(at);
     }
 
     /// The login of the session that the request came with is worth nothing any more.

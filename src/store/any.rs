@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::{Record, Version};
+use crate::store::catalog::SessionCatalog;
 use crate::store::feed::SessionFeed;
 use crate::store::forward::forward_session_store;
 use crate::store::{Replaced, SessionStore, UserIndex};
@@ -34,7 +35,8 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// Memcached do not take it. For PostgreSQL, both `near` and `feed=true` make the triggers of the
 /// feed: see [operations](crate::docs::operations#feeds) for their cost.
 ///
-/// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user.
+/// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user, and
+/// list all of them.
 /// [`user_index`](Self::user_index) gives the store as such a store, if it is one.
 ///
 /// ```
@@ -63,6 +65,8 @@ pub struct AnyStore {
     store: Arc<dyn SessionStore>,
     /// The same store, if it has this ability.
     user_index: Option<Arc<dyn UserIndex>>,
+    /// The same.
+    catalog: Option<Arc<dyn SessionCatalog>>,
 }
 
 impl AnyStore {
@@ -126,7 +130,7 @@ impl AnyStore {
                     store.migrate().await?;
                 }
                 if !has_feed && near.is_none() {
-                    return Ok(Self::from_user_index(store));
+                    return Ok(Self::from_catalog(store));
                 }
                 store.migrate_feed().await?;
                 Self::with_near(store.with_feed(), near).await
@@ -138,7 +142,7 @@ impl AnyStore {
                 if lacks_table(&store).await? {
                     store.migrate().await?;
                 }
-                Ok(Self::from_user_index(store))
+                Ok(Self::from_catalog(store))
             }
             #[cfg(feature = "redis")]
             _ if feature_of(scheme) == Some("redis") => {
@@ -164,15 +168,15 @@ impl AnyStore {
     ))]
     async fn with_near<S>(store: S, near: Option<u64>) -> Result<Self, StoreError>
     where
-        S: UserIndex + SessionFeed,
+        S: SessionCatalog + SessionFeed,
     {
         let Some(bytes) = near else {
-            return Ok(Self::from_user_index(store));
+            return Ok(Self::from_catalog(store));
         };
         #[cfg(feature = "near-cache")]
         {
             let near = super::near::NearCache::builder(store).max_bytes(bytes);
-            Ok(Self::from_user_index(near.open().await?))
+            Ok(Self::from_catalog(near.open().await?))
         }
         #[cfg(not(feature = "near-cache"))]
         Err(StoreError::new(format!(
@@ -183,13 +187,15 @@ impl AnyStore {
 
     /// A store that the application has made.
     ///
-    /// It has no [`user_index`](Self::user_index), even if the store has one: see
-    /// [`from_user_index`](Self::from_user_index).
+    /// It has no [`user_index`](Self::user_index) and no [`session_catalog`](Self::session_catalog),
+    /// even if the store has them: see [`from_user_index`](Self::from_user_index) and
+    /// [`from_catalog`](Self::from_catalog).
     #[must_use]
     pub fn new(store: impl SessionStore) -> Self {
         Self {
             store: Arc::new(store),
             user_index: None,
+            catalog: None,
         }
     }
 
@@ -200,6 +206,18 @@ impl AnyStore {
         Self {
             store: store.clone(),
             user_index: Some(store),
+            catalog: None,
+        }
+    }
+
+    /// A store that the application has made, and that can list all its sessions.
+    #[must_use]
+    pub fn from_catalog(store: impl SessionCatalog) -> Self {
+        let store = Arc::new(store);
+        Self {
+            store: store.clone(),
+            user_index: Some(store.clone()),
+            catalog: Some(store),
         }
     }
 
@@ -211,6 +229,23 @@ impl AnyStore {
     #[must_use]
     pub fn user_index(&self) -> Option<Arc<dyn UserIndex>> {
         self.user_index.clone()
+    }
+
+    /// The store as one that can list all its sessions. `None` if it cannot, as Memcached.
+    ///
+    /// ```
+    /// # use cloakroom::{AnyStore, SessionFilter, SessionLayer, SigningKey};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = AnyStore::connect("memory:").await?;
+    /// let store = store.session_catalog().ok_or("this store cannot list its sessions")?;
+    /// let layer = SessionLayer::new(store, SigningKey::generate()?);
+    /// let sessions = layer.sessions().count(&SessionFilter::new()).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn session_catalog(&self) -> Option<Arc<dyn SessionCatalog>> {
+        self.catalog.clone()
     }
 }
 
@@ -306,6 +341,7 @@ impl fmt::Debug for AnyStore {
         f.debug_struct("AnyStore")
             .field("store", &self.store)
             .field("has_user_index", &self.user_index.is_some())
+            .field("has_catalog", &self.catalog.is_some())
             .finish()
     }
 }

@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -101,6 +102,33 @@ macro_rules! forward_user_index {
     };
 }
 
+/// The same of `SessionCatalog`.
+macro_rules! forward_session_catalog {
+    ([$($generics:tt)*] $Type:ty, |$this:ident| $inner:expr) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<$($generics)*> SessionCatalog for $Type {
+            async fn scan(
+                &self,
+                after: Option<&Cursor>,
+                limit: usize,
+                accept: &Accept<'_>,
+            ) -> Result<Option<Scan>, StoreError> {
+                let $this = self;
+                $inner.scan(after, limit, accept).await
+            }
+
+            async fn find_by_external_id(
+                &self,
+                external_id: &str,
+            ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+                let $this = self;
+                $inner.find_by_external_id(external_id).await
+            }
+        }
+    };
+}
+
 /// The same of `SessionFeed`.
 macro_rules! forward_session_feed {
     ([$($generics:tt)*] $Type:ty, |$this:ident| $inner:expr) => {
@@ -118,9 +146,11 @@ macro_rules! forward_session_feed {
 // Several layers can have one store.
 forward_session_store! { [S: SessionStore + ?Sized] Arc<S>, |store| (**store) }
 forward_user_index! { [S: UserIndex + ?Sized] Arc<S>, |store| (**store) }
+forward_session_catalog! { [S: SessionCatalog + ?Sized] Arc<S>, |store| (**store) }
 forward_session_feed! { [S: SessionFeed + ?Sized] Arc<S>, |store| (**store) }
 
 // A store whose type is chosen at run time, and which nobody shares.
 forward_session_store! { [S: SessionStore + ?Sized] Box<S>, |store| (**store) }
 forward_user_index! { [S: UserIndex + ?Sized] Box<S>, |store| (**store) }
+forward_session_catalog! { [S: SessionCatalog + ?Sized] Box<S>, |store| (**store) }
 forward_session_feed! { [S: SessionFeed + ?Sized] Box<S>, |store| (**store) }

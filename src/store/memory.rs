@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::catalog::{Accept, Cursor, IdWalk, Scan, SessionCatalog};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -173,14 +174,7 @@ impl SessionStore for MemoryStore {
         if expires_at < old.expires_at() || is_visitors != is_visitor(&old) {
             shard.schedule_expiry(id, is_visitors, expires_at);
         }
-        if old.user() != record.user() {
-            if let Some(user) = old.user() {
-                self.0.unindex(id, user);
-            }
-            if let Some(user) = record.user() {
-                self.0.index(id, user);
-            }
-        }
+        self.0.reindex(id, Some(&old), Some(record));
         self.0.listeners.changed(id);
         Ok(Replaced::Done)
     }
@@ -255,6 +249,28 @@ impl UserIndex for MemoryStore {
             }
         }
         Ok(removed)
+    }
+}
+
+#[async_trait]
+impl SessionCatalog for MemoryStore {
+    async fn scan(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, StoreError> {
+        Ok(IdWalk::new(after, limit, accept).map(|walk| self.0.scan(walk)))
+    }
+
+    async fn find_by_external_id(
+        &self,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let ids = self.0.ids_of_external(external_id);
+        let record = |id| Some((id, self.0.read(id).records.get(&id)?.clone()));
+        let has_it = |(_, record): &(RecordId, Record)| record.external_id() == Some(external_id);
+        Ok(ids.into_iter().filter_map(record).filter(has_it).collect())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -331,6 +332,27 @@ impl<S: SessionFeed + UserIndex> UserIndex for NearCache<S> {
             ping: &self.inner.ping,
         };
         self.inner.store.remove_by_user(user, except).await
+    }
+}
+
+/// Each call asks the store, as it does for a user.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionFeed + SessionCatalog> SessionCatalog for NearCache<S> {
+    async fn scan(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, StoreError> {
+        self.inner.store.scan(after, limit, accept).await
+    }
+
+    async fn find_by_external_id(
+        &self,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        self.inner.store.find_by_external_id(external_id).await
     }
 }
 

@@ -11,7 +11,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerError
 
 use self::connection::{Connection, Manager};
 use self::index::{END, in_the_background};
-use self::layout::{Key, KeyOf, Value};
+use self::layout::{IndexedBy, Key, KeyOf, Value};
 use self::scripts::{CONFLICT, DONE, MISSING, Script, Scripts};
 use self::write::{Write, Writes};
 use crate::clock::Timestamp;
@@ -22,6 +22,7 @@ use crate::record::{Record, Version};
 use crate::store::feed::SessionFeed;
 use crate::store::{Replaced, SessionStore, UserIndex};
 
+mod catalog;
 mod connection;
 mod feed;
 mod index;
@@ -57,6 +58,16 @@ const CALL_OVERHEAD: usize = 320;
 /// sessions that have ended. It does so part by part, so a call that reaches its timeout has
 /// removed some of them. A new entry in a long index removes a few of them too. An entry is removed
 /// because its session is gone, and never because of a node's clock.
+///
+/// An external id has an index of the same kind, if the application sets one. A logout leaves its
+/// entry there. The index ends a second after its last session.
+///
+/// # All sessions
+///
+/// A walk through all sessions uses `SCAN`, which goes through all keys of the database, in a
+/// cluster at each master in turn. It is for administration, and too slow for requests of users. A
+/// session can come up twice. Its cursor belongs to one server: after a failover, or a change of a
+/// cluster's masters, begin the walk again.
 ///
 /// In a cluster, the index and the session may be on different nodes. A write to a logged-in
 /// session takes a second round trip there. An entry without a session stays for ten minutes,
@@ -202,7 +213,7 @@ impl RedisStore {
     /// What all keys begin with. If this is not called, it is `cloakroom:`. Redis takes any text.
     ///
     /// Stores with different prefixes share no session. Do not give one store a prefix that is
-    /// another store's prefix followed by `user:`.
+    /// another store's prefix followed by `user:` or `external:`.
     #[must_use]
     pub fn with_prefix(self, prefix: impl Into<String>) -> Self {
         Self {
@@ -226,10 +237,10 @@ impl RedisStore {
         format!("{}user:", self.prefix)
     }
 
-    fn index_key<'a>(&'a self, user: &'a UserId) -> Key<'a> {
+    fn index_key<'a>(&'a self, by: &'a IndexedBy) -> Key<'a> {
         Key {
             prefix: &self.prefix,
-            of: KeyOf::Index(user),
+            of: KeyOf::Index(by),
         }
     }
 
@@ -326,7 +337,8 @@ impl SessionStore for RedisStore {
             .map_err(failed("remove a session"))?;
         if is_cluster && let Some(user) = user_of(user) {
             let store = self.clone();
-            in_the_background(async move { store.unindex(&user, &[id], 0).await });
+            let by = IndexedBy::User(user);
+            in_the_background(async move { store.unindex(&by, &[id], 0).await });
         }
         Ok(removed)
     }

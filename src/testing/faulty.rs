@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -58,7 +59,7 @@ struct State {
     holds: Vec<(StoreCall, Gate)>,
 }
 
-/// A call of a [`SessionStore`] or a [`UserIndex`].
+/// A call of a [`SessionStore`], a [`UserIndex`] or a [`SessionCatalog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "they are named as the methods are")]
@@ -71,6 +72,8 @@ pub enum StoreCall {
     PurgeExpired,
     FindByUser,
     RemoveByUser,
+    Scan,
+    FindByExternalId,
 }
 
 /// What goes wrong with a call.
@@ -402,6 +405,28 @@ impl<S: UserIndex> UserIndex for FaultyStore<S> {
             self.store.remove_by_user(user, except),
         )
         .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionCatalog> SessionCatalog for FaultyStore<S> {
+    async fn scan(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, StoreError> {
+        self.call(StoreCall::Scan, self.store.scan(after, limit, accept))
+            .await
+    }
+
+    async fn find_by_external_id(
+        &self,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let answer = self.store.find_by_external_id(external_id);
+        self.call(StoreCall::FindByExternalId, answer).await
     }
 }
 

@@ -40,6 +40,8 @@ const ACTOR_STAMP: u8 = 13;
 const GENERATIONS: u8 = 14;
 /// The time of the registration, the time of the last challenge, the algorithm and the key.
 const DEVICE: u8 = 15;
+/// What somebody else calls the login.
+const EXTERNAL_ID: u8 = 16;
 
 /// The algorithms of device keys.
 const ES256: u8 = 1;
@@ -141,6 +143,9 @@ pub(super) fn write(record: &RecordFields, out: &mut Vec<u8>) -> Result<(), TooL
             &[&bound_at, &last, &[algorithm][..], &device.key.bytes].concat(),
         )?;
     }
+    if let Some(external_id) = login.and_then(Login::external_id) {
+        put(EXTERNAL_ID, external_id.as_bytes())?;
+    }
     out.put_u8(END);
     Ok(())
 }
@@ -176,7 +181,7 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
                     _ => client.address = Some(text(bytes)?.into()),
                 }
             }
-            PROVED_AT..=ACTOR_STAMP => {
+            PROVED_AT..=ACTOR_STAMP | EXTERNAL_ID => {
                 read_detail(field, bytes, details.get_or_insert_default())?;
             }
             GENERATIONS => fields.generations = Some(Arc::new(generations(bytes)?)),
@@ -199,6 +204,7 @@ fn read_detail(field: u8, bytes: &[u8], details: &mut Details) -> Result<(), Dam
         METHOD => details.how.methods.push(text(bytes)?.into()),
         LEVEL => details.how.level = Some(text(bytes)?.into()),
         STAMP => details.stamp = stamp(bytes)?,
+        EXTERNAL_ID => details.external_id = Some(text(bytes)?.into()),
         ACTOR => {
             let (session, user) = bytes.split_first_chunk().ok_or("its actor is cut short")?;
             details.actor = Some(Actor {

@@ -1,9 +1,9 @@
 //! [`Shards`]: all sessions of a store, and room for new ones.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
-use std::collections::HashSet;
-use std::collections::hash_map::{Entry, HashMap};
-use std::hash::BuildHasherDefault;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -15,6 +15,7 @@ use crate::events;
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::user::UserId;
+use crate::store::catalog::{IdWalk, Scan};
 
 /// More than the cores of a large machine, so that two requests seldom meet.
 const SHARDS: usize = 64;
@@ -25,6 +26,8 @@ pub(super) struct Shards {
     /// The record ids of each user. A lock of these is taken while a shard's lock is held, and
     /// never the other way round.
     users: [Mutex<HashMap<UserId, HashSet<RecordId>>>; SHARDS],
+    /// The record ids of each external id. Its lock is taken as one of `users`.
+    external_ids: Mutex<HashMap<Box<str>, HashSet<RecordId>>>,
     /// How many records there are, with those for which capacity is reserved.
     pub(super) count: AtomicUsize,
     pub(super) max: usize,
@@ -43,6 +46,7 @@ impl Shards {
         Self {
             shards: std::array::from_fn(|_| RwLock::default()),
             users: std::array::from_fn(|_| Mutex::default()),
+            external_ids: Mutex::default(),
             count: AtomicUsize::new(0),
             max,
             evicted: AtomicU64::new(0),
@@ -54,7 +58,30 @@ impl Shards {
 
     #[expect(clippy::indexing_slicing, reason = "the index is a remainder")]
     fn shard(&self, id: RecordId) -> &RwLock<Shard> {
-        &self.shards[usize::from(id.as_bytes()[0]) % SHARDS]
+        &self.shards[number_of(id)]
+    }
+
+    /// Looks at the records that follow in the walk: the order is that of the shards, and in a shard
+    /// that of the ids. Each shard is read by itself, so that no write waits for all of them.
+    pub(super) fn scan(&self, mut walk: IdWalk<'_>) -> Scan {
+        let first = walk.after().map_or(0, number_of);
+        for lock in self.shards.iter().skip(first) {
+            let mut part: Vec<_> = {
+                let shard = read(lock);
+                let after = walk.after();
+                let follows = |id: RecordId| after.is_none_or(|after| place(after) < place(id));
+                let records = shard.records.iter().filter(|(id, _)| follows(**id));
+                records.map(|(id, record)| (*id, record.clone())).collect()
+            };
+            part.sort_unstable_by_key(|(id, _)| *id);
+            for (id, record) in part {
+                if walk.is_full() {
+                    return walk.finish(false);
+                }
+                walk.look_at(id, Some(record));
+            }
+        }
+        walk.finish(true)
     }
 
     pub(super) fn read(&self, id: RecordId) -> RwLockReadGuard<'_, Shard> {
@@ -78,9 +105,43 @@ impl Shards {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the record is the user's.
-    pub(super) fn index(&self, id: RecordId, user: &UserId) {
-        self.users(user).entry(user.clone()).or_default().insert(id);
+    /// Notes by what the record is found now, and no longer is: its user and its external id.
+    pub(super) fn reindex(&self, id: RecordId, old: Option<&Record>, new: Option<&Record>) {
+        let users = [old.and_then(Record::user), new.and_then(Record::user)];
+        if users[0] != users[1] {
+            let [old, new] = users;
+            if let Some(user) = old {
+                take_out(&mut self.users(user), user, id);
+            }
+            if let Some(user) = new {
+                self.users(user).entry(user.clone()).or_default().insert(id);
+            }
+        }
+        let external_ids = [old, new].map(|record| record.and_then(Record::external_id));
+        if external_ids[0] != external_ids[1] {
+            let [old, new] = external_ids;
+            let mut of_external_ids = self.external_ids();
+            if let Some(external_id) = old {
+                take_out(&mut of_external_ids, external_id, id);
+            }
+            if let Some(external_id) = new {
+                let ids = of_external_ids.entry(external_id.into()).or_default();
+                ids.insert(id);
+            }
+        }
+    }
+
+    fn external_ids(&self) -> MutexGuard<'_, HashMap<Box<str>, HashSet<RecordId>>> {
+        self.external_ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ids are copied, as those of a user.
+    pub(super) fn ids_of_external(&self, external_id: &str) -> Vec<RecordId> {
+        let of_external_ids = self.external_ids();
+        let ids = of_external_ids.get(external_id);
+        ids.into_iter().flatten().copied().collect()
     }
 
     /// The ids are copied: a shard's lock must not be taken while a user's lock is held.
@@ -89,24 +150,12 @@ impl Shards {
         users.get(user).into_iter().flatten().copied().collect()
     }
 
-    /// Notes that the record is not the user's any more.
-    pub(super) fn unindex(&self, id: RecordId, user: &UserId) {
-        if let Entry::Occupied(mut ids) = self.users(user).entry(user.clone()) {
-            ids.get_mut().remove(&id);
-            if ids.get().is_empty() {
-                ids.remove();
-            }
-        }
-    }
-
     pub(super) fn remove(&self, shard: &mut Shard, id: RecordId) -> bool {
         let Some(record) = shard.records.remove(&id) else {
             return false;
         };
         self.count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(user) = record.user() {
-            self.unindex(id, user);
-        }
+        self.reindex(id, Some(&record), None);
         self.listeners.changed(id);
         shard.compact();
         true
@@ -186,9 +235,7 @@ impl Shards {
     /// the record, and has written it.
     pub(super) fn index_new(&self, shard: &mut Shard, id: RecordId, record: &Record) {
         shard.schedule_expiry(id, is_visitor(record), record.expires_at());
-        if let Some(user) = record.user() {
-            self.index(id, user);
-        }
+        self.reindex(id, None, Some(record));
     }
 
     /// Reserves the capacity for one more record, if there is any.
@@ -238,6 +285,30 @@ impl Shards {
             events::evicted(evicted, count);
         }
         Ok(is_new)
+    }
+}
+
+/// Which shard a record is in.
+fn number_of(id: RecordId) -> usize {
+    usize::from(id.as_bytes()[0]) % SHARDS
+}
+
+/// Where a record comes in a walk through all of them.
+fn place(id: RecordId) -> (usize, RecordId) {
+    (number_of(id), id)
+}
+
+/// Takes a record out of what is found by a key.
+fn take_out<Q, K>(ids_by: &mut HashMap<K, HashSet<RecordId>>, key: &Q, id: RecordId)
+where
+    Q: Hash + Eq + ?Sized,
+    K: Borrow<Q> + Hash + Eq,
+{
+    if let Some(ids) = ids_by.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            ids_by.remove(key);
+        }
     }
 }
 

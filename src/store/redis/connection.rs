@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, ConnectionManager};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::SentinelNodeConnectionInfo;
 use redis::{
     Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult, TlsMode,
@@ -145,6 +146,24 @@ impl Connection {
             Self::Cluster(connection) => connection.clone().req_packed_command(command).await,
         };
         Ok(from_redis_value(answer?.extract_error()?)?)
+    }
+
+    /// The answer of the master that has a slot. Without a cluster, it is that of the server.
+    pub(super) async fn ask_master(&self, slot: u16, command: &Cmd) -> RedisResult<Value> {
+        let mut cluster = match self {
+            Self::Own(link) => match link.cluster().await? {
+                Some(cluster) => cluster,
+                None => return self.ask(command).await,
+            },
+            Self::Manager(_) => return self.ask(command).await,
+            Self::Cluster(connection) => connection.clone(),
+        };
+        let route = Route::new(slot, SlotAddr::Master);
+        let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
+        cluster
+            .route_command(command.clone(), route)
+            .await?
+            .extract_error()
     }
 
     pub(super) fn is_cluster(&self) -> bool {

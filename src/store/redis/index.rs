@@ -1,4 +1,4 @@
-//! The index: a user's sessions, in a sorted set.
+//! The indexes: the sessions of a user, or of an external id, in a sorted set.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::RedisResult;
 
-use super::layout::Value;
+use super::layout::{IndexedBy, Value};
 use super::scripts::ENTRY_GRACE;
 use super::{LONGEST_TTL, RedisStore, call_of};
 use crate::id::RecordId;
@@ -27,40 +27,40 @@ const READ_AT_ONCE_IN_CLUSTER: usize = 32;
 const TASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl RedisStore {
-    /// In a cluster, puts a session into its user's index, which may be on another node.
-    pub(super) async fn index(&self, user: &UserId, id: RecordId, ttl: u64) -> RedisResult<()> {
+    /// In a cluster, puts a session into an index, which may be on another node.
+    pub(super) async fn index(&self, by: &IndexedBy, id: RecordId, ttl: u64) -> RedisResult<()> {
         let ttl = (ttl + ENTRY_GRACE * 1000).min(LONGEST_TTL);
         let mut call = call_of(&self.scripts.index, 1, 0);
-        call.arg(self.index_key(user)).arg(id.to_string()).arg(ttl);
+        call.arg(self.index_key(by)).arg(id.to_string()).arg(ttl);
         let old: Vec<String> = self.run(&self.scripts.index, &call).await?;
         let old: Vec<RecordId> = old.iter().filter_map(|id| id.parse().ok()).collect();
         if !old.is_empty() {
-            let (store, user) = (self.clone(), user.clone());
-            in_the_background(async move { store.check_entries(&user, &old).await });
+            let (store, by) = (self.clone(), by.clone());
+            in_the_background(async move { store.check_entries(&by, &old).await });
         }
         Ok(())
     }
 
     /// In a cluster, asks for the sessions of old entries, and takes out the entries whose sessions
     /// have ended.
-    async fn check_entries(&self, user: &UserId, ids: &[RecordId]) -> RedisResult<()> {
+    async fn check_entries(&self, by: &IndexedBy, ids: &[RecordId]) -> RedisResult<()> {
         let mut ended = Vec::new();
         let mut call = call_of(&self.scripts.reindex, 1, 0);
-        call.arg(self.index_key(user));
+        call.arg(self.index_key(by));
         for id in ids {
-            match self.value(*id).await?.is_of(user) {
+            match self.value(*id).await?.is_found_by(by, *id) {
                 true => drop(call.arg(id.to_string())),
                 false => ended.push(*id),
             }
         }
         let () = self.run(&self.scripts.reindex, &call).await?;
-        self.unindex(user, &ended, ENTRY_GRACE).await
+        self.unindex(by, &ended, ENTRY_GRACE).await
     }
 
     /// In a cluster, takes out the entries of these sessions that are at least so many seconds old.
     pub(super) async fn unindex(
         &self,
-        user: &UserId,
+        by: &IndexedBy,
         ids: &[RecordId],
         age: u64,
     ) -> RedisResult<()> {
@@ -68,7 +68,7 @@ impl RedisStore {
             return Ok(());
         }
         let mut call = call_of(&self.scripts.unindex, 1, 0);
-        call.arg(self.index_key(user)).arg(age);
+        call.arg(self.index_key(by)).arg(age);
         for id in ids {
             call.arg(id.to_string());
         }
@@ -76,9 +76,9 @@ impl RedisStore {
     }
 
     /// In a cluster, some entries of an index, and the cursor of the next ones.
-    async fn entries(&self, user: &UserId, cursor: &str) -> RedisResult<(String, Vec<RecordId>)> {
+    async fn entries(&self, by: &IndexedBy, cursor: &str) -> RedisResult<(String, Vec<RecordId>)> {
         let mut scan = redis::cmd("ZSCAN");
-        scan.arg(self.index_key(user))
+        scan.arg(self.index_key(by))
             .arg(cursor)
             .arg("COUNT")
             .arg(READ_AT_ONCE_IN_CLUSTER);
@@ -97,21 +97,12 @@ impl RedisStore {
         cursor: &str,
         sessions: &mut HashMap<RecordId, Record>,
     ) -> RedisResult<String> {
+        let by = IndexedBy::User(user.clone());
         if self.connection.is_cluster() {
-            let (cursor, ids) = self.entries(user, cursor).await?;
-            let mut ended = Vec::new();
-            for id in ids {
-                let value = self.value(id).await?;
-                match value.is_of(user) {
-                    true => sessions.extend(value.decode(id).map(|record| (id, record))),
-                    false => ended.push(id),
-                }
-            }
-            self.unindex(user, &ended, ENTRY_GRACE).await?;
-            return Ok(cursor);
+            return self.list_checked(&by, cursor, sessions).await;
         }
         let mut call = call_of(&self.scripts.list, 1, 0);
-        call.arg(self.index_key(user))
+        call.arg(self.index_key(&by))
             .arg(self.session_keys())
             .arg(user.as_str())
             .arg(cursor)
@@ -126,6 +117,27 @@ impl RedisStore {
         Ok(cursor.unwrap_or_else(|| END.into()))
     }
 
+    /// The same by single reads, for a cluster, and for an index that the scripts cannot check.
+    /// Entries that are old and without a session are taken out.
+    pub(super) async fn list_checked(
+        &self,
+        by: &IndexedBy,
+        cursor: &str,
+        sessions: &mut HashMap<RecordId, Record>,
+    ) -> RedisResult<String> {
+        let (cursor, ids) = self.entries(by, cursor).await?;
+        let mut ended = Vec::new();
+        for id in ids {
+            let value = self.value(id).await?;
+            match value.is_found_by(by, id) {
+                true => sessions.extend(value.decode(id).map(|record| (id, record))),
+                false => ended.push(id),
+            }
+        }
+        self.unindex(by, &ended, ENTRY_GRACE).await?;
+        Ok(cursor)
+    }
+
     /// Removes some of a user's sessions, and answers with the cursor of the next ones, and with
     /// how many it removed.
     pub(super) async fn remove_some(
@@ -134,8 +146,9 @@ impl RedisStore {
         cursor: &str,
         except: Option<RecordId>,
     ) -> RedisResult<(String, u64)> {
+        let by = IndexedBy::User(user.clone());
         if self.connection.is_cluster() {
-            let (cursor, ids) = self.entries(user, cursor).await?;
+            let (cursor, ids) = self.entries(&by, cursor).await?;
             let (mut removed, mut gone) = (0, Vec::new());
             for id in ids.into_iter().filter(|id| Some(*id) != except) {
                 let mut call = call_of(&self.scripts.remove_owned, 1, 0);
@@ -147,11 +160,11 @@ impl RedisStore {
             }
             // A young entry stays. If the answer to the session's insert was lost, the client may
             // send that insert again.
-            self.unindex(user, &gone, ENTRY_GRACE).await?;
+            self.unindex(&by, &gone, ENTRY_GRACE).await?;
             return Ok((cursor, removed));
         }
         let mut call = call_of(&self.scripts.remove_all, 1, 0);
-        call.arg(self.index_key(user))
+        call.arg(self.index_key(&by))
             .arg(self.session_keys())
             .arg(user.as_str())
             .arg(cursor)

@@ -1,6 +1,8 @@
 //! The keys, and what is kept under a session's key: the bytes of a record. In a cluster, the names
 //! of the last writes follow.
 
+use std::sync::Arc;
+
 use redis::{RedisResult, RedisWrite, ToRedisArgs};
 
 use crate::events;
@@ -17,7 +19,23 @@ pub(super) struct Key<'a> {
 
 pub(super) enum KeyOf<'a> {
     Session(RecordId),
-    Index(&'a UserId),
+    Index(&'a IndexedBy),
+}
+
+/// By what an index finds sessions.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum IndexedBy {
+    User(UserId),
+    ExternalId(Arc<str>),
+}
+
+impl IndexedBy {
+    /// All that a record is found by.
+    pub(super) fn all_of(record: &Record) -> impl Iterator<Item = Self> {
+        let user = record.user().cloned().map(Self::User);
+        let external_id = record.fields().external_id().cloned();
+        user.into_iter().chain(external_id.map(Self::ExternalId))
+    }
 }
 
 impl ToRedisArgs for Key<'_> {
@@ -25,7 +43,12 @@ impl ToRedisArgs for Key<'_> {
         let prefix = self.prefix;
         match self.of {
             KeyOf::Session(id) => out.write_arg_fmt(format_args!("{prefix}session:{id}")),
-            KeyOf::Index(user) => out.write_arg_fmt(format_args!("{prefix}user:{user}")),
+            KeyOf::Index(IndexedBy::User(user)) => {
+                out.write_arg_fmt(format_args!("{prefix}user:{user}"));
+            }
+            KeyOf::Index(IndexedBy::ExternalId(id)) => {
+                out.write_arg_fmt(format_args!("{prefix}external:{id}"));
+            }
         }
     }
 }
@@ -47,10 +70,17 @@ impl Value {
         }
     }
 
-    pub(super) fn is_of(&self, user: &UserId) -> bool {
-        match self {
-            Self::Bytes(bytes) => stored_user(bytes) == Some(user.as_str().as_bytes()),
-            Self::Missing | Self::Foreign => false,
+    /// Whether an index should find this session.
+    pub(super) fn is_found_by(&self, by: &IndexedBy, id: RecordId) -> bool {
+        match (self, by) {
+            (Self::Missing | Self::Foreign, _) => false,
+            (Self::Bytes(bytes), IndexedBy::User(user)) => {
+                stored_user(bytes) == Some(user.as_str().as_bytes())
+            }
+            (Self::Bytes(bytes), IndexedBy::ExternalId(external_id)) => {
+                let record = Self::Bytes(bytes.clone()).decode(id);
+                record.is_some_and(|record| record.external_id() == Some(external_id))
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, SendError};
+use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, watch};
@@ -123,6 +124,20 @@ impl Link {
             Ok(Ok((number, wire))) => state.ask(number, wire, command).await,
             _ => answer,
         }
+    }
+}
+
+impl Link {
+    /// The connections to a cluster. `None` if the link is to one server.
+    pub(super) async fn cluster(&self) -> RedisResult<Option<ClusterConnection>> {
+        if !self.is_cluster() {
+            return Ok(None);
+        }
+        let (_, wire) = self.0.0.wire_after(0).await?;
+        Ok(match wire {
+            Wire::Cluster(connection) => Some(connection),
+            Wire::Server(_) => None,
+        })
     }
 }
 

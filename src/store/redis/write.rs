@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Cmd, RedisResult};
+use smallvec::SmallVec;
 
+use super::layout::IndexedBy;
 use super::scripts::{CONFLICT, DONE};
 use super::{CALL_OVERHEAD, LONGEST_TTL, RedisStore, call_of};
 use crate::clock::{Clock, SystemClock};
@@ -23,8 +25,8 @@ pub(super) enum Write<'a> {
 }
 
 impl RedisStore {
-    /// Runs a script that writes a record or its expiry, and puts the session into its user's
-    /// index. The answer is that of the script.
+    /// Runs a script that writes a record or its expiry, and puts the session into its
+    /// indexes. The answer is that of the script.
     pub(super) async fn write(
         &self,
         write: Write<'_>,
@@ -41,33 +43,33 @@ impl RedisStore {
         let now = SystemClock.now().as_millis();
         let expires_at = record.expires_at().as_millis();
         let ttl = expires_at.saturating_sub(now).min(LONGEST_TTL);
-        let user = record.user();
         let is_cluster = self.connection.is_cluster();
         if let Write::Insert(bytes) = write
-            && user.is_none()
+            && record.user().is_none()
             && !is_cluster
             && ttl > 0
         {
             return self.insert_plainly(id, bytes, ttl).await;
         }
-        if let Some(user) = user
-            && is_cluster
-            && ttl > 0
-        {
+        let indexes: SmallVec<[_; 2]> = IndexedBy::all_of(record).collect();
+        if is_cluster && ttl > 0 {
             // This comes before the session is written. If the caller goes away in between, there
             // must not be a session that is in no index.
-            self.index(user, id, ttl).await?;
+            for by in &indexes {
+                self.index(by, id, ttl).await?;
+            }
         }
-        let index = user
-            .filter(|_| !is_cluster)
-            .map(|user| self.index_key(user));
-        let keys = 1 + usize::from(index.is_some());
+        let in_script = match is_cluster {
+            true => &[][..],
+            false => &indexes,
+        };
         // Each script names its arguments in its first line.
-        let mut call = call_of(script, keys, bytes.len());
-        call.arg(self.session_key(id))
-            .arg(index)
-            .arg(bytes)
-            .arg(ttl);
+        let mut call = call_of(script, 1 + in_script.len(), bytes.len());
+        call.arg(self.session_key(id));
+        for by in in_script {
+            call.arg(self.index_key(by));
+        }
+        call.arg(bytes).arg(ttl);
         match write {
             Write::Insert(_) => {}
             Write::Replace(_, expected) => {
@@ -84,12 +86,11 @@ impl RedisStore {
         }
         let answer: i64 = self.run(script, &call).await?;
 
-        if let Some(user) = user
-            && is_cluster
-            && answer > DONE
-        {
-            // The session kept a later expiry than the one that the index got.
-            self.index(user, id, answer.unsigned_abs()).await?;
+        if is_cluster && answer > DONE {
+            // The session kept a later expiry than the one that the indexes got.
+            for by in &indexes {
+                self.index(by, id, answer.unsigned_abs()).await?;
+            }
         }
         Ok(answer)
     }

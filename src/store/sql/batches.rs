@@ -278,6 +278,7 @@ macro_rules! implement_batched_writes {
                         if matches!(kind, WriteKind::Insert | WriteKind::Replace) {
                             query = query.bind(row.map(Row::version));
                             query = query.bind(row.and_then(Row::user));
+                            query = query.bind(row.and_then(Row::external_id));
                         }
                         if kind == WriteKind::Replace {
                             query = query.bind(row.map(Row::kept_above));

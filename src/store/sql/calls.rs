@@ -71,6 +71,10 @@ impl Row {
         self.record.user().map(UserId::as_str)
     }
 
+    pub(super) fn external_id(&self) -> Option<&str> {
+        self.record.external_id()
+    }
+
     pub(super) fn kept_above(&self) -> i64 {
         kept_above(&self.record)
     }

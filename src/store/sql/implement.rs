@@ -60,6 +60,7 @@ macro_rules! write_one {
                     .bind(row.id())
                     .bind(row.version())
                     .bind(row.user())
+                    .bind(row.external_id())
                     .bind(row.expires_at())
                     .bind(row.bytes())
                     .execute(connection)
@@ -69,6 +70,7 @@ macro_rules! write_one {
                 sqlx::query(sql(&statements.replace))
                     .bind(row.version())
                     .bind(row.user())
+                    .bind(row.external_id())
                     .bind(row.kept_above())
                     .bind(row.expires_at())
                     .bind(row.bytes())
@@ -125,6 +127,7 @@ macro_rules! implement_store {
             use $crate::record::user::UserId;
             use $crate::record::{Record, Version};
             use $crate::store::batch::{Batches, READ_LANES};
+            use $crate::store::catalog::{Accept, Cursor, IdWalk, Scan, SessionCatalog};
             use $crate::store::feed::SessionFeed;
             use $crate::store::sql::calls::{Row, StoredRow, Write};
             use $crate::store::sql::connections::Connections;
@@ -191,6 +194,18 @@ macro_rules! implement_store {
                 Some(record.with_expires_at(to_timestamp(row.expires_at)))
             }
 
+            /// The id of a row of `id, expires_at, record`.
+            fn to_id(row: &$Row) -> Option<RecordId> {
+                let id: &[u8] = row.try_get(0).ok()?;
+                Some(RecordId::from_bytes(id.try_into().ok()?))
+            }
+
+            /// The session of such a row. `None` if it is corrupt.
+            fn to_session(row: &$Row) -> Option<(RecordId, Record)> {
+                let id = to_id(row)?;
+                Some((id, to_record(id, stored(row, 1))?))
+            }
+
             #[async_trait]
             impl SessionStore for $Store {
                 async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
@@ -250,12 +265,7 @@ macro_rules! implement_store {
                             sqlx::query(sql(&self.statements.find_by_user)).bind(user.as_str())
                         )
                     );
-                    let session = |row: &$Row| {
-                        let id: &[u8] = row.try_get(0).ok()?;
-                        let id = RecordId::from_bytes(id.try_into().ok()?);
-                        Some((id, to_record(id, stored(row, 1))?))
-                    };
-                    Ok(rows.iter().filter_map(session).collect())
+                    Ok(rows.iter().filter_map(to_session).collect())
                 }
 
                 async fn remove_by_user(
@@ -276,6 +286,63 @@ macro_rules! implement_store {
                     );
                     self.feed.wrote();
                     Ok(done.rows_affected())
+                }
+            }
+
+            #[async_trait]
+            impl SessionCatalog for $Store {
+                async fn scan(
+                    &self,
+                    after: Option<&Cursor>,
+                    limit: usize,
+                    accept: &Accept<'_>,
+                ) -> Result<Option<Scan>, StoreError> {
+                    let Some(mut walk) = IdWalk::new(after, limit, accept) else {
+                        return Ok(None);
+                    };
+                    loop {
+                        let part = walk.next_part();
+                        let after = walk.after();
+                        // No id is empty.
+                        let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+                        // One more, which tells whether another part follows.
+                        let limit = i64::try_from(part).unwrap_or(i64::MAX).saturating_add(1);
+                        let rows = run!(
+                            self,
+                            "list sessions",
+                            reader.fetch_all(
+                                sqlx::query(sql(&self.statements.scan))
+                                    .bind(after)
+                                    .bind(limit)
+                            )
+                        );
+                        let mut rest = rows.iter();
+                        for row in rest.by_ref().take(part) {
+                            let Some(id) = to_id(row) else { continue };
+                            walk.look_at(id, to_record(id, stored(row, 1)));
+                            if walk.is_full() {
+                                break;
+                            }
+                        }
+                        if rest.len() == 0 || walk.is_full() {
+                            return Ok(Some(walk.finish(rest.len() == 0)));
+                        }
+                    }
+                }
+
+                async fn find_by_external_id(
+                    &self,
+                    external_id: &str,
+                ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+                    let rows = run!(
+                        self,
+                        "find sessions by their external id",
+                        reader.fetch_all(
+                            sqlx::query(sql(&self.statements.find_by_external_id))
+                                .bind(external_id)
+                        )
+                    );
+                    Ok(rows.iter().filter_map(to_session).collect())
                 }
             }
 

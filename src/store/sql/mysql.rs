@@ -16,6 +16,7 @@ use super::statements::{Statements, sql, to_integer};
 use super::{PURGED_AT_ONCE, check_login, migrated, timely};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::record::Record;
 use crate::record::user::UserId;
 use crate::store::batch::Batches;
 use crate::store::feed::SessionFeed;
@@ -145,16 +146,19 @@ impl MySqlStore {
     pub fn migration(&self) -> Vec<String> {
         let table = self.statements.table.quoted(&DIALECT);
         let longest_user = UserId::STORED_LEN;
+        let longest_external = Record::EXTERNAL_ID_LEN;
         // The columns are binary: a collation would take different ids for the same one.
         vec![format!(
             "CREATE TABLE IF NOT EXISTS {table} (\n    \
                  id BINARY(16) NOT NULL PRIMARY KEY,\n    \
                  version BIGINT NOT NULL,\n    \
                  user_id VARBINARY({longest_user}),\n    \
+                 external_id VARBINARY({longest_external}),\n    \
                  expires_at BIGINT NOT NULL,\n    \
                  record MEDIUMBLOB NOT NULL,\n    \
                  KEY expires_at (expires_at),\n    \
-                 KEY user_id (user_id)\n\
+                 KEY user_id (user_id),\n    \
+                 KEY external_id (external_id)\n\
              ) ENGINE = InnoDB"
         )]
     }

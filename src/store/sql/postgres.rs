@@ -47,16 +47,16 @@ static DIALECT: Dialect = Dialect {
 ///
 /// The rows are `VALUES`, and not arrays: for arrays, PostgreSQL would plan most batches again.
 static WRITE_MANY: WriteManyTexts = WriteManyTexts {
-    insert: "INSERT INTO {table} (id, version, user_id, expires_at, record) \
-             SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows}) AS new \
+    insert: "INSERT INTO {table} (id, version, user_id, external_id, expires_at, record) \
+             SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES {rows}) AS new \
              WHERE column1 IS NOT NULL ORDER BY column1 ON CONFLICT DO NOTHING \
              RETURNING id",
     replace: "UPDATE {table} AS old SET version = column2, user_id = column3, \
-              expires_at = CASE WHEN old.expires_at > column4 THEN old.expires_at \
-              ELSE column5 END, record = column6 FROM \
+              external_id = column4, expires_at = CASE WHEN old.expires_at > column5 \
+              THEN old.expires_at ELSE column6 END, record = column7 FROM \
               (SELECT new.* FROM (VALUES {rows}) AS new JOIN {table} AS stored ON id = column1 \
               FOR NO KEY UPDATE OF stored SKIP LOCKED) AS new \
-              WHERE old.id = column1 AND old.version = column7 RETURNING old.id",
+              WHERE old.id = column1 AND old.version = column8 RETURNING old.id",
     touch: "UPDATE {table} AS old SET expires_at = column2 FROM \
             (SELECT new.* FROM (VALUES {rows}) AS new JOIN {table} AS stored ON id = column1 \
             FOR NO KEY UPDATE OF stored SKIP LOCKED) AS new \
@@ -204,12 +204,14 @@ impl PostgresStore {
         let quoted = table.quoted(&DIALECT);
         let expiry = table.index(&DIALECT, "expires_at");
         let user = table.index(&DIALECT, "user_id");
+        let external = table.index(&DIALECT, "external_id");
         vec![
             format!(
                 "CREATE TABLE IF NOT EXISTS {quoted} (\n    \
                      id BYTEA NOT NULL PRIMARY KEY,\n    \
                      version BIGINT NOT NULL,\n    \
                      user_id TEXT COLLATE \"C\",\n    \
+                     external_id TEXT COLLATE \"C\",\n    \
                      expires_at BIGINT NOT NULL,\n    \
                      record BYTEA NOT NULL\n\
                  )"
@@ -217,6 +219,10 @@ impl PostgresStore {
             format!("CREATE INDEX IF NOT EXISTS {expiry} ON {quoted} (expires_at)"),
             format!(
                 "CREATE INDEX IF NOT EXISTS {user} ON {quoted} (user_id) WHERE user_id IS NOT NULL"
+            ),
+            format!(
+                "CREATE INDEX IF NOT EXISTS {external} ON {quoted} (external_id) \
+                 WHERE external_id IS NOT NULL"
             ),
         ]
     }

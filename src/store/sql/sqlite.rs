@@ -46,13 +46,13 @@ static DIALECT: Dialect = Dialect {
 };
 
 static WRITE_MANY: WriteManyTexts = WriteManyTexts {
-    insert: "INSERT INTO {table} (id, version, user_id, expires_at, record) \
-             SELECT column1, column2, column3, column4, column5 FROM (VALUES {rows}) \
+    insert: "INSERT INTO {table} (id, version, user_id, external_id, expires_at, record) \
+             SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES {rows}) \
              WHERE column1 IS NOT NULL ON CONFLICT DO NOTHING RETURNING id",
     replace: "UPDATE {table} AS old SET version = column2, user_id = column3, \
-              expires_at = CASE WHEN old.expires_at > column4 THEN old.expires_at \
-              ELSE column5 END, record = column6 FROM (VALUES {rows}) \
-              WHERE old.id = column1 AND old.version = column7 RETURNING id",
+              external_id = column4, expires_at = CASE WHEN old.expires_at > column5 \
+              THEN old.expires_at ELSE column6 END, record = column7 FROM (VALUES {rows}) \
+              WHERE old.id = column1 AND old.version = column8 RETURNING id",
     touch: "UPDATE {table} AS old SET expires_at = column2 FROM (VALUES {rows}) \
             WHERE old.id = column1 AND old.version = column3 RETURNING id",
     remove: "DELETE FROM {table} WHERE id IN ({rows}) RETURNING id",
@@ -258,12 +258,14 @@ impl SqliteStore {
         let quoted = table.quoted(&DIALECT);
         let expiry = table.index(&DIALECT, "expires_at");
         let user = table.index(&DIALECT, "user_id");
+        let external = table.index(&DIALECT, "external_id");
         vec![
             format!(
                 "CREATE TABLE IF NOT EXISTS {quoted} (\n    \
                      id BLOB NOT NULL PRIMARY KEY,\n    \
                      version INTEGER NOT NULL,\n    \
                      user_id TEXT,\n    \
+                     external_id TEXT,\n    \
                      expires_at INTEGER NOT NULL,\n    \
                      record BLOB NOT NULL\n\
                  ) STRICT"
@@ -271,6 +273,10 @@ impl SqliteStore {
             format!("CREATE INDEX IF NOT EXISTS {expiry} ON {quoted} (expires_at)"),
             format!(
                 "CREATE INDEX IF NOT EXISTS {user} ON {quoted} (user_id) WHERE user_id IS NOT NULL"
+            ),
+            format!(
+                "CREATE INDEX IF NOT EXISTS {external} ON {quoted} (external_id) \
+                 WHERE external_id IS NOT NULL"
             ),
         ]
     }

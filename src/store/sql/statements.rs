@@ -27,6 +27,8 @@ pub(super) struct Statements {
     pub(super) purge: Arc<str>,
     pub(super) find_by_user: Arc<str>,
     pub(super) remove_by_user: Arc<str>,
+    pub(super) scan: Arc<str>,
+    pub(super) find_by_external_id: Arc<str>,
 }
 
 /// The statements that write several records at once.
@@ -45,8 +47,8 @@ pub(super) struct WriteMany {
 /// The texts of [`WriteMany`]. Each statement answers with the ids of the records that it wrote. In
 /// each text, `{rows}` are the parameters. Their order in a row:
 ///
-/// - `insert`: id, version, user, expiry, record.
-/// - `replace`: id, version, user, the expiry above which the stored one stays, expiry, record, the
+/// - `insert`: id, version, user, external id, expiry, record.
+/// - `replace`: id, version, user, external id, the expiry above which the stored one stays, expiry, record, the
 ///   expected version.
 /// - `touch`: id, expiry, the expected version.
 /// - `remove`: id.
@@ -66,8 +68,8 @@ impl WriteMany {
     pub(super) fn new(statements: &Statements, texts: &WriteManyTexts) -> Self {
         let sizes = |text, columns| Sizes::new(statements, text, columns);
         Self {
-            insert: sizes(texts.insert, 5),
-            replace: sizes(texts.replace, 7),
+            insert: sizes(texts.insert, 6),
+            replace: sizes(texts.replace, 8),
             touch: sizes(texts.touch, 3),
             remove: sizes(texts.remove, 1),
             renews_plans: texts.renews_plans,
@@ -166,12 +168,12 @@ impl Statements {
             load: statement("SELECT expires_at, record FROM {table} WHERE id = ?"),
             // This is not an upsert: a taken id is an error, and the store answers `false`.
             insert: statement(
-                "INSERT INTO {table} (id, version, user_id, expires_at, record) \
-                 VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO {table} (id, version, user_id, external_id, expires_at, record) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
             ),
             // A stored expiry that is later than the first of the two stays: see `kept_above`.
             replace: statement(
-                "UPDATE {table} SET version = ?, user_id = ?, \
+                "UPDATE {table} SET version = ?, user_id = ?, external_id = ?, \
                  expires_at = CASE WHEN expires_at > ? THEN expires_at ELSE ? END, record = ? \
                  WHERE id = ? AND version = ?",
             ),
@@ -180,6 +182,14 @@ impl Statements {
             purge: statement(dialect.purge),
             find_by_user: statement("SELECT id, expires_at, record FROM {table} WHERE user_id = ?"),
             remove_by_user: statement(dialect.remove_by_user),
+            // The primary key has this order, so that a page in the middle costs no more than the
+            // first one.
+            scan: statement(
+                "SELECT id, expires_at, record FROM {table} WHERE id > ? ORDER BY id LIMIT ?",
+            ),
+            find_by_external_id: statement(
+                "SELECT id, expires_at, record FROM {table} WHERE external_id = ?",
+            ),
             dialect,
             table,
         })

@@ -10,51 +10,54 @@ use ::redis::AsyncCommands;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
     AnyStore, MemcachedStore, MemoryStore, MySqlStore, NearCache, PostgresStore, RedisStore,
-    SqliteStore, UserIndex,
+    SessionCatalog, SqliteStore, UserIndex,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use support::processes::one_test;
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
 use tokio::runtime::Runtime;
 
-cloakroom::conformance_tests! { memory: MemoryStore::new(), with feed }
-cloakroom::conformance_tests! { near_cache: NearCache::open(MemoryStore::new()).await.unwrap(), with feed }
+cloakroom::conformance_tests! { memory: MemoryStore::new(), with catalog, with feed }
+cloakroom::conformance_tests! { near_cache: NearCache::open(MemoryStore::new()).await.unwrap(), with catalog, with feed }
 
 // A store around another store passes every call on.
 cloakroom::conformance_tests! { boxed: Box::new(MemoryStore::new()) as Box<dyn UserIndex> }
+cloakroom::conformance_tests! {
+    boxed_catalog: Box::new(MemoryStore::new()) as Box<dyn SessionCatalog>, with catalog
+}
 
 cloakroom::conformance_tests! { any: AnyStore::new(MemoryStore::new()), without user index }
 
-cloakroom::conformance_tests! { faulty: FaultyStore::new(MemoryStore::new()) }
+cloakroom::conformance_tests! { faulty: FaultyStore::new(MemoryStore::new()), with catalog }
 
 cloakroom::conformance_tests! {
-    sqlite_in_memory: SqliteStore::open(":memory:").await.unwrap(), with feed
+    sqlite_in_memory: SqliteStore::open(":memory:").await.unwrap(), with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    sqlite_file: SqliteStore::open(scratch_file()).await.unwrap(), with feed
+    sqlite_file: SqliteStore::open(scratch_file()).await.unwrap(), with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await, with feed
+    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await, with catalog, with feed
 }
 
-cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await, with feed }
+cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await, with catalog, with feed }
 
 cloakroom::conformance_tests! {
-    mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await
-}
-
-cloakroom::conformance_tests! {
-    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await, with feed
+    mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await, with catalog
 }
 
 cloakroom::conformance_tests! {
-    redis_cluster: Place::own(redis_cluster()).redis().await, with feed
+    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await, with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    redis_sentinel: Place::own(redis_sentinel()).redis().await, with feed
+    redis_cluster: Place::own(redis_cluster()).redis().await, with catalog, with feed
+}
+
+cloakroom::conformance_tests! {
+    redis_sentinel: Place::own(redis_sentinel()).redis().await, with catalog, with feed
 }
 
 cloakroom::conformance_tests! {

@@ -1,6 +1,6 @@
 -- Writes a new session, if there is none under its key.
 --
--- KEYS: the session; on one server, if somebody is logged in, also the user's index.
+-- KEYS: the session; on one server, if somebody is logged in, also the indexes that find it.
 -- ARGV: see the first line. `write` is the name of this write. On one server there is none.
 -- Answers DONE, or CONFLICT if the key is taken.
 local record, ttl, write = unpack(ARGV)

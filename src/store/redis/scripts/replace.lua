@@ -1,6 +1,6 @@
 -- Replaces a session that has the expected version.
 --
--- KEYS: the session; on one server, if somebody is logged in, also the user's index.
+-- KEYS: the session; on one server, if somebody is logged in, also the indexes that find it.
 -- ARGV: see the first line. `expected` is what a record of the version begins with.
 -- `keeps_later_expiry` is '1' or empty. `write` is the name of this write. On one server there is
 -- none.

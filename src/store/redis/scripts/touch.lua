@@ -1,6 +1,6 @@
 -- Moves the expiry of a session that has the expected version.
 --
--- KEYS: the session; on one server, if somebody is logged in, also the user's index.
+-- KEYS: the session; on one server, if somebody is logged in, also the indexes that find it.
 -- ARGV: see the first line. `expected` is what a record of the version begins with.
 -- Answers DONE, or CONFLICT if the session has another version or is missing.
 local expiry, ttl, expected = unpack(ARGV)

@@ -1,12 +1,12 @@
--- On one server, puts a session into its user's index. This comes before the session is written, so
--- that nothing is written if it fails. Mostly the session is in the index already.
+-- On one server, puts a session into its indexes. This comes before the session is written, so that
+-- nothing is written if it fails. Mostly the session is in the indexes already.
 --
 -- A long index that grows loses some entries without a session, the oldest first. Entries whose
 -- sessions are there go to the end of the queue. The session of the new entry is about to be there.
 --
 -- Needs: ttl.
-if KEYS[2] then
-    local index, id = KEYS[2], string.sub(KEYS[1], -ID_LEN)
+for i = 2, #KEYS do
+    local index, id = KEYS[i], string.sub(KEYS[1], -ID_LEN)
     if redis.call('ZSCORE', index, id) then
         redis.call('PEXPIRE', index, ttl + INDEX_LONGER, 'GT')
     else

@@ -1,0 +1,350 @@
+//! All sessions of a store: [`Sessions::page`], `count` and `end`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::Sessions;
+use super::filter::SessionFilter;
+use super::info::SessionInfo;
+use crate::clock::Timestamp;
+use crate::context::ending::Ending;
+use crate::error::{SessionError, SessionErrorKind};
+use crate::hooks::cause::EndCause;
+use crate::id::RecordId;
+use crate::record::Record;
+use crate::record::user::UserId;
+use crate::store::SessionStore;
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
+
+/// How many sessions end at the same time. Stores that write in batches need several.
+const ENDED_AT_ONCE: usize = 64;
+
+/// How many sessions are read before they end.
+const READ_AT_ONCE: usize = 256;
+
+/// Some of the sessions that a filter means, and where the next ones are. With serde it can be an
+/// answer in JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionPage {
+    /// The sessions, in the order of the store.
+    pub sessions: Vec<SessionInfo>,
+    /// Where the next page begins. `None` after the last one.
+    pub next: Option<Cursor>,
+}
+
+/// # All sessions
+///
+/// These methods are for administration. The store must be a
+/// [`SessionCatalog`](crate::SessionCatalog), as all stores except Memcached are.
+///
+/// They know the sessions that this layer knows: logged-in users of its
+/// [realm](crate::SessionLayerBuilder::realm), and all visitors of the store, since a visitor has no
+/// realm. A session that is over does not count, even if the store still has it.
+impl<St: SessionStore> Sessions<St> {
+    /// How many sessions a page may have.
+    pub const MAX_PAGE: usize = 1000;
+
+    /// A page of the sessions that the filter means: the first one, or the one that begins at the
+    /// cursor `next` of another page. Pages have `limit` sessions at most.
+    ///
+    /// The order is the store's, and says nothing. It does not change while sessions come and go. So
+    /// a session that is there all the time is on one page, and on no second one. (Redis may show
+    /// it twice while the server makes room for more keys.)
+    ///
+    /// A page takes a short time, however many sessions there are. So a filter that means few of
+    /// them can give a page with fewer sessions, or with none, although `next` leads on. A page is
+    /// the last one if it has no `next`.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::InvalidFilter`] if the filter makes no sense, or if `limit` is 0 or more
+    /// than [`MAX_PAGE`](Self::MAX_PAGE). [`SessionErrorKind::InvalidCursor`] if the store has not
+    /// made this cursor. [`SessionErrorKind::InvalidUserId`]. [`SessionErrorKind::Store`].
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+    /// let filter = SessionFilter::new().logged_in(true);
+    /// let first = sessions.page(&filter, None, 50).await?;
+    /// if let Some(next) = &first.next {
+    ///     let second = sessions.page(&filter, Some(next), 50).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("list", "list_all", "all"))]
+    pub async fn page(
+        &self,
+        filter: &SessionFilter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<SessionPage, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        if !(1..=Self::MAX_PAGE).contains(&limit) {
+            let why = "a page has 1 to 1000 sessions";
+            return Err(SessionError::new(SessionErrorKind::InvalidFilter).because(why));
+        }
+        let meant = self.meant(filter)?;
+        let scan = meant.scan(after, limit).await?;
+        let mut sessions = Vec::with_capacity(scan.records.len());
+        for (id, record) in &scan.records {
+            if self.is_listed(*id, record).await? {
+                sessions.push(SessionInfo::new(*id, record, self.context.lifetimes()));
+            }
+        }
+        Ok(SessionPage {
+            sessions,
+            next: scan.next,
+        })
+    }
+
+    /// How many sessions the filter means. Without a user or an external id, the call looks at all
+    /// sessions of the store: with a million of them, that takes some seconds.
+    ///
+    /// When the future is dropped, nothing has happened.
+    ///
+    /// # Errors
+    ///
+    /// As [`page`](Self::page).
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+    /// let visitors = sessions.count(&SessionFilter::new().logged_in(false)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn count(&self, filter: &SessionFilter) -> Result<u64, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        let meant = self.meant(filter)?;
+        let counted = AtomicU64::new(0);
+        let count = |id: RecordId, record: &Record| {
+            if meant.has(id, record) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            false
+        };
+        let mut after = None;
+        loop {
+            after = meant.scan_for(after.as_ref(), 1, &count).await?.next;
+            if after.is_none() {
+                return Ok(counted.into_inner());
+            }
+        }
+    }
+
+    /// Ends the sessions that the filter means, and returns how many. [`page`](Self::page) with the
+    /// same filter shows beforehand which ones they are.
+    ///
+    /// A session that begins while the call runs may go on, and a login in flight creates a new one:
+    /// see [logins in flight](Self#logins-in-flight). A session that changes meanwhile may end by
+    /// what it was before. If the future is dropped, or the store fails, some of the sessions have
+    /// ended: call it again.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::InvalidFilter`] if the filter has no condition: call
+    /// [`end_everything`](Self::end_everything) for all sessions. Then, and for all other errors of a
+    /// filter, no session ends. Others as [`page`](Self::page).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions, Timestamp};
+    /// # async fn example(sessions: Sessions<MemoryStore>, now: Timestamp) -> Result<(), SessionError> {
+    /// let stolen = SessionFilter::new().logged_in(true).client("192.0.2.");
+    /// let ended = sessions.by("admin:ada").end(&stolen).await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("revoke_all", "delete_where"))]
+    pub async fn end(&self, filter: &SessionFilter) -> Result<u64, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        if filter.is_empty() {
+            let why = "the filter has no condition; `end_everything` ends all sessions";
+            return Err(SessionError::new(SessionErrorKind::InvalidFilter).because(why));
+        }
+        self.end_meant(filter).await
+    }
+
+    /// Ends all sessions, and returns how many: those of all users of this layer's realm, and of all
+    /// visitors. It is for the day on which a key has leaked, and for a store that was restored from
+    /// a backup: sessions that had ended since the backup are back then.
+    ///
+    /// Sessions that begin while the call runs may go on. If the future is dropped, or the store
+    /// fails, some of the sessions have ended: call it again.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::Store`].
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+    /// let ended = sessions.by("the restore of last night").end_everything().await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("clear", "flush", "revoke_everything", "delete_all"))]
+    pub async fn end_everything(&self) -> Result<u64, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        self.end_meant(&SessionFilter::new()).await
+    }
+
+    /// Ends the sessions of an external id, and returns how many. With the `sid` of an OpenID
+    /// provider, it is what OpenID Connect Back-Channel Logout asks for.
+    ///
+    /// A login in flight creates a session afterwards: see [logins in
+    /// flight](Self#logins-in-flight).
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::InvalidFilter`] if the id is empty. [`SessionErrorKind::Store`].
+    ///
+    /// ```
+    /// # use cloakroom::{MemoryStore, SessionError, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>, sid: &str) -> Result<(), SessionError> {
+    /// let ended = sessions.by("the OpenID provider").end_external(sid).await?;
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias("backchannel_logout", "end_sid"))]
+    pub async fn end_external(&self, external_id: &str) -> Result<u64, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        self.end(&SessionFilter::new().external_id(external_id))
+            .await
+    }
+
+    async fn end_meant(&self, filter: &SessionFilter) -> Result<u64, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        let meant = self.meant(filter)?;
+        let mut after = None;
+        let mut ended = 0;
+        loop {
+            let scan = meant.scan(after.as_ref(), READ_AT_ONCE).await?;
+            ended += self.end_all(scan.records).await?;
+            after = scan.next;
+            if after.is_none() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Ends these sessions, several at a time. If one cannot end, the others still do.
+    async fn end_all(&self, records: Vec<(RecordId, Record)>) -> Result<u64, SessionError> {
+        let mut ended = 0;
+        let mut failure = None;
+        let mut tasks = JoinSet::new();
+        let mut records = records.into_iter();
+        loop {
+            while tasks.len() < ENDED_AT_ONCE
+                && let Some((id, record)) = records.next()
+            {
+                let (context, asked_by) = (self.context.clone(), self.asked_by.clone());
+                tasks.spawn(async move {
+                    let ending = Ending::new(EndCause::Revoked)
+                        .asked_by(asked_by.as_deref())
+                        .with_record(Some(&record));
+                    context.remove(id, ending).await
+                });
+            }
+            match tasks.join_next().await {
+                None => break,
+                Some(Ok(Ok(was_there))) => ended += u64::from(was_there),
+                Some(Ok(Err(error))) => failure = Some(error),
+                // A hook of the application has panicked.
+                Some(Err(ended)) => {
+                    if let Ok(panic) = ended.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            }
+        }
+        failure.map_or(Ok(ended), Err)
+    }
+
+    fn meant<'a>(&'a self, filter: &'a SessionFilter) -> Result<Meant<'a, St>, SessionError> {
+        filter.check()?;
+        Ok(Meant {
+            sessions: self,
+            filter,
+            user: filter.stored_user(self.context.realm()),
+            now: self.context.now(),
+        })
+    }
+}
+
+/// The sessions that a filter means, of those that this layer knows.
+struct Meant<'a, St> {
+    sessions: &'a Sessions<St>,
+    filter: &'a SessionFilter,
+    user: Option<UserId>,
+    now: Timestamp,
+}
+
+impl<St: SessionStore> Meant<'_, St> {
+    fn has(&self, _: RecordId, record: &Record) -> bool {
+        let context = &self.sessions.context;
+        let lifetimes = context.lifetimes();
+        self.filter.has(record, self.user.as_ref(), lifetimes)
+            && record.user().is_none_or(|user| context.realm().has(user))
+            && !lifetimes.is_over(record, self.now)
+    }
+
+    async fn scan(&self, after: Option<&Cursor>, limit: usize) -> Result<Scan, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        let has = |id: RecordId, record: &Record| self.has(id, record);
+        self.scan_for(after, limit, &has).await
+    }
+
+    /// As [`SessionCatalog::scan`], by the index where the filter has a key of one.
+    async fn scan_for(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Scan, SessionError>
+    where
+        St: SessionCatalog,
+    {
+        let Sessions { context, store, .. } = self.sessions;
+        let store: &Arc<St> = store;
+        let mut found = if let Some(id) = self.filter.external_id_text() {
+            context.find_by_external_id(&**store, id).await?
+        } else if let Some(user) = &self.user {
+            context.find_all_by_user(&**store, user).await?
+        } else {
+            let scan = context.scan(&**store, after, limit, accept).await?;
+            return scan.ok_or_else(|| SessionErrorKind::InvalidCursor.into());
+        };
+        found.sort_unstable_by_key(|(id, _)| *id);
+        if let Some(after) = after {
+            let after = after.record().ok_or(SessionErrorKind::InvalidCursor)?;
+            found.retain(|(id, _)| *id > after);
+        }
+        let mut records = Vec::new();
+        let mut next = None;
+        for (id, record) in found {
+            if !accept(id, &record) {
+                continue;
+            }
+            if records.len() == limit {
+                next = records.last().map(|(last, _)| Cursor::behind(*last));
+                break;
+            }
+            records.push((id, record));
+        }
+        Ok(Scan { records, next })
+    }
+}

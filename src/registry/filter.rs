@@ -1,0 +1,211 @@
+//! [`SessionFilter`]: which sessions are meant.
+
+use std::ops::Range;
+
+use crate::clock::Timestamp;
+use crate::error::{SessionError, SessionErrorKind};
+use crate::record::Record;
+use crate::record::client::Client;
+use crate::record::lifetime::Lifetimes;
+use crate::record::realm::Realm;
+use crate::record::user::{IntoUserId, InvalidUserId, UserId};
+
+/// Which sessions are meant, for [`Sessions::page`](crate::Sessions::page),
+/// [`count`](crate::Sessions::count) and [`end`](crate::Sessions::end). Each condition leaves fewer.
+/// Without any condition, all sessions are meant.
+///
+/// With a user or an external id, a call reads the sessions of that user or id. Any other filter
+/// looks at all sessions of the store, one after the other.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom::{SessionFilter, Timestamp};
+///
+/// fn unused_for_a_month(now: Timestamp) -> SessionFilter {
+///     SessionFilter::new()
+///         .logged_in(true)
+///         .last_seen_before(now.before(Duration::from_secs(30 * 24 * 60 * 60)))
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "hand it to a method of `Sessions`"]
+pub struct SessionFilter {
+    /// An id that is not valid is an error of the call, and not of the setter.
+    user: Option<Result<UserId, InvalidUserId>>,
+    logged_in: Option<bool>,
+    external_id: Option<Box<str>>,
+    /// In lower case.
+    client: Option<Box<str>>,
+    #[cfg(feature = "dbsc")]
+    device_bound: Option<bool>,
+    created: Period,
+    last_seen: Period,
+}
+
+/// From a time on, and before another time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Period {
+    after: Option<Timestamp>,
+    before: Option<Timestamp>,
+}
+
+impl Period {
+    fn has(self, time: Timestamp) -> bool {
+        self.after.is_none_or(|after| after <= time)
+            && self.before.is_none_or(|before| time < before)
+    }
+
+    fn is_empty(self) -> bool {
+        let Range { start, end } = match (self.after, self.before) {
+            (Some(after), Some(before)) => after..before,
+            _ => return false,
+        };
+        start >= end
+    }
+}
+
+impl SessionFilter {
+    /// All sessions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The sessions of this user. If the id is not valid, the call with this filter fails.
+    pub fn user(mut self, user: impl IntoUserId) -> Self {
+        self.user = Some(user.into_user_id());
+        self
+    }
+
+    /// With `true` the sessions of logged-in users, and with `false` those of visitors.
+    pub fn logged_in(mut self, logged_in: bool) -> Self {
+        self.logged_in = Some(logged_in);
+        self
+    }
+
+    /// The sessions of this external id: see
+    /// [`Session::set_external_id`](crate::Session::set_external_id).
+    pub fn external_id(mut self, id: impl Into<Box<str>>) -> Self {
+        self.external_id = Some(id.into());
+        self
+    }
+
+    /// The sessions whose client has this text in its user agent or its address. Upper and lower
+    /// case are the same.
+    #[doc(alias("user_agent", "address", "ip"))]
+    pub fn client(mut self, text: &str) -> Self {
+        self.client = Some(text.to_lowercase().into());
+        self
+    }
+
+    /// With `true` the sessions that are bound to a device, and with `false` all others.
+    #[cfg(feature = "dbsc")]
+    pub fn device_bound(mut self, bound: bool) -> Self {
+        self.device_bound = Some(bound);
+        self
+    }
+
+    /// The sessions that were created, or whose user logged in, at this time or later.
+    pub fn created_after(mut self, time: Timestamp) -> Self {
+        self.created.after = Some(time);
+        self
+    }
+
+    /// The sessions that were created, or whose user logged in, before this time.
+    pub fn created_before(mut self, time: Timestamp) -> Self {
+        self.created.before = Some(time);
+        self
+    }
+
+    /// The sessions that were used at this time or later, as far as the store knows. See
+    /// [`SessionInfo::last_seen_at`](crate::SessionInfo::last_seen_at).
+    pub fn last_seen_after(mut self, time: Timestamp) -> Self {
+        self.last_seen.after = Some(time);
+        self
+    }
+
+    /// The sessions that were not used at this time or later, as far as the store knows.
+    pub fn last_seen_before(mut self, time: Timestamp) -> Self {
+        self.last_seen.before = Some(time);
+        self
+    }
+
+    /// Whether there is no condition, so that all sessions are meant.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses a condition that nobody can mean. An empty text would be in each client.
+    pub(super) fn check(&self) -> Result<(), SessionError> {
+        if let Some(Err(invalid)) = &self.user {
+            return Err((*invalid).into());
+        }
+        let why = if self.client.as_deref() == Some("") {
+            "the text of the client is empty"
+        } else if self.external_id.as_deref() == Some("") {
+            "the external id is empty"
+        } else if self.created.is_empty() {
+            "`created_after` is not before `created_before`"
+        } else if self.last_seen.is_empty() {
+            "`last_seen_after` is not before `last_seen_before`"
+        } else if self.logged_in == Some(false)
+            && (self.user.is_some() || self.external_id.is_some())
+        {
+            "no visitor has a user or an external id"
+        } else {
+            return Ok(());
+        };
+        Err(SessionError::new(SessionErrorKind::InvalidFilter).because(why))
+    }
+
+    /// The user, as the store has them.
+    pub(super) fn stored_user(&self, realm: &Realm) -> Option<UserId> {
+        let user = self.user.as_ref()?.as_ref().ok()?;
+        Some(realm.qualify(user))
+    }
+
+    pub(super) fn external_id_text(&self) -> Option<&str> {
+        self.external_id.as_deref()
+    }
+
+    /// Whether the session of this record is meant. `user` is [`stored_user`](Self::stored_user).
+    pub(super) fn has(
+        &self,
+        record: &Record,
+        user: Option<&UserId>,
+        lifetimes: &Lifetimes,
+    ) -> bool {
+        let fields = record.fields();
+        #[cfg(feature = "dbsc")]
+        if self
+            .device_bound
+            .is_some_and(|bound| bound != fields.device().is_some())
+        {
+            return false;
+        }
+        user.is_none_or(|user| record.user() == Some(user))
+            && self
+                .logged_in
+                .is_none_or(|logged_in| logged_in == record.user().is_some())
+            && self
+                .external_id
+                .as_deref()
+                .is_none_or(|id| record.external_id() == Some(id))
+            && self.created.has(fields.created_at())
+            && (self.last_seen == Period::default()
+                || self.last_seen.has(lifetimes.last_seen_at(record)))
+            && self
+                .client
+                .as_deref()
+                .is_none_or(|text| fields.client().is_some_and(|client| mentions(client, text)))
+    }
+}
+
+/// Whether a text in lower case is in what is known of the client.
+fn mentions(client: &Client, text: &str) -> bool {
+    let known = [client.user_agent(), client.address()];
+    known
+        .into_iter()
+        .flatten()
+        .any(|known| known.to_lowercase().contains(text))
+}

@@ -1,0 +1,251 @@
+//! [`SessionCatalog`]: a store that can list all its sessions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::UserIndex;
+use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::id::RecordId;
+use crate::record::Record;
+
+/// A store that can list all its sessions, and finds them by their external id.
+///
+/// It is for administration: [`Sessions::page`](crate::Sessions::page),
+/// [`count`](crate::Sessions::count), [`end`](crate::Sessions::end) and
+/// [`end_external`](crate::Sessions::end_external) need it. No request of a user does.
+///
+/// # Contract
+///
+/// - A walk through the store is a row of [`scan`](Self::scan) calls, each with the cursor that the
+///   call before has answered with. A session that is there from the first call to the last comes up
+///   in the walk. A session that begins, changes or ends meanwhile may come up or not.
+/// - Each walk ends: a call that has looked at the last session answers without a cursor.
+/// - A session that was written with an [`external_id`](Record::external_id) before a call of
+///   [`find_by_external_id`](Self::find_by_external_id), and has not ended, is found by the call.
+///   External ids are the same if their bytes are the same.
+/// - A record that cannot be decoded does not come up, and stops no walk.
+///
+/// # Cancellation
+///
+/// Both calls only read. A call that was dropped has changed nothing.
+///
+/// # How the trait may grow
+///
+/// As [`SessionStore`](crate::SessionStore#how-the-trait-may-grow): by methods that have a default.
+///
+/// Memcached cannot list its keys, so this does not compile:
+///
+/// ```compile_fail,E0277
+/// use cloakroom::{AnyStore, SessionFilter, Sessions};
+///
+/// fn all_sessions(sessions: &Sessions<AnyStore>) {
+///     let count = sessions.count(&SessionFilter::new()); // it may be a Memcached
+/// }
+/// ```
+#[doc(alias("list_sessions", "find_all", "all_sessions"))]
+#[diagnostic::on_unimplemented(
+    message = "the store `{Self}` cannot list its sessions",
+    label = "this store has no catalog of sessions",
+    note = "use a store that implements `SessionCatalog`",
+    note = "for an `AnyStore`, use the store that `AnyStore::session_catalog` answers with"
+)]
+#[async_trait]
+pub trait SessionCatalog: UserIndex {
+    /// Looks at some sessions, of those that follow `after`, in an order that the store chooses.
+    /// Without `after`, the walk begins. The answer has the records that `accept` takes, and `limit`
+    /// of them at most.
+    ///
+    /// The call may look at so many sessions as it can in a short time. So the answer may have fewer
+    /// than `limit` records, or none, although others follow. Expired records may be among them.
+    ///
+    /// The answer is `None` if the cursor is not one that this store has made.
+    async fn scan(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, StoreError>;
+
+    /// The records of this external id, in no particular order. Expired ones may be among them.
+    async fn find_by_external_id(
+        &self,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError>;
+}
+
+/// Which records a [`scan`](SessionCatalog::scan) answers with.
+pub type Accept<'a> = dyn Fn(RecordId, &Record) -> bool + Send + Sync + 'a;
+
+/// What a [`scan`](SessionCatalog::scan) has found.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The records that were accepted.
+    pub records: Vec<(RecordId, Record)>,
+    /// Where the walk goes on. `None` if it is over.
+    pub next: Option<Cursor>,
+}
+
+/// A place in the list of all sessions, for the link to the next page. It is a text that only the
+/// store understands, of letters, digits and the signs `-`, `_` and `.`, so that a URL can have it.
+///
+/// ```
+/// use cloakroom::Cursor;
+///
+/// let cursor: Cursor = "AAAAAAAAAAAAAAAAAAAAAA".parse()?;
+/// assert_eq!(cursor.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+/// assert!("no cursor".parse::<Cursor>().is_err());
+/// # Ok::<(), cloakroom::SessionError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(Box<str>);
+
+impl Cursor {
+    const MAX_LEN: usize = 8 * 1024;
+
+    /// The text, for the store that has made it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The place behind a record, in a store whose order the ids tell.
+    #[must_use]
+    pub fn behind(id: RecordId) -> Self {
+        Self(id.to_string().into())
+    }
+
+    /// The record of [`behind`](Self::behind). `None` for any other cursor.
+    #[must_use]
+    pub fn record(&self) -> Option<RecordId> {
+        self.0.parse().ok()
+    }
+}
+
+/// Reads the text of a cursor.
+///
+/// # Errors
+///
+/// [`SessionErrorKind::InvalidCursor`] if the text cannot be a cursor. Only the store knows whether
+/// it has made this one.
+impl FromStr for Cursor {
+    type Err = SessionError;
+
+    fn from_str(text: &str) -> Result<Self, SessionError> {
+        let is_of_cursor = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        match text.len() {
+            1..=Self::MAX_LEN if text.bytes().all(is_of_cursor) => Ok(Self(text.into())),
+            _ => Err(SessionErrorKind::InvalidCursor.into()),
+        }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A [`scan`](SessionCatalog::scan) of a store whose order the ids tell.
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+pub(crate) struct IdWalk<'a> {
+    after: Option<RecordId>,
+    limit: usize,
+    accept: &'a Accept<'a>,
+    records: Vec<(RecordId, Record)>,
+    looked_at: usize,
+    part: usize,
+}
+
+/// How many records a call looks at, at most, so that no call takes long.
+pub(crate) const MOST_LOOKED_AT: usize = 10_000;
+
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+impl<'a> IdWalk<'a> {
+    /// The most records that a store reads at once. Each may have 64 KiB or more.
+    const LARGEST_PART: usize = 500;
+
+    /// `None` if the cursor is not one of such a store.
+    pub(crate) fn new(
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &'a Accept<'a>,
+    ) -> Option<Self> {
+        let after = match after {
+            None => None,
+            Some(cursor) => Some(cursor.record()?),
+        };
+        Some(Self {
+            after,
+            limit,
+            accept,
+            records: Vec::new(),
+            looked_at: 0,
+            part: limit.clamp(1, Self::LARGEST_PART),
+        })
+    }
+
+    /// The record behind which the store goes on.
+    pub(crate) fn after(&self) -> Option<RecordId> {
+        self.after
+    }
+
+    /// How many records the store should read next. Each part is larger than the one before, since
+    /// it shows that few records are accepted.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn next_part(&mut self) -> usize {
+        let part = self.part;
+        self.part = (part * 2).min(Self::LARGEST_PART);
+        part
+    }
+
+    /// Whether the call should end here, although other records follow.
+    pub(crate) fn is_full(&self) -> bool {
+        self.records.len() >= self.limit || self.looked_at >= MOST_LOOKED_AT
+    }
+
+    /// Looks at the next record. Without one, it could not be decoded.
+    pub(crate) fn look_at(&mut self, id: RecordId, record: Option<Record>) {
+        self.after = Some(id);
+        self.looked_at += 1;
+        if let Some(record) = record
+            && (self.accept)(id, &record)
+        {
+            self.records.push((id, record));
+        }
+    }
+
+    /// The answer. `is_over` says whether the last record was looked at.
+    pub(crate) fn finish(self, is_over: bool) -> Scan {
+        let next = self.after.filter(|_| !is_over).map(Cursor::behind);
+        Scan {
+            records: self.records,
+            next,
+        }
+    }
+}
