@@ -324,6 +324,7 @@ fn next_record(
         || tokens.step.is_some()
         || changes_lifetime
         || fields.client() != old.client()
+        || fields.external_id() != old.external_id()
         || fields.ends_by() != old.ends_by()
         || !fields.data().is_same(old.data());
     if !is_changed {

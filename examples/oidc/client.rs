@@ -1,8 +1,8 @@
 //! The side of the site that talks to the provider. The crate `openidconnect` does the protocol.
 
 use std::io;
-use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::BoxError;
 use axum::body::Bytes;
@@ -17,9 +17,10 @@ use openidconnect::core::{
 use openidconnect::{
     AuthType, AuthenticationContextClass, AuthorizationCode, ClaimsVerificationError, ClientId,
     ClientSecret, CsrfToken, EmptyExtraTokenFields, EndpointMaybeSet, EndpointNotSet, EndpointSet,
-    HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, LogoutHint, LogoutRequest, Nonce,
-    PkceCodeChallenge, PkceCodeVerifier, PostLogoutRedirectUrl, ProviderMetadataWithLogout,
-    RedirectUrl, Scope, StandardErrorResponse, StandardTokenResponse, TokenResponse,
+    HttpRequest, HttpResponse, IdTokenFields, IssuerUrl, JsonWebKey, JwsSigningAlgorithm,
+    LogoutHint, LogoutRequest, Nonce, PkceCodeChallenge, PkceCodeVerifier, PostLogoutRedirectUrl,
+    ProviderMetadataWithLogout, RedirectUrl, Scope, StandardErrorResponse, StandardTokenResponse,
+    TokenResponse,
 };
 use url::Url;
 
@@ -53,7 +54,7 @@ type Protocol = openidconnect::Client<
     EndpointMaybeSet,
     EndpointMaybeSet,
 >;
-type HttpClient = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+pub(crate) type HttpClient = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
 
 /// What a site and a provider know about each other.
 pub(crate) struct Registration {
@@ -70,7 +71,12 @@ pub(crate) struct Client {
     http: HttpClient,
     /// What the provider says about itself, with its keys.
     provider: RwLock<ProviderMetadataWithLogout>,
+    /// When a signature last made the site ask for the provider's keys.
+    asked_at: Mutex<Option<Instant>>,
 }
+
+/// Anybody can send a bad signature. So only one of them in this time makes the site ask for keys.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
 
 /// A login that is about to begin, and the address to send the user to.
 pub(crate) struct NewLogin {
@@ -83,12 +89,13 @@ pub(crate) struct NewLogin {
 impl Client {
     /// Asks the provider for its addresses and its keys.
     pub(crate) async fn discover(registration: Registration) -> Result<Self, BoxError> {
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        let http = http_client();
         let provider = RwLock::new(ask_provider(&registration, &http).await?);
         Ok(Self {
             registration,
             http,
             provider,
+            asked_at: Mutex::default(),
         })
     }
 
@@ -160,11 +167,7 @@ impl Client {
         match id_token.claims(&protocol.id_token_verifier(), &nonce) {
             // Providers replace their keys now and then.
             Err(ClaimsVerificationError::SignatureVerification(_)) => {
-                let provider = ask_provider(&self.registration, &self.http).await?;
-                *self
-                    .provider
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = provider;
+                self.renew().await?;
                 let protocol = self.protocol()?;
                 Ok(id_token
                     .claims(&protocol.id_token_verifier(), &nonce)?
@@ -172,6 +175,66 @@ impl Client {
             }
             claims => Ok(claims?.clone()),
         }
+    }
+
+    /// Asks the provider for its addresses and its keys once more.
+    async fn renew(&self) -> Result<(), BoxError> {
+        let provider = ask_provider(&self.registration, &self.http).await?;
+        *self
+            .provider
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = provider;
+        Ok(())
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.registration.client_id
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.registration.issuer
+    }
+
+    /// Makes sure that the provider has signed a message, with one of its public keys.
+    pub(crate) async fn verify(
+        &self,
+        algorithm: &CoreJwsSigningAlgorithm,
+        key_id: Option<&str>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), BoxError> {
+        // With `none` nobody has signed, and the key of the others is the site's own secret.
+        if algorithm.uses_shared_secret() || *algorithm == CoreJwsSigningAlgorithm::None {
+            return Err("the signature is not one of a public key".into());
+        }
+        let is_signed = || {
+            let provider = self.provider();
+            let is_meant = |key: &&CoreJsonWebKey| {
+                key_id.is_none_or(|id| key.key_id().is_some_and(|own| own.as_str() == id))
+            };
+            let mut keys = provider.jwks().keys().iter().filter(is_meant);
+            keys.any(|key| key.verify_signature(algorithm, message, signature).is_ok())
+        };
+        if is_signed() {
+            return Ok(());
+        }
+        // Providers replace their keys now and then.
+        if self.may_ask() {
+            self.renew().await?;
+            if is_signed() {
+                return Ok(());
+            }
+        }
+        Err("the signature is wrong".into())
+    }
+
+    fn may_ask(&self) -> bool {
+        let mut asked_at = self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = asked_at.is_none_or(|at| at.elapsed() >= ASKED_EVERY);
+        if may {
+            *asked_at = Some(Instant::now());
+        }
+        may
     }
 
     /// The address that logs the user out at the provider as well, and leads back to the site. Not
@@ -193,6 +256,10 @@ impl Client {
     }
 }
 
+pub(crate) fn http_client() -> HttpClient {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http()
+}
+
 async fn ask_provider(
     registration: &Registration,
     http: &HttpClient,
@@ -203,7 +270,7 @@ async fn ask_provider(
 }
 
 /// Sends a request. It does not follow redirects, because `openidconnect` asks that of a client.
-async fn send(http: HttpClient, request: HttpRequest) -> io::Result<HttpResponse> {
+pub(crate) async fn send(http: HttpClient, request: HttpRequest) -> io::Result<HttpResponse> {
     let exchange = async {
         let response = http.request(request.map(Full::from)).await;
         let (parts, body) = response.map_err(io::Error::other)?.into_parts();

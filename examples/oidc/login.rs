@@ -17,9 +17,6 @@ use crate::token::Claims;
 /// The name of the logged-in user. It comes from the provider.
 pub(crate) const NAME: Key<String> = Key::new("name");
 
-/// The id of the user's session at the provider. A logout sends it there.
-const SID: Key<String> = Key::new("sid");
-
 const PENDING: Key<Vec<PendingLogin>> = Key::new("pending_logins");
 
 /// How many logins one browser may have under way. One more login pushes out the oldest, so that
@@ -195,8 +192,8 @@ fn log_in(session: &Session, claims: &Claims) -> Result<(), SessionError> {
         name.map_or("somebody", |name| name.as_str()).to_owned(),
     )?;
     match &claims.additional_claims().sid {
-        Some(sid) => session.insert(SID, sid.clone()),
-        None => session.remove(SID).map(drop),
+        Some(sid) => session.set_external_id(sid),
+        None => Ok(()),
     }
 }
 
@@ -205,7 +202,8 @@ pub(crate) async fn log_out(
     State(login): State<Login>,
     session: Session,
 ) -> Result<Redirect, Failure> {
-    let sid = session.get(SID)?;
+    // It is the id of the user's session at the provider.
+    let sid = session.external_id();
     session.log_out()?;
     // Without this, the next login would need one click and no password.
     let url = sid.map(|sid| login.client.logout_url(sid)).transpose();

@@ -5,18 +5,25 @@
 //! logged in. One page needs a recent login, and another one needs a second factor. They send the
 //! user to the provider once more.
 //!
+//! A user who logs out at the provider is logged out here too: the provider says so by a
+//! back-channel logout, which ends the sessions and closes their sockets.
+//!
 //! The example brings its own small provider, on another port. So you do not need an account
 //! anywhere. Set `ISSUER`, `CLIENT_ID` and `CLIENT_SECRET` for a provider of your own that speaks
 //! plain HTTP on this machine, such as Keycloak in a container.
 //!
 //! - `main.rs`: the pages
 //! - `login.rs`: the login, and the data that the session keeps for it
+//! - `back_channel.rs`: logouts that the provider tells the site
+//! - `live.rs`: a socket that ends with its session
 //! - `client.rs`: what the site asks the provider, with the crate `openidconnect`
 //! - `failure.rs`: what a user sees if a login fails
 //! - `provider.rs` and `token.rs`: the provider. A real application has no such files.
 
+mod back_channel;
 mod client;
 mod failure;
+mod live;
 mod login;
 mod provider;
 mod token;
@@ -26,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
+use axum::extract::Extension;
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{BoxError, Router};
@@ -33,8 +41,10 @@ use cloakroom::{MemoryStore, SameSite, Session, SessionLayer, SigningKey};
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
 
+use back_channel::BackChannel;
 use client::{Client, Registration};
 use failure::Failure;
+use live::Site;
 use login::{Login, NAME, Needs, Visit};
 
 /// How old a login may be where it must be a recent one.
@@ -120,6 +130,7 @@ async fn main() -> Result<(), BoxError> {
         // be missing.
         .same_site(SameSite::Lax)
         .build()?;
+    let back_channel = BackChannel::new(login.client.clone(), layer.sessions());
     let app = Router::new()
         .route("/", get(home))
         .route("/orders", get(orders))
@@ -128,9 +139,17 @@ async fn main() -> Result<(), BoxError> {
         .route("/login", get(login::start))
         .route("/callback", get(login::callback))
         .route("/logout", post(login::log_out))
+        .route("/live", get(live::open))
         .with_state(login)
+        .layer(Extension(Site(site.clone())))
         .layer(layer)
-        .layer(CsrfLayer::new());
+        .layer(CsrfLayer::new())
+        // The provider has no session here. What it sends is signed.
+        .merge(
+            Router::new()
+                .route("/backchannel_logout", post(back_channel::log_out))
+                .with_state(back_channel),
+        );
 
     println!("{site}");
     Ok(axum::serve(listener, app).await?)

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use axum::{BoxError, Form, Json, Router};
@@ -25,6 +26,7 @@ use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
 use url::Url;
 
+use crate::client::{self, HttpClient};
 use crate::token::{self, Grant};
 
 /// A site gets these two when it registers.
@@ -44,6 +46,7 @@ pub(crate) struct Provider {
     /// Where codes go.
     pub(crate) redirect_uri: Url,
     pub(crate) key: Arc<CoreEdDsaPrivateSigningKey>,
+    http: HttpClient,
     /// What the codes stand for.
     grants: Arc<Mutex<HashMap<String, Grant>>>,
 }
@@ -65,6 +68,7 @@ pub(crate) async fn start(site: &str) -> Result<String, BoxError> {
             &pem,
             Some(key_id),
         )?),
+        http: client::http_client(),
         grants: Arc::default(),
     };
     let sessions = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
@@ -73,6 +77,8 @@ pub(crate) async fn start(site: &str) -> Result<String, BoxError> {
         .build()?;
     let app = Router::new()
         .route("/authorize", get(ask).post(log_in))
+        .route("/", get(home))
+        .route("/log_out", post(log_out))
         .route("/end_session", get(end_session))
         .layer(sessions)
         .layer(CsrfLayer::new())
@@ -97,6 +103,8 @@ async fn discovery(State(provider): State<Provider>) -> Json<Value> {
         "id_token_signing_alg_values_supported": ["EdDSA"],
         "token_endpoint_auth_methods_supported": ["client_secret_post"],
         "acr_values_supported": ["aal1", "aal2"],
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
     }))
 }
 
@@ -251,6 +259,56 @@ impl Provider {
     }
 }
 
+#[derive(Template)]
+#[template(
+    ext = "html",
+    source = r#"<!doctype html><title>Provider</title>
+{% if is_known %}<p>You are logged in here.</p>
+<form method="post" action="/log_out"><button>Log out everywhere</button></form>
+{% else %}<p>You are not logged in here.</p>{% endif %}"#
+)]
+struct Home {
+    is_known: bool,
+}
+
+async fn home(session: Session) -> Result<Html<String>> {
+    let is_known = session.user().is_some();
+    let page = Home { is_known }.render();
+    Ok(Html(page.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?))
+}
+
+async fn log_out(State(provider): State<Provider>, session: Session) -> Result<Redirect> {
+    provider.log_out(&session).await?;
+    Ok(Redirect::to("/"))
+}
+
+impl Provider {
+    /// Logs the user out here, and tells the site. If the site does not answer, the user is still
+    /// logged out here.
+    async fn log_out(&self, session: &Session) -> Result<(), SessionError> {
+        let (user, sid) = (session.user(), session.get(SID)?);
+        session.log_out()?;
+        if let (Some(user), Some(sid)) = (user, sid)
+            && let Err(error) = self.tell_site(user.as_str(), &sid).await
+        {
+            eprintln!("the site does not know of a logout: {error}");
+        }
+        Ok(())
+    }
+
+    async fn tell_site(&self, user: &str, sid: &str) -> Result<(), BoxError> {
+        let token = token::logout_token(self, user, sid)?;
+        let request = axum::http::Request::post(self.site.join("/backchannel_logout")?.as_str())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(format!("logout_token={token}").into_bytes())?;
+        let answer = client::send(self.http.clone(), request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(()),
+            status => Err(format!("it answers {status}").into()),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct EndSession {
     logout_hint: Option<String>,
@@ -268,7 +326,7 @@ async fn end_session(
         return Err(StatusCode::BAD_REQUEST.into());
     }
     if asked.logout_hint.is_some() && asked.logout_hint == session.get(SID)? {
-        session.log_out()?;
+        provider.log_out(&session).await?;
     }
     Ok(Redirect::to(&asked.post_logout_redirect_uri))
 }

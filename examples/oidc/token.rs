@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use axum::BoxError;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Result;
 use axum::{Form, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Authentication;
 use openidconnect::core::{
     CoreEdDsaPrivateSigningKey, CoreGenderClaim, CoreJweContentEncryptionAlgorithm,
@@ -14,7 +17,8 @@ use openidconnect::core::{
 use openidconnect::{
     AccessToken, AdditionalClaims, Audience, AuthenticationContextClass,
     AuthenticationMethodReference, CsrfToken, EndUserName, IssuerUrl, JsonWebTokenError,
-    LocalizedClaim, Nonce, PkceCodeChallenge, PkceCodeVerifier, StandardClaims, SubjectIdentifier,
+    LocalizedClaim, Nonce, PkceCodeChallenge, PkceCodeVerifier, PrivateSigningKey, StandardClaims,
+    SubjectIdentifier,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -85,6 +89,35 @@ impl Grant {
         let algorithm = CoreJwsSigningAlgorithm::EdDsa;
         IdToken::new(claims, key, algorithm, Some(access_token), None)
     }
+}
+
+/// The text by which the provider tells a site that a user has logged out (OpenID Connect
+/// Back-Channel Logout 1.0, section 2.4).
+pub(crate) fn logout_token(
+    provider: &Provider,
+    user: &str,
+    sid: &str,
+) -> std::result::Result<String, BoxError> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs();
+    let header = json!({ "alg": "EdDSA", "typ": "logout+jwt", "kid": "1" });
+    let claims = json!({
+        "iss": provider.issuer,
+        "aud": CLIENT_ID,
+        "iat": now,
+        "exp": now + 120,
+        "jti": CsrfToken::new_random().into_secret(),
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        "sub": user,
+        "sid": sid,
+    });
+    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let text = format!("{}.{}", encode(&header), encode(&claims));
+    let signature = provider
+        .key
+        .sign(&CoreJwsSigningAlgorithm::EdDsa, text.as_bytes())?;
+    Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
 #[derive(Deserialize)]

@@ -19,6 +19,7 @@ mod api;
 mod session {
     mod acting;
     mod authentication;
+    mod catalog;
     mod clocks;
     mod detached;
     mod ended;
@@ -69,6 +70,7 @@ mod concurrency {
 mod stores {
     mod batch_faults;
     mod batches;
+    mod catalog_plans;
     mod conformance;
     mod connections;
     mod expiry;

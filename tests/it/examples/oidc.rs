@@ -7,6 +7,7 @@ use url::Url;
 
 use super::long::{ExampleClient, ExampleReply};
 
+mod back_channel;
 mod id_tokens;
 mod provider;
 mod step_up;
