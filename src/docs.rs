@@ -18,6 +18,9 @@ pub mod design {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 
+#[doc = include_str!("../docs/audit.md")]
+pub mod audit {}
+
 #[doc = include_str!("../docs/stolen_cookies.md")]
 pub mod stolen_cookies {}
 

@@ -56,12 +56,13 @@
 //! | make stolen tokens worth little | [`rotate_every`](SessionLayerBuilder::rotate_every), [`client_from`](SessionLayerBuilder::client_from), [stolen cookies](docs::stolen_cookies) |
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
+//! | page, count and end all sessions, or those of an external id | [`SessionFilter`], [`SessionPage`], [`Cursor`], [`Session::set_external_id`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionCatalog`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [stolen cookies](docs::stolen_cookies), [design](docs::design) |
-//! | run it | [order of layers](docs::layer_order), [several nodes](docs::several_nodes), [operations](docs::operations), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
+//! | run it | [order of layers](docs::layer_order), [several nodes](docs::several_nodes), [operations](docs::operations), [for auditors](docs::audit), [integrations](docs::integrations), [writing a store](docs::writing_a_store), [questions](docs::faq) |
 //! | come from another crate, or choose one | [moving over](docs::moving_over) from tower-sessions with axum-login, axum_session or actix-session, [comparison](docs::comparison) with them |
 //!
 //! # Features

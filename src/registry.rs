@@ -1,6 +1,7 @@
 //! [`Sessions`]: the sessions of all users, to list, revoke and purge them.
 
 pub(crate) mod catalog;
+mod export;
 pub(crate) mod filter;
 pub(crate) mod info;
 

@@ -63,6 +63,8 @@ struct ShownLogin<'a> {
     level: Option<&'a str>,
     has_stamp: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<ShownActor<'a>>,
 }
 
@@ -103,6 +105,7 @@ impl<'a> ShownLogin<'a> {
             methods: methods.unwrap_or_default(),
             level: login.level(),
             has_stamp: !login.stamp().is_none(),
+            external_id: login.external_id().map(|id| &**id),
             actor: login.actor().map(actor),
         }
     }

@@ -74,6 +74,32 @@ fn every_requirement_of_the_security_page_names_tests_that_exist() {
     }
 }
 
+/// The page for auditors, and how many requirements chapter 7 of the ASVS has.
+const AUDIT_PAGE: &str = include_str!("../../../docs/audit.md");
+const OF_CHAPTER_7: usize = 19;
+
+#[test]
+fn every_line_of_the_page_for_auditors_names_tests_that_exist() {
+    let mut tests = tests_of(&std::env::current_exe().unwrap());
+    tests.extend(tests_of_lib());
+    let lines = AUDIT_PAGE.lines().filter(|line| line.starts_with("| 7."));
+    let mut requirements = BTreeSet::new();
+    for line in lines {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let names: Vec<_> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{line}");
+        for name in names {
+            assert!(
+                tests.contains(name),
+                "{}: there is no test {name}",
+                cells[1]
+            );
+        }
+        requirements.insert(cells[1]);
+    }
+    assert_eq!(requirements.len(), OF_CHAPTER_7);
+}
+
 /// How many attacks the page has on tokens that rotate, and on sessions that are bound to a device.
 const ATTACKS: [(char, usize); 2] = [('R', 9), ('D', 25)];
 

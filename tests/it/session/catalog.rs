@@ -18,7 +18,7 @@ use cloakroom::{
 use support::{Browser, builder, key, routes};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
+const STEP: Duration = Duration::from_secs(5 * 60);
 
 struct Site<S> {
     clock: TestClock,
@@ -29,12 +29,14 @@ struct Site<S> {
 
 impl<S: SessionStore + Clone> Site<S> {
     fn on(store: S) -> Self {
-        let clock = TestClock::new();
+        Self::with_clock(store, TestClock::new())
+    }
+
+    fn with_clock(store: S, clock: TestClock) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::clone(&heard);
         let layer = builder(store)
             .clock(clock.clone())
-            .idle_timeout(DAY)
             .client_from(|headers, _| client(headers))
             .on_event(move |event| {
                 if event.kind() == SessionEventKind::Ended {
@@ -271,11 +273,11 @@ async fn each_condition_of_a_filter_leaves_its_sessions() {
     let start = site.clock.now();
     let (_, visitor) = site.visitor().await;
     let (mut ada, ada_phone) = site.user("ada", "Phone/1").await;
-    site.clock.advance(HOUR);
+    site.clock.advance(STEP);
     let (_, ada_laptop) = site.user("ada", "LAPTOP/1").await;
     let (mut grace, graces) = site.user("grace", "Phone/2").await;
     grace.get("/external/sid-1").await.assert(200, "sid-1");
-    site.clock.advance(HOUR);
+    site.clock.advance(STEP);
     ada.get("/user").await.assert(200, "ada");
     let filter = SessionFilter::new;
     let one = |id| BTreeSet::from([id]);
@@ -307,23 +309,23 @@ async fn each_condition_of_a_filter_leaves_its_sessions() {
         ),
         (filter().client("no such"), BTreeSet::new()),
         (
-            filter().created_after(start + HOUR),
+            filter().created_after(start + STEP),
             BTreeSet::from([ada_laptop, graces]),
         ),
         (
-            filter().created_before(start + HOUR),
+            filter().created_before(start + STEP),
             BTreeSet::from([visitor, ada_phone]),
         ),
         (
             filter()
                 .created_after(start)
-                .created_before(start + HOUR)
+                .created_before(start + STEP)
                 .logged_in(true),
             one(ada_phone),
         ),
-        (filter().last_seen_after(start + HOUR * 2), one(ada_phone)),
+        (filter().last_seen_after(start + STEP * 2), one(ada_phone)),
         (
-            filter().last_seen_before(start + HOUR * 2),
+            filter().last_seen_before(start + STEP * 2),
             BTreeSet::from([visitor, ada_laptop, graces]),
         ),
         (filter().device_bound(true), BTreeSet::new()),
@@ -622,6 +624,65 @@ async fn a_user_with_many_sessions_has_pages_too() {
     let first = site.sessions.page(&filter, None, 7).await.unwrap();
     assert!(first.next.is_none());
     assert_eq!(site.sessions.end(&filter).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_user_gets_all_that_is_stored_of_them_and_no_secret_and_it_is_erased_by_one_call() {
+    let site = site();
+    let (mut phone, phone_id) = site.user("ada", "Phone/1").await;
+    phone.get("/insert/diary/dear").await.assert(200, "done");
+    phone.get("/external/sid-1").await.assert(200, "sid-1");
+    let (mut laptop, _) = site.user("ada", "Laptop/1").await;
+    let (mut grace, _) = site.user("grace", "Phone/2").await;
+    let text = site.sessions.export_user("ada").await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 2);
+    let of_phone = json.as_array().unwrap().iter();
+    let mut of_phone = of_phone.filter(|session| session["id"] == phone_id.to_string());
+    let record = &of_phone.next().unwrap()["record"];
+    assert_eq!(record["data"]["diary"], "dear");
+    assert_eq!(record["login"]["user"], "__Host-session:ada");
+    assert_eq!(record["login"]["external_id"], "sid-1");
+    assert_eq!(record["client"]["user_agent"], "Phone/1");
+    assert_eq!(record["client"]["address"], "192.0.2.7");
+    assert!(!text.contains(&phone.token()) && !text.contains("Phone/2"));
+    assert_eq!(site.sessions.export_user("nobody").await.unwrap(), "[]");
+    assert_eq!(site.sessions.revoke_user("ada").await.unwrap(), 2);
+    assert_eq!(site.sessions.export_user("ada").await.unwrap(), "[]");
+    phone.get("/user").await.assert(401, "");
+    laptop.get("/user").await.assert(401, "");
+    grace.get("/user").await.assert(200, "grace");
+}
+
+#[tokio::test]
+async fn after_a_restore_of_a_backup_one_call_ends_what_came_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, backup) = (folder.path().join("live"), folder.path().join("backup"));
+    let site = Site::on(SqliteStore::open(&live).await.unwrap());
+    let (mut ada, _) = site.user("ada", "x").await;
+    let (mut visitor, _) = site.visitor().await;
+    let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(&live);
+    connection = connection.read_only(true);
+    let mut connection = sqlx::ConnectOptions::connect(&connection).await.unwrap();
+    sqlx::query("VACUUM INTO ?")
+        .bind(backup.to_str().unwrap())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let stolen = ada.clone();
+    ada.get("/log_out").await.assert(200, "done");
+    // The backup has the session that has ended since. Its token is good again.
+    let store = SqliteStore::open(&backup).await.unwrap();
+    let restored = Site::with_clock(store, site.clock.clone());
+    let mut back = Browser::new(&restored.app);
+    back.adopt(&stolen);
+    back.get("/user").await.assert(200, "ada");
+    assert_eq!(restored.sessions.end_everything().await.unwrap(), 2);
+    back.get("/user").await.assert(401, "");
+    let mut again = Browser::new(&restored.app);
+    again.adopt(&visitor);
+    again.get("/get/theme").await.assert(200, "nothing");
+    visitor.get("/get/theme").await.assert(200, "dark");
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn tell(site: &Program, token: &str) -> u16 {
     reply.status
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_at_the_provider_ends_the_sessions_and_closes_their_sockets() {
     let shop = start();
     let mut browser = ExampleClient::new();
@@ -135,7 +135,7 @@ async fn a_logout_at_the_provider_ends_the_sessions_and_closes_their_sockets() {
     assert!(shown.body.contains("You are not logged in here."));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_of_another_site_or_without_a_login_is_refused() {
     let shop = start();
     let mut browser = ExampleClient::new();
@@ -152,7 +152,7 @@ async fn a_socket_of_another_site_or_without_a_login_is_refused() {
     assert_eq!(refused(visitor), StatusCode::UNAUTHORIZED.as_u16());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sid_ends_its_session_and_a_sub_all_sessions_of_the_user() {
     let (provider, site) = Provider::start().await;
     let mut phone = provider.visitor(&site, ADA, "phone").await;
@@ -200,7 +200,7 @@ where
     assert_eq!(ada.orders(&site).await, None);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_without_a_signature_is_refused() {
     assert_refused(|provider| {
         let mut none = provider.logout();
@@ -218,7 +218,7 @@ async fn a_logout_token_without_a_signature_is_refused() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_that_is_signed_by_another_key_or_algorithm_is_refused() {
     assert_refused(|provider| {
         let other = new_key("1");
@@ -247,7 +247,7 @@ async fn a_logout_token_that_is_signed_by_another_key_or_algorithm_is_refused() 
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_for_another_site_or_of_another_provider_is_refused() {
     assert_refused(|provider| {
         let claims = [
@@ -263,7 +263,7 @@ async fn a_logout_token_for_another_site_or_of_another_provider_is_refused() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_that_is_old_or_of_the_future_is_refused() {
     assert_refused(|provider| {
         let claims = [
@@ -280,7 +280,7 @@ async fn a_logout_token_that_is_old_or_of_the_future_is_refused() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_is_good_once() {
     let (provider, site) = Provider::start().await;
     let token = provider.logout().signed(&provider.key);
@@ -292,7 +292,7 @@ async fn a_logout_token_is_good_once() {
     assert!(again.orders(&site).await.is_some());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_id_token_and_other_tokens_of_the_provider_log_nobody_out() {
     assert_refused(|provider| {
         let claims = [
@@ -323,7 +323,7 @@ async fn an_id_token_and_other_tokens_of_the_provider_log_nobody_out() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_token_is_refused() {
     assert_refused(|provider| {
         let right = provider.logout().signed(&provider.key);
@@ -351,7 +351,7 @@ async fn what_is_no_token_is_refused() {
     assert_eq!(nobody.get(&page).await.status, 405);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_provider_has_changed_is_fetched_once() {
     let (provider, site) = Provider::start().await;
     let mut ada = provider.visitor(&site, ADA, "sid of ada").await;
