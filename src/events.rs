@@ -312,6 +312,37 @@ pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
     );
 }
 
+/// A record that is encrypted cannot be read, or one that should be encrypted is not. The 1st, the
+/// 2nd, the 4th, the 8th and so on are warnings, so that a lost key does not flood the log.
+#[cfg(feature = "encryption")]
+pub(crate) fn unopened_record(id: RecordId, reason: &'static str, count: u64) {
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "unopened_record",
+            record = %id,
+            reason,
+            count,
+            "a stored record counts as no session, because it cannot be decrypted, or is not \
+             encrypted where it should be; it stays as it is"
+        );
+    } else {
+        event!(debug, "unopened_record", record = %id, reason, count, "a stored record was not opened");
+    }
+}
+
+/// Counts from 1.
+#[cfg(feature = "encryption")]
+#[derive(Debug, Default)]
+pub(crate) struct Count(std::sync::atomic::AtomicU64);
+
+#[cfg(feature = "encryption")]
+impl Count {
+    pub(crate) fn next(&self) -> u64 {
+        1 + self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
 /// The feed of the store may have lost notices, so the near cache forgot what it had.
 #[cfg(feature = "near-cache")]
 pub(crate) fn near_cache_emptied() {

@@ -19,6 +19,8 @@ pub(crate) mod any;
     feature = "sqlite"
 ))]
 mod batch;
+#[cfg(feature = "encryption")]
+pub(crate) mod encrypted;
 pub(crate) mod feed;
 mod forward;
 #[cfg(feature = "memcached")]

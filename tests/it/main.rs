@@ -71,6 +71,7 @@ mod stores {
     mod batches;
     mod conformance;
     mod connections;
+    mod encrypted;
     mod expiry;
     mod memory;
     mod names;

@@ -16,6 +16,8 @@ use crate::record::device::{BoundDevice, DeviceKey, KeyAlgorithm};
 use crate::record::generations::{Generations, KnownToken, Serial};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Details, Login, Stamp};
+#[cfg(feature = "encryption")]
+use crate::record::sealed::SealedHeader;
 use crate::record::secret_hash::SecretHash;
 use crate::record::user::UserId;
 
@@ -40,6 +42,9 @@ const ACTOR_STAMP: u8 = 13;
 const GENERATIONS: u8 = 14;
 /// The time of the registration, the time of the last challenge, the algorithm and the key.
 const DEVICE: u8 = 15;
+/// The only field of an encrypted record: the id of the key, and the nonce.
+#[cfg(feature = "encryption")]
+const SEALED: u8 = 20;
 
 /// The algorithms of device keys.
 const ES256: u8 = 1;
@@ -73,6 +78,8 @@ pub(super) struct Fields {
     pub(super) client: Option<Arc<Client>>,
     pub(super) generations: Option<Arc<Generations>>,
     pub(super) device: Option<Arc<BoundDevice>>,
+    #[cfg(feature = "encryption")]
+    pub(super) sealed: Option<SealedHeader>,
 }
 
 /// Writes the fields that this record has.
@@ -83,6 +90,12 @@ pub(super) fn write(record: &RecordFields, out: &mut Vec<u8>) -> Result<(), TooL
         out.put_slice(bytes);
         Ok(())
     };
+    #[cfg(feature = "encryption")]
+    if let Some(sealed) = &record.sealed {
+        put(SEALED, &sealed.header.to_bytes())?;
+        out.put_u8(END);
+        return Ok(());
+    }
     let time = |time: Timestamp| time.as_millis().to_be_bytes();
     let login = record.login.as_ref();
     if let Some(login) = login {
@@ -160,6 +173,10 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
         if field < last || field == last && field != METHOD {
             return Err("its fields are in disorder".into());
         }
+        #[cfg(feature = "encryption")]
+        if last == SEALED || field == SEALED && last != END {
+            return Err("it is encrypted, and has other fields".into());
+        }
         last = field;
         let length = usize::from(rest.try_get_u16()?);
         let bytes = rest.split_off(..length).ok_or("it is cut short")?;
@@ -181,8 +198,18 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
             }
             GENERATIONS => fields.generations = Some(Arc::new(generations(bytes)?)),
             DEVICE => fields.device = Some(Arc::new(device(bytes)?)),
+            #[cfg(feature = "encryption")]
+            SEALED => fields.sealed = Some(SealedHeader::from_bytes(array(bytes)?)),
             _ => return Err("it has a field that this version does not know".into()),
         }
+    }
+    #[cfg(feature = "encryption")]
+    if fields.sealed.is_some() {
+        // When the user logged in is encrypted.
+        let login = |user| Login::stored(user, Timestamp::from_millis(0), None);
+        let user = (!user.is_empty()).then(|| user_id(user)).transpose()?;
+        fields.login = user.map(login);
+        return Ok(fields);
     }
     fields.client = client.map(Arc::new);
     fields.login = match (user, login_at, details) {
