@@ -5,6 +5,7 @@ pub(crate) mod commit_locks;
 pub(crate) mod commit_rule;
 pub(crate) mod describe;
 pub(crate) mod ending;
+pub(crate) mod keys;
 mod report;
 pub(crate) mod session_limit;
 pub(crate) mod warnings;
@@ -65,7 +66,7 @@ pub(crate) enum Loading {
 }
 
 /// The settings of a layer, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TokenTransport,
     pub(crate) signer: Signer,
@@ -93,14 +94,16 @@ pub(crate) struct Settings {
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// What the requests of one layer share.
+/// What the requests of one layer share, that have the same keys.
 #[derive(Debug)]
 pub(crate) struct LayerContext {
     store: Arc<dyn SessionStore>,
     settings: Settings,
-    commit_locks: CommitLocks,
-    warnings: Warnings,
+    commit_locks: Arc<CommitLocks>,
+    warnings: Arc<Warnings>,
     live: Arc<LiveSessions>,
+    /// The context with the layer's first keys, if this one has later ones. `live` reports to it.
+    _first: Option<Arc<Self>>,
 }
 
 /// The settings.
@@ -124,8 +127,9 @@ impl LayerContext {
                 store,
                 settings,
                 live: Arc::new(live),
-                commit_locks: CommitLocks::new(),
-                warnings: Warnings::default(),
+                commit_locks: Arc::new(CommitLocks::new()),
+                warnings: Arc::default(),
+                _first: None,
             }
         })
     }

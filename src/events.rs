@@ -8,7 +8,7 @@ use std::error::Error as _;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
-use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::error::{ConfigError, SessionError, SessionErrorKind, StoreError};
 use crate::id::RecordId;
 
 macro_rules! event {
@@ -341,6 +341,35 @@ impl Count {
     pub(crate) fn next(&self) -> u64 {
         1 + self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
+}
+
+/// A file or a function that is watched gives no good keys. `count` says how often in a row.
+pub(crate) fn keys_rejected(kind: &'static str, error: &ConfigError, count: u64) {
+    let cause = error.source().map(tracing::field::display);
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "keys_rejected",
+            kind,
+            error = %error,
+            cause,
+            count,
+            "the new keys are no good, so the old ones stay"
+        );
+    } else {
+        event!(debug, "keys_rejected", kind, error = %error, cause, count, "no new keys");
+    }
+}
+
+/// A file or a function that is watched gives other keys than before, or good ones again.
+pub(crate) fn keys_accepted(kind: &'static str, changed: bool) {
+    event!(
+        info,
+        "keys_accepted",
+        kind,
+        changed,
+        "the keys were read again"
+    );
 }
 
 /// The feed of the store may have lost notices, so the near cache forgot what it had.

@@ -46,7 +46,7 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`Transport`], [`SameSite`] |
+//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`WatchedKeys`], [`Transport`], [`SameSite`] |
 //! | use it in a handler | [`Session`], [`CurrentUser`], [`UserId`], [`Account`], [`Authentication`], [`Key`], [`SessionError`] |
 //! | find the user, guard routes, lead back after a login | [`login`]: [`Users`](login::Users), [`Auth`](login::Auth), [`required`](login::required), [`Next`](login::Next) |
 //! | show a message after a redirect | [`Flash`], [`flash`] |
@@ -93,7 +93,8 @@
 //! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
 //! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
 //! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
-//! `unopened_record` (and why), `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
+//! `unopened_record` (and why), `login_without_stamp`, `keys_accepted`,
+//! `keys_rejected` (and why), `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
 //! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor`
 //! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
 //! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
@@ -168,6 +169,8 @@ pub use record::user::{IntoUserId, InvalidUserId, UserId};
 pub use record::{Record, Version};
 pub use registry::info::SessionInfo;
 pub use registry::{PurgeTask, Sessions};
+pub use secret::KeySource;
+pub use secret::watched::WatchedKeys;
 pub use session::Session;
 pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};

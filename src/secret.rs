@@ -1,14 +1,19 @@
 //! Secret keys of all kinds: where they come from, and their text.
 
+pub(crate) mod watched;
+
+use std::borrow::Cow;
 use std::env::VarError;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::TryRng;
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
+use self::watched::{Following, Snapshot, WatchedKeys};
+use crate::error::{BoxError, ConfigError};
 
 /// A key that has a text of hexadecimal digits.
 pub(crate) trait SecretKey: Sized {
@@ -22,6 +27,11 @@ pub(crate) trait SecretKey: Sized {
 pub(crate) struct Several<K> {
     pub(crate) first: K,
     pub(crate) others: Vec<K>,
+}
+
+/// The function that gives the keys failed.
+pub(crate) fn source_failed(error: impl Into<BoxError>) -> ConfigError {
+    ConfigError::new("keys", "the function that gives the keys failed").with_source(error)
 }
 
 /// Random bytes for a new key.
@@ -119,4 +129,92 @@ fn keys_of_text<K: SecretKey>(text: &str, place: &str) -> Result<Several<K>, Con
     })?;
     let others = keys.collect::<Result<_, _>>()?;
     Ok(Several { first, others })
+}
+
+/// Where a layer or a store has its keys from: keys that stay as they are, or
+/// [`WatchedKeys`](crate::WatchedKeys). Each kind of keys turns into one by itself.
+pub struct KeySource<K>(Source<K>);
+
+enum Source<K> {
+    Fixed(Arc<K>),
+    Watched(WatchedKeys<K>),
+}
+
+impl<K> KeySource<K> {
+    pub(crate) fn fixed(keys: K) -> Self {
+        Self(Source::Fixed(Arc::new(keys)))
+    }
+
+    /// The keys of now.
+    pub(crate) fn snapshot(&self) -> Snapshot<K> {
+        match &self.0 {
+            Source::Fixed(keys) => Snapshot {
+                number: 0,
+                keys: Arc::clone(keys),
+            },
+            Source::Watched(keys) => keys.snapshot(),
+        }
+    }
+}
+
+impl<K> From<WatchedKeys<K>> for KeySource<K> {
+    fn from(keys: WatchedKeys<K>) -> Self {
+        Self(Source::Watched(keys))
+    }
+}
+
+impl<K> fmt::Debug for KeySource<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Fixed(_) => f.write_str("KeySource(..)"),
+            Source::Watched(keys) => f.debug_tuple("KeySource").field(keys).finish(),
+        }
+    }
+}
+
+/// What a layer or a store makes of its keys, once, or again when they change.
+pub(crate) enum MadeOfKeys<K, P> {
+    Once(Arc<P>),
+    Following(Arc<Following<K, P>>),
+}
+
+impl<K, P> MadeOfKeys<K, P> {
+    /// `first` was made of the keys of this number.
+    pub(crate) fn new(
+        source: KeySource<K>,
+        number: u64,
+        first: Arc<P>,
+        make: impl Fn(&K) -> P + Send + Sync + 'static,
+    ) -> Self {
+        match source.0 {
+            Source::Fixed(_) => Self::Once(first),
+            Source::Watched(keys) => {
+                Self::Following(Arc::new(Following::new(keys, number, first, make)))
+            }
+        }
+    }
+
+    /// What is made of the newest keys.
+    #[inline]
+    pub(crate) fn now(&self) -> Cow<'_, Arc<P>> {
+        match self {
+            Self::Once(made) => Cow::Borrowed(made),
+            Self::Following(following) => Cow::Owned(following.now()),
+        }
+    }
+}
+
+impl<K, P> Clone for MadeOfKeys<K, P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Once(made) => Self::Once(Arc::clone(made)),
+            Self::Following(following) => Self::Following(Arc::clone(following)),
+        }
+    }
+}
+
+impl<K, P: fmt::Debug> fmt::Debug for MadeOfKeys<K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.now().fmt(f)
+    }
 }

@@ -18,6 +18,8 @@ use crate::events;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::secret::watched::Snapshot;
+use crate::secret::{KeySource, MadeOfKeys};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 
@@ -66,7 +68,7 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 #[doc(alias("encryption at rest", "AEAD"))]
 pub struct EncryptedStore<S> {
     store: S,
-    cipher: Arc<Cipher>,
+    ciphers: MadeOfKeys<EncryptionKeys, Cipher>,
     users: UserNames,
     accepts_plaintext: bool,
     unopened: Arc<events::Count>,
@@ -75,10 +77,13 @@ pub struct EncryptedStore<S> {
 impl<S: SessionStore> EncryptedStore<S> {
     /// A store that encrypts what `store` keeps. Users stay readable in it.
     #[must_use]
-    pub fn new(store: S, keys: impl Into<EncryptionKeys>) -> Self {
+    pub fn new(store: S, keys: impl Into<KeySource<EncryptionKeys>>) -> Self {
+        let source = keys.into();
+        let Snapshot { number, keys } = source.snapshot();
+        let first = Arc::new(Cipher::new(&keys));
         Self {
             store,
-            cipher: Arc::new(Cipher::new(&keys.into())),
+            ciphers: MadeOfKeys::new(source, number, first, Cipher::new),
             users: UserNames::default(),
             accepts_plaintext: false,
             unopened: Arc::default(),
@@ -145,12 +150,12 @@ impl<S> EncryptedStore<S> {
     /// The record for a write of it: filed as new records are.
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
         let user = record.user().map(|user| self.users.name_of(user));
-        self.cipher.seal(id, record, user)
+        self.ciphers.now().seal(id, record, user)
     }
 
     fn open(&self, id: RecordId, stored: Record) -> Option<Record> {
         let reason = match stored.sealed() {
-            Some(sealed) => match self.cipher.open(id, &stored, sealed) {
+            Some(sealed) => match self.ciphers.now().open(id, &stored, sealed) {
                 Ok(record) => return record,
                 Err(reason) => reason.as_str(),
             },
@@ -203,7 +208,7 @@ impl<S: SessionStore> SessionStore for EncryptedStore<S> {
     /// stored record is, because the other stores move nothing but the expiry.
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let sealed = match record.filed_under() {
-            Some(user) => self.cipher.seal(id, record, Some(user.clone()))?,
+            Some(user) => self.ciphers.now().seal(id, record, Some(user.clone()))?,
             None => self.seal(id, record)?,
         };
         self.store.touch(id, &sealed).await

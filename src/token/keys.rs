@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
-use crate::secret::{self, SecretKey, Several};
+use crate::error::{BoxError, ConfigError};
+use crate::secret::watched::WatchedKeys;
+use crate::secret::{self, KeySource, SecretKey, Several};
 
 /// A secret key of 64 bytes or more that signs session tokens.
 ///
@@ -208,6 +210,100 @@ impl SigningKeys {
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         secret::keys_of_file(path.as_ref()).map(Self::from)
+    }
+}
+
+/// # Keys that change without a restart
+impl SigningKeys {
+    /// The keys of a file, in the form of [`from_file`](Self::from_file). A task reads it again at
+    /// this interval. An interval below a second counts as a second.
+    ///
+    /// Replace the file as a whole, by renaming another file. Then the task cannot read half of it.
+    /// Kubernetes does so with the files of a secret.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`from_file`](Self::from_file), at the first time. Later, the keys stay as
+    /// they are: see [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::{MemoryStore, SessionLayer, SigningKeys};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = SigningKeys::watch_file("/run/secrets/session_keys", Duration::from_secs(30))?;
+    /// let layer = SessionLayer::new(MemoryStore::new(), keys);
+    /// # Ok(()) }
+    /// ```
+    pub fn watch_file(
+        path: impl AsRef<Path>,
+        interval: Duration,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        let path = path.as_ref().to_owned();
+        WatchedKeys::new("signing", interval, Self::is_same, move || {
+            Self::from_file(&path)
+        })
+    }
+
+    /// The keys that a function gives. A task calls it again at this interval, in a thread where it
+    /// may wait. An interval below a second counts as a second.
+    ///
+    /// The log shows the function's error. So it must hold no key.
+    ///
+    /// # Errors
+    ///
+    /// The function failed at the first time. Later, the keys stay as they are: see
+    /// [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::SigningKeys;
+    ///
+    /// # fn text_of_vault() -> std::io::Result<String> { Ok(String::new()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = SigningKeys::watch(Duration::from_secs(60), || {
+    ///     let key = text_of_vault()?.parse()?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(SigningKeys::new(key))
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    pub fn watch<E: Into<BoxError>>(
+        interval: Duration,
+        keys: impl Fn() -> Result<Self, E> + Send + Sync + 'static,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        WatchedKeys::new("signing", interval, Self::is_same, move || {
+            keys().map_err(secret::source_failed)
+        })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let all = |keys: &Self| {
+            let keys = std::iter::once(&keys.signing).chain(&keys.verifying);
+            keys.map(|key| key.bytes.clone()).collect::<Vec<_>>()
+        };
+        all(self) == all(other)
+    }
+}
+
+impl From<SigningKeys> for KeySource<SigningKeys> {
+    fn from(keys: SigningKeys) -> Self {
+        Self::fixed(keys)
+    }
+}
+
+impl From<SigningKey> for KeySource<SigningKeys> {
+    fn from(key: SigningKey) -> Self {
+        Self::fixed(key.into())
     }
 }
 

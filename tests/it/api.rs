@@ -8,10 +8,10 @@ use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
     AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, EncryptedStore,
     EncryptionKey, EncryptionKeys, EndCause, Flash, IntoUserId, InvalidRecordId, InvalidUserId,
-    Key, MemoryStore, PurgeTask, Record, RecordId, ResponseFuture, SameSite, Session, SessionError,
-    SessionErrorKind, SessionEvent, SessionEventKind, SessionInfo, SessionLayer,
+    Key, KeySource, MemoryStore, PurgeTask, Record, RecordId, ResponseFuture, SameSite, Session,
+    SessionError, SessionErrorKind, SessionEvent, SessionEventKind, SessionInfo, SessionLayer,
     SessionLayerBuilder, SessionService, Sessions, SigningKey, SigningKeys, StoreError, TestClock,
-    Timestamp, Transport, UserHashKey, UserId, Version,
+    Timestamp, Transport, UserHashKey, UserId, Version, WatchedKeys,
 };
 use support::{Browser, builder, routes};
 
@@ -33,6 +33,7 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<Flash>();
     is_shared::<InvalidRecordId>();
     is_shared::<InvalidUserId>();
+    is_shared::<KeySource<SigningKeys>>();
     is_shared::<Key<std::cell::Cell<u8>>>();
     is_shared::<MemoryStore>();
     is_shared::<PurgeTask>();
@@ -58,6 +59,7 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<UserHashKey>();
     is_shared::<UserId>();
     is_shared::<Version>();
+    is_shared::<WatchedKeys<SigningKeys>>();
 
     fn is_sent<T: Send + 'static>() {}
 

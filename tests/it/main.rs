@@ -51,6 +51,7 @@ mod http {
     mod layers;
     mod responses;
     mod transports;
+    mod watched_keys;
 }
 
 /// What holds if requests meet, or if something fails in the middle of a request.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
-use crate::secret::{self, SecretKey, Several};
+use crate::error::{BoxError, ConfigError};
+use crate::secret::watched::WatchedKeys;
+use crate::secret::{self, KeySource, SecretKey, Several};
 
 /// The length of a key, in bytes.
 const KEY_LEN: usize = 32;
@@ -255,6 +257,83 @@ impl EncryptionKeys {
 
     pub(super) fn decrypting(&self) -> &[EncryptionKey] {
         &self.decrypting
+    }
+}
+
+/// # Keys that change without a restart
+impl EncryptionKeys {
+    /// The keys of a file that a task reads again at this interval, as
+    /// [`SigningKeys::watch_file`](crate::SigningKeys::watch_file) does.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`from_file`](Self::from_file), at the first time. Later, the keys stay as
+    /// they are: see [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::{EncryptedStore, EncryptionKeys, MemoryStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let interval = Duration::from_secs(30);
+    /// let keys = EncryptionKeys::watch_file("/run/secrets/encryption_keys", interval)?;
+    /// let store = EncryptedStore::new(MemoryStore::new(), keys);
+    /// # Ok(()) }
+    /// ```
+    pub fn watch_file(
+        path: impl AsRef<Path>,
+        interval: Duration,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        let path = path.as_ref().to_owned();
+        WatchedKeys::new("encryption", interval, Self::is_same, move || {
+            Self::from_file(&path)
+        })
+    }
+
+    /// The keys that a function gives. A task calls it again at this interval, as that of
+    /// [`SigningKeys::watch`](crate::SigningKeys::watch) does. The log shows the function's error.
+    /// So it must hold no key.
+    ///
+    /// # Errors
+    ///
+    /// The function failed at the first time. Later, the keys stay as they are: see
+    /// [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn watch<E: Into<BoxError>>(
+        interval: Duration,
+        keys: impl Fn() -> Result<Self, E> + Send + Sync + 'static,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        WatchedKeys::new("encryption", interval, Self::is_same, move || {
+            keys().map_err(secret::source_failed)
+        })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let all = |keys: &Self| {
+            let keys = std::iter::once(&keys.encrypting).chain(&keys.decrypting);
+            keys.map(|key| key.0.clone()).collect::<Vec<_>>()
+        };
+        all(self) == all(other)
+    }
+}
+
+impl From<EncryptionKeys> for KeySource<EncryptionKeys> {
+    fn from(keys: EncryptionKeys) -> Self {
+        Self::fixed(keys)
+    }
+}
+
+impl From<EncryptionKey> for KeySource<EncryptionKeys> {
+    fn from(key: EncryptionKey) -> Self {
+        Self::fixed(key.into())
     }
 }
 

@@ -176,8 +176,11 @@ async fn sqlite_dump(visit: impl Visit<SqliteStore>) -> (Vec<u8>, Vec<String>) {
     let store = SqliteStore::open(directory.path().join("sessions.db"))
         .await
         .unwrap();
-    let tokens = visit(store).await;
-    (files(directory.path(), SystemTime::UNIX_EPOCH), tokens)
+    // Without a store, SQLite would remove its journal.
+    let tokens = visit(store.clone()).await;
+    let dump = files(directory.path(), SystemTime::UNIX_EPOCH);
+    drop(store);
+    (dump, tokens)
 }
 
 async fn postgres_dump(visit: impl Visit<PostgresStore>) -> (Vec<u8>, Vec<String>) {
