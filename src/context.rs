@@ -5,6 +5,7 @@ pub(crate) mod commit_locks;
 pub(crate) mod commit_rule;
 pub(crate) mod describe;
 pub(crate) mod ending;
+pub(crate) mod keys;
 mod report;
 pub(crate) mod session_limit;
 pub(crate) mod warnings;
@@ -66,7 +67,7 @@ pub(crate) enum Loading {
 }
 
 /// The settings of a layer, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: TokenTransport,
     pub(crate) signer: Signer,
@@ -94,14 +95,16 @@ pub(crate) struct Settings {
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// What the requests of one layer share.
+/// What the requests of one layer share, that have the same keys.
 #[derive(Debug)]
 pub(crate) struct LayerContext {
     store: Arc<dyn SessionStore>,
     settings: Settings,
-    commit_locks: CommitLocks,
-    warnings: Warnings,
+    commit_locks: Arc<CommitLocks>,
+    warnings: Arc<Warnings>,
     live: Arc<LiveSessions>,
+    /// The context with the layer's first keys, if this one has later ones. `live` reports to it.
+    _first: Option<Arc<Self>>,
 }
 
 /// The settings.
@@ -125,8 +128,9 @@ impl LayerContext {
                 store,
                 settings,
                 live: Arc::new(live),
-                commit_locks: CommitLocks::new(),
-                warnings: Warnings::default(),
+                commit_locks: Arc::new(CommitLocks::new()),
+                warnings: Arc::default(),
+                _first: None,
             }
         })
     }
@@ -317,6 +321,9 @@ pub(crate) trait StoreAnswer<T>: Future<Output = Result<T, SessionError>> + Send
 
 impl<T, F: Future<Output = Result<T, SessionError>> + Send> StoreAnswer<T> for F {}
 
+/// A call of a store.
+type StoreCall<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
 /// Store calls.
 ///
 /// When one of these futures is dropped, the call may or may not take effect.
@@ -327,12 +334,12 @@ impl LayerContext {
     }
 
     pub(crate) fn load(&self, id: RecordId) -> impl StoreAnswer<Option<Record>> {
-        self.bounded("load", self.store().load(id))
+        self.bounded_then("load", self.store().load(id), Self::readable)
     }
 
     /// As `load`, but never from a cache.
     pub(crate) fn reload(&self, id: RecordId) -> impl StoreAnswer<Option<Record>> {
-        self.bounded("load", self.store().reload(id))
+        self.bounded_then("load", self.store().reload(id), Self::readable)
     }
 
     /// Whether `reload` may know more than `load`.
@@ -393,7 +400,27 @@ impl LayerContext {
         index: &dyn UserIndex,
         user: &UserId,
     ) -> Result<Vec<(RecordId, Record)>, SessionError> {
-        self.bounded("find_by_user", index.find_by_user(user)).await
+        let found = self.bounded("find_by_user", index.find_by_user(user));
+        let mut sessions = found.await?;
+        sessions.retain(|(_, record)| self.can_read(record));
+        Ok(sessions)
+    }
+
+    /// A record that is still encrypted is no session, and by no means an empty one.
+    #[inline]
+    fn readable(&self, found: Option<Record>) -> Option<Record> {
+        found.filter(|record| self.can_read(record))
+    }
+
+    #[inline]
+    fn can_read(&self, record: &Record) -> bool {
+        #[cfg(feature = "encryption")]
+        if let Some(sealed) = record.sealed() {
+            let reason = "no `EncryptedStore` is around the store";
+            let count = self.warnings.unopened_record.next();
+            events::unopened_record(sealed.id, reason, count);
+        }
+        record.is_open()
     }
 
     /// Some of all sessions: see [`SessionCatalog::scan`].
@@ -419,10 +446,23 @@ impl LayerContext {
     }
 
     /// The store's answer, or an error after the store timeout.
-    async fn bounded<T>(
-        &self,
+    fn bounded<'a, T>(
+        &'a self,
         operation: &'static str,
-        mut call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + '_>>,
+        call: StoreCall<'a, T>,
+    ) -> impl StoreAnswer<T> + 'a
+    where
+        T: Send + 'a,
+    {
+        self.bounded_then(operation, call, |_, answer| answer)
+    }
+
+    /// What this makes of the store's answer, or an error after the store timeout.
+    async fn bounded_then<'a, T>(
+        &'a self,
+        operation: &'static str,
+        mut call: StoreCall<'a, T>,
+        then: impl FnOnce(&Self, T) -> T,
     ) -> Result<T, SessionError> {
         let stopwatch = events::Stopwatch::start();
         // A store in this process has answered by now, and needs no timer. Another store takes much
@@ -433,7 +473,7 @@ impl LayerContext {
                 .await
                 .unwrap_or_else(|_| Err(StoreError::timeout(self.settings.store_timeout))),
         };
-        observe(operation, stopwatch, answer)
+        observe(operation, stopwatch, answer).map(|answer| then(self, answer))
     }
 }
 

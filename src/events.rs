@@ -8,7 +8,7 @@ use std::error::Error as _;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span};
 
-use crate::error::{SessionError, SessionErrorKind, StoreError};
+use crate::error::{ConfigError, SessionError, SessionErrorKind, StoreError};
 use crate::id::RecordId;
 
 macro_rules! event {
@@ -309,6 +309,66 @@ pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
         record = %id,
         reason,
         "what the store holds under this id is not a session record; it stays as it is"
+    );
+}
+
+/// A record that is encrypted cannot be read, or one that should be encrypted is not. The 1st, the
+/// 2nd, the 4th, the 8th and so on are warnings, so that a lost key does not flood the log.
+#[cfg(feature = "encryption")]
+pub(crate) fn unopened_record(id: RecordId, reason: &'static str, count: u64) {
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "unopened_record",
+            record = %id,
+            reason,
+            count,
+            "a stored record counts as no session, because it cannot be decrypted, or is not \
+             encrypted where it should be; it stays as it is"
+        );
+    } else {
+        event!(debug, "unopened_record", record = %id, reason, count, "a stored record was not opened");
+    }
+}
+
+/// Counts from 1.
+#[cfg(feature = "encryption")]
+#[derive(Debug, Default)]
+pub(crate) struct Count(std::sync::atomic::AtomicU64);
+
+#[cfg(feature = "encryption")]
+impl Count {
+    pub(crate) fn next(&self) -> u64 {
+        1 + self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// A file or a function that is watched gives no good keys. `count` says how often in a row.
+pub(crate) fn keys_rejected(kind: &'static str, error: &ConfigError, count: u64) {
+    let cause = error.source().map(tracing::field::display);
+    if count.is_power_of_two() {
+        event!(
+            warn,
+            "keys_rejected",
+            kind,
+            error = %error,
+            cause,
+            count,
+            "the new keys are no good, so the old ones stay"
+        );
+    } else {
+        event!(debug, "keys_rejected", kind, error = %error, cause, count, "no new keys");
+    }
+}
+
+/// A file or a function that is watched gives other keys than before, or good ones again.
+pub(crate) fn keys_accepted(kind: &'static str, changed: bool) {
+    event!(
+        info,
+        "keys_accepted",
+        kind,
+        changed,
+        "the keys were read again"
     );
 }
 

@@ -16,11 +16,11 @@ use crate::id::RecordId;
 type Hook = dyn Fn(&SessionEvent) + Send + Sync;
 
 /// The hooks of a layer, and the sessions of which they have heard that the time is over.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Hooks {
     hooks: Vec<Arc<Hook>>,
-    expired: RecentIds,
-    retired: RecentIds,
+    expired: Arc<RecentIds>,
+    retired: Arc<RecentIds>,
 }
 
 impl Hooks {

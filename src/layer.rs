@@ -22,7 +22,9 @@ use self::answer::NoDevices;
 use self::builder::SessionLayerBuilder;
 use self::service::SessionService;
 use crate::context::LayerContext;
+use crate::context::keys::ContextSource;
 use crate::registry::Sessions;
+use crate::secret::KeySource;
 use crate::store::SessionStore;
 use crate::token::keys::SigningKeys;
 
@@ -48,7 +50,9 @@ use crate::token::keys::SigningKeys;
 /// The second parameter is the kind of the layer: [`NoDevices`], or `WithDevices` after
 /// [`bind_to_device`](SessionLayerBuilder::bind_to_device).
 pub struct SessionLayer<St, D = NoDevices> {
+    /// The context with the first keys. It is for what needs no keys.
     context: Arc<LayerContext>,
+    contexts: ContextSource,
     store: Arc<St>,
     kind: PhantomData<fn() -> D>,
 }
@@ -65,12 +69,12 @@ impl<St: SessionStore> SessionLayer<St> {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn new(store: St, keys: impl Into<SigningKeys>) -> Self {
+    pub fn new(store: St, keys: impl Into<KeySource<SigningKeys>>) -> Self {
         SessionLayerBuilder::new(store, keys.into()).build_defaults()
     }
 
     /// A builder of a layer with other settings.
-    pub fn builder(store: St, keys: impl Into<SigningKeys>) -> SessionLayerBuilder<St> {
+    pub fn builder(store: St, keys: impl Into<KeySource<SigningKeys>>) -> SessionLayerBuilder<St> {
         SessionLayerBuilder::new(store, keys.into())
     }
 }
@@ -104,6 +108,7 @@ impl<St, D> Clone for SessionLayer<St, D> {
     fn clone(&self) -> Self {
         Self {
             context: self.context.clone(),
+            contexts: self.contexts.clone(),
             store: self.store.clone(),
             kind: PhantomData,
         }
@@ -123,6 +128,6 @@ impl<St, D, S> Layer<S> for SessionLayer<St, D> {
     type Service = SessionService<S, D>;
 
     fn layer(&self, inner: S) -> SessionService<S, D> {
-        SessionService::new(inner, self.context.clone())
+        SessionService::new(inner, self.contexts.clone())
     }
 }

@@ -46,7 +46,7 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`Transport`], [`SameSite`] |
+//! | set up | [`SessionLayer`], [`SessionLayerBuilder`], [`SigningKeys`], [`SigningKey`], [`WatchedKeys`], [`Transport`], [`SameSite`] |
 //! | use it in a handler | [`Session`], [`CurrentUser`], [`UserId`], [`Account`], [`Authentication`], [`Key`], [`SessionError`] |
 //! | find the user, guard routes, lead back after a login | [`login`]: [`Users`](login::Users), [`Auth`](login::Auth), [`required`](login::required), [`Next`](login::Next) |
 //! | show a message after a redirect | [`Flash`], [`flash`] |
@@ -59,6 +59,7 @@
 //! | page, count and end all sessions, or those of an external id | [`SessionFilter`], [`SessionPage`], [`Cursor`], [`Session::set_external_id`] |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
+//! | encrypt what a store keeps | [`EncryptedStore`], [`EncryptionKeys`], [`EncryptionKey`], [`UserHashKey`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionCatalog`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [stolen cookies](docs::stolen_cookies), [design](docs::design) |
@@ -77,6 +78,7 @@
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
 //! | `near-cache` | | [`NearCache`]: reads without a round trip |
+//! | `encryption` | | [`EncryptedStore`]: records are encrypted before any store gets them |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
 //! | `dbsc` | | sessions that are bound to the device of their browser: [`bind_to_device`](SessionLayerBuilder::bind_to_device) |
@@ -92,7 +94,8 @@
 //! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
 //! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
 //! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
-//! `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
+//! `unopened_record` (and why), `login_without_stamp`, `keys_accepted`,
+//! `keys_rejected` (and why), `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
 //! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor`
 //! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
 //! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
@@ -108,8 +111,8 @@
 //! # What it does not do
 //!
 //! It checks no passwords. It does not protect from CSRF: check the `Origin` header, and let
-//! `SameSite` be the second line of defence. It does not encrypt data in the store, and trusts
-//! whoever can write to the store. It needs a Tokio runtime, for the timeouts of store calls.
+//! `SameSite` be the second line of defence. Without an [`EncryptedStore`], data in the store is not
+//! encrypted, and the layer trusts whoever can write to the store. It needs a Tokio runtime, for the timeouts of store calls.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -132,6 +135,7 @@ mod live;
 pub mod login;
 mod record;
 mod registry;
+mod secret;
 mod session;
 mod store;
 #[cfg(feature = "testing")]
@@ -168,11 +172,17 @@ pub use registry::catalog::SessionPage;
 pub use registry::filter::SessionFilter;
 pub use registry::info::SessionInfo;
 pub use registry::{PurgeTask, Sessions};
+pub use secret::KeySource;
+pub use secret::watched::WatchedKeys;
 pub use session::Session;
 pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
 pub use store::catalog::{Accept, Cursor, Scan, SessionCatalog};
+#[cfg(feature = "encryption")]
+pub use store::encrypted::EncryptedStore;
+#[cfg(feature = "encryption")]
+pub use store::encrypted::keys::{EncryptionKey, EncryptionKeys, UserHashKey};
 pub use store::feed::{Feed, FeedSender, Notice, SessionFeed};
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;

@@ -9,6 +9,8 @@ mod json;
 pub(crate) mod lifetime;
 pub(crate) mod login;
 pub(crate) mod realm;
+#[cfg(feature = "encryption")]
+pub(crate) mod sealed;
 pub(crate) mod secret_hash;
 pub(crate) mod user;
 
@@ -21,6 +23,8 @@ use self::device::BoundDevice;
 use self::generations::{Generations, Serial};
 use self::lifetime::class::LifetimeClass;
 use self::login::{Actor, Login};
+#[cfg(feature = "encryption")]
+use self::sealed::Sealed;
 use self::secret_hash::SecretHash;
 use self::user::UserId;
 use crate::clock::Timestamp;
@@ -112,6 +116,13 @@ pub(crate) struct RecordFields {
     /// What the store knows of the version that it has loaded. No store keeps it.
     #[cfg(feature = "memcached")]
     loaded_cas: Option<LoadedCas>,
+    /// The whole record, encrypted, if this one stands for it in a store.
+    #[cfg(feature = "encryption")]
+    sealed: Option<Arc<Sealed>>,
+    /// The user, or the hash of them, under whom the store around which an `EncryptedStore` is has
+    /// the record that was loaded. No store keeps it.
+    #[cfg(feature = "encryption")]
+    filed_under: Option<UserId>,
 }
 
 /// What Memcached calls the version that was loaded. With it, a write need not ask first.
@@ -143,6 +154,10 @@ impl RecordFields {
             keeps_later_expiry: false,
             #[cfg(feature = "memcached")]
             loaded_cas: None,
+            #[cfg(feature = "encryption")]
+            sealed: None,
+            #[cfg(feature = "encryption")]
+            filed_under: None,
         }
     }
 
@@ -156,6 +171,10 @@ impl RecordFields {
             client: self.client.clone(),
             generations: self.generations.clone(),
             device: self.device.clone(),
+            #[cfg(feature = "encryption")]
+            sealed: None,
+            #[cfg(feature = "encryption")]
+            filed_under: None,
             ..*self
         }
     }
@@ -337,10 +356,19 @@ impl Record {
     }
 
     /// Changes the fields of this handle. If other handles share them, they are copied first.
-    #[cfg(any(feature = "conformance", feature = "memcached"))]
+    #[cfg(any(feature = "conformance", feature = "encryption", feature = "memcached"))]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut RecordFields)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
+    }
+
+    /// Whether it is a record to read, and not one that is encrypted.
+    #[cfg_attr(not(feature = "encryption"), expect(clippy::unused_self))]
+    pub(crate) fn is_open(&self) -> bool {
+        #[cfg(feature = "encryption")]
+        return self.0.sealed.is_none();
+        #[cfg(not(feature = "encryption"))]
+        true
     }
 
     /// The version, which [`replace`](crate::SessionStore::replace) compares.
@@ -419,6 +447,10 @@ impl Record {
             .as_ref()
             .map_or(0, |device| device.key.bytes.len());
         let generations = fields.generations().map_or(0, Generations::memory_size);
+        #[cfg(feature = "encryption")]
+        let sealed = self.sealed().map_or(0, Sealed::memory_size);
+        #[cfg(not(feature = "encryption"))]
+        let sealed = 0;
         // The piece of memory that the data is in may be the bytes of the whole record.
         size_of::<RecordFields>()
             + Self::HEADER_SIZE
@@ -426,6 +458,7 @@ impl Record {
             + 2 * texts
             + key
             + generations
+            + sealed
     }
 
     /// The bytes of a record before its texts and its data, and what the memory allocator needs.

@@ -62,6 +62,8 @@ cargo run --release -p cloakroom-bench -- COMMAND
                   socket costs (needs the servers)
   contention      many requests on one session, over each store (needs the servers)
 
+  encryption      what encryption at rest costs, over Redis (needs the server)
+
   feed            what a feed costs writes, over each store that has one (needs the servers)
 
   gate            compares instructions and allocations with bench/figures.json (needs valgrind; with the
@@ -150,6 +152,13 @@ fn command(arguments: &[&str]) -> Result<()> {
                 stores
             };
             for it in two_threads()?.block_on(networked::measure(stores))? {
+                println!("{it:?}");
+            }
+            Ok(())
+        }
+        #[cfg(feature = "peers")]
+        ["encryption"] => {
+            for it in two_threads()?.block_on(networked::encryption())? {
                 println!("{it:?}");
             }
             Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use cloakroom::AnyStore;
+use cloakroom::{AnyStore, EncryptedStore, EncryptionKey, UserHashKey};
 use fred::prelude::{ClientLike, Config, KeysInterface, Pool};
 use redis::aio::ConnectionManager;
 use redis_pool::{RedisPool, SingleRedisPool};
@@ -201,6 +201,35 @@ async fn over_redis() -> Result<Vec<Networked>> {
                 contender,
                 client: Client::Layer(sessions(ready, IN_FLIGHT).await?),
                 plain: Some(plain),
+            });
+        }
+    }
+    in_turns("redis", lines).await
+}
+
+/// What encryption costs requests over Redis: with users in the clear, and hashed.
+pub async fn encryption() -> Result<Vec<Networked>> {
+    let server = Backend::start(Kind::Redis);
+    let url = server.direct_url();
+    let encrypted = |store| {
+        Ok::<_, cloakroom::ConfigError>(EncryptedStore::new(store, EncryptionKey::generate()?))
+    };
+    let plain = contenders::over(AnyStore::connect(&url).await?).await?;
+    let readable = contenders::over(encrypted(AnyStore::connect(&url).await?)?).await?;
+    let hashed = encrypted(AnyStore::connect(&url).await?)?.hash_users(UserHashKey::generate()?);
+    let hashed = contenders::over(hashed).await?;
+    let mut lines = Vec::new();
+    for what in ["B", "C"] {
+        for (contender, ready) in [
+            ("cloakroom", &plain),
+            ("cloakroom-encrypted", &readable),
+            ("cloakroom-encrypted, hashed users", &hashed),
+        ] {
+            lines.push(Line {
+                what,
+                contender,
+                client: Client::Layer(sessions(ready, IN_FLIGHT).await?),
+                plain: None,
             });
         }
     }

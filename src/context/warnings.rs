@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "encryption")]
+use crate::events;
+
 /// Which warnings a layer has given.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
@@ -9,6 +12,8 @@ pub(crate) struct Warnings {
     pub(crate) rival_layer: Once,
     #[cfg(feature = "login")]
     pub(crate) login_without_stamp: Once,
+    #[cfg(feature = "encryption")]
+    pub(crate) unopened_record: events::Count,
 }
 
 /// Something that happens once.

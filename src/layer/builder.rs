@@ -30,6 +30,8 @@ use crate::error::{BoxError, ConfigError};
 use crate::hooks::Hooks;
 use crate::record::lifetime::settings::LifetimeSettings;
 use crate::record::realm::Realm;
+use crate::secret::KeySource;
+use crate::secret::watched::Snapshot;
 use crate::store::{SessionStore, UserIndex};
 use crate::token::cookie::{Attributes, SameSite};
 use crate::token::keys::SigningKeys;
@@ -81,7 +83,9 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 #[must_use = "a builder makes nothing until `build` is called"]
 pub struct SessionLayerBuilder<St, D = NoDevices> {
     store: Arc<St>,
-    keys: SigningKeys,
+    key_source: KeySource<SigningKeys>,
+    /// The keys that the source has at first.
+    keys: Snapshot<SigningKeys>,
     attributes: Attributes,
     transport: Transport,
     lifetimes: LifetimeSettings,
@@ -108,10 +112,11 @@ pub struct SessionLayerBuilder<St, D = NoDevices> {
 }
 
 impl<St: SessionStore> SessionLayerBuilder<St> {
-    pub(super) fn new(store: St, keys: SigningKeys) -> Self {
+    pub(super) fn new(store: St, keys: KeySource<SigningKeys>) -> Self {
         Self {
             store: Arc::new(store),
-            keys,
+            keys: keys.snapshot(),
+            key_source: keys,
             attributes: Attributes::default(),
             transport: Transport::default(),
             lifetimes: LifetimeSettings::default(),
@@ -447,8 +452,8 @@ mod tests {
             .unwrap();
         let default = SessionLayer::new(store, key);
         assert_eq!(
-            format!("{:?}", built.context),
-            format!("{:?}", default.context)
+            format!("{:?}", built.contexts),
+            format!("{:?}", default.contexts)
         );
     }
 }

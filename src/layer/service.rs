@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
+#[cfg(feature = "dbsc")]
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +21,7 @@ use crate::binding::device::devices::Endpoint;
 use crate::binding::presented::PresentedProof;
 use crate::commit::lookup::{InitialState, find};
 use crate::context::LayerContext;
+use crate::context::keys::ContextSource;
 use crate::events;
 use crate::session::lazy::SessionSlot;
 use crate::session::{ClientFacts, Session};
@@ -32,15 +34,15 @@ use crate::token::presented::PresentedTokens;
 /// a box while the store loads the session.
 pub struct SessionService<S, D = NoDevices> {
     inner: S,
-    context: Arc<LayerContext>,
+    contexts: ContextSource,
     kind: PhantomData<fn() -> D>,
 }
 
 impl<S, D> SessionService<S, D> {
-    pub(super) fn new(inner: S, context: Arc<LayerContext>) -> Self {
+    pub(super) fn new(inner: S, contexts: ContextSource) -> Self {
         Self {
             inner,
-            context,
+            contexts,
             kind: PhantomData,
         }
     }
@@ -65,7 +67,7 @@ impl<S, D> SessionService<S, D> {
 
 impl<S: Clone, D> Clone for SessionService<S, D> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.context.clone())
+        Self::new(self.inner.clone(), self.contexts.clone())
     }
 }
 
@@ -94,35 +96,37 @@ where
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         let outer = request.extensions().get::<SessionSlot>().cloned();
+        // If keys change, this request keeps what it has here to its end.
+        let context = self.contexts.now().into_owned();
         if let Some(outer) = &outer {
             // A clone of this layer further out has loaded the session, and will write it.
-            if let Some(own) = outer.chain().find(|slot| self.is_layer_of(slot)) {
+            let is_own = |slot: &&SessionSlot| slot.context().is_same_layer(&context);
+            if let Some(own) = outer.chain().find(is_own) {
                 let own = own.clone();
                 request.extensions_mut().insert(own);
                 return ResponseFuture::passing(self.inner.call(request));
             }
-            self.warn_of_rival(outer);
+            warn_of_rival(&context, outer);
         }
         #[cfg(feature = "dbsc")]
-        if let Some(devices) = self.context.devices()
+        if let Some(devices) = context.devices()
             && let Some(endpoint) = devices.endpoint(request.uri().path())
         {
-            let answer = answer_device(self.context.clone(), endpoint, request);
+            let answer = answer_device(context, endpoint, request);
             return ResponseFuture::answering(answer, |answer| Ok(answer.map(D::body)));
         }
-        let context = self.context.clone();
         let presented = context.transport().presented(request.headers());
         let mut proof = match presented.has_candidates() {
             true => context.presented_proof(request.headers()),
             false => PresentedProof::default(),
         };
         proof.client = context.describe(request.headers(), request.extensions());
-        let client = self.client_facts(&request, &presented, &proof);
+        let client = client_facts(&context, &request, &presented, &proof);
         let slot = if context.is_lazy() && presented.has_candidates() {
             // The token counts as of now, whenever the handler asks for the session.
             proof.arrived_at = context.rotates().then(|| context.now());
             SessionSlot::unloaded(context, outer, client, presented, proof)
-        } else if let Some((tokens, span)) = self.verify(&presented) {
+        } else if let Some((tokens, span)) = verify(&context, &presented) {
             let own = context.clone();
             let find = || async move { find(&own, &tokens, &proof).await };
             let mut load = match span {
@@ -186,55 +190,49 @@ fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
     SealOnDrop::new(slot)
 }
 
-impl<S, D> SessionService<S, D> {
-    fn client_facts<B>(
-        &self,
-        request: &Request<B>,
-        presented: &PresentedTokens,
-        proof: &PresentedProof,
-    ) -> ClientFacts {
-        let presents_token = presented.is_anything();
-        ClientFacts {
-            presents_token,
-            // A browser that drops the cookie presents none.
-            is_on_plain_http: !presents_token
-                && !self.context.warnings().insecure_origin.is_done()
-                && self.context.transport().is_dropped_at(request.headers()),
-            transport: self
-                .context
-                .transport()
-                .client(request.headers(), presented),
-            chance: self.context.rotation_chance(request.headers()),
-            described: proof.client.clone(),
-            #[cfg(feature = "dbsc")]
-            presents_bound_cookie: proof.has_cookie(),
-        }
+fn client_facts<B>(
+    context: &LayerContext,
+    request: &Request<B>,
+    presented: &PresentedTokens,
+    proof: &PresentedProof,
+) -> ClientFacts {
+    let presents_token = presented.is_anything();
+    ClientFacts {
+        presents_token,
+        // A browser that drops the cookie presents none.
+        is_on_plain_http: !presents_token
+            && !context.warnings().insecure_origin.is_done()
+            && context.transport().is_dropped_at(request.headers()),
+        transport: context.transport().client(request.headers(), presented),
+        chance: context.rotation_chance(request.headers()),
+        described: proof.client.clone(),
+        #[cfg(feature = "dbsc")]
+        presents_bound_cookie: proof.has_cookie(),
     }
+}
 
-    /// The good tokens that a request presents, and the span in which the layer loads its session.
-    fn verify(&self, presented: &PresentedTokens) -> Option<(VerifiedTokens, Option<Span>)> {
-        if !presented.has_candidates() {
-            return None;
-        }
-        let span = events::load_span();
-        let verify = || self.context.verify(presented);
-        let tokens = match &span {
-            None => verify()?,
-            Some(span) => span.in_scope(verify)?,
-        };
-        Some((tokens, span))
+/// The good tokens that a request presents, and the span in which the layer loads its session.
+fn verify(
+    context: &LayerContext,
+    presented: &PresentedTokens,
+) -> Option<(VerifiedTokens, Option<Span>)> {
+    if !presented.has_candidates() {
+        return None;
     }
+    let span = events::load_span();
+    let verify = || context.verify(presented);
+    let tokens = match &span {
+        None => verify()?,
+        Some(span) => span.in_scope(verify)?,
+    };
+    Some((tokens, span))
+}
 
-    fn is_layer_of(&self, slot: &SessionSlot) -> bool {
-        Arc::ptr_eq(slot.context(), &self.context)
-    }
-
-    fn warn_of_rival(&self, outer: &SessionSlot) {
-        let transport = self.context.transport();
-        let mut outers = outer.chain();
-        if outers.any(|outer| outer.context().transport().rivals(transport)) {
-            let warning = &self.context.warnings().rival_layer;
-            warning.call(|| events::rival_layer(transport.name()));
-        }
+fn warn_of_rival(context: &LayerContext, outer: &SessionSlot) {
+    let transport = context.transport();
+    let mut outers = outer.chain();
+    if outers.any(|outer| outer.context().transport().rivals(transport)) {
+        let warning = &context.warnings().rival_layer;
+        warning.call(|| events::rival_layer(transport.name()));
     }
 }

@@ -12,6 +12,7 @@ use super::sessions::LiveSessions;
 use crate::error::StoreError;
 use crate::events;
 use crate::id::RecordId;
+use crate::record::Record;
 use crate::store::feed::{Feed, Notice};
 
 /// How many questions are under way at the same time. The SQL stores make one statement of them.
@@ -169,7 +170,7 @@ impl LiveSessions {
                 match answer {
                     Ok((id, Ok(record))) => {
                         unanswered.retain(|other| *other != id);
-                        self.answered(id, record);
+                        self.answered(id, record.filter(Record::is_open));
                     }
                     Ok((_, Err(error))) => events::store_error("load", &error),
                     // The store panicked.

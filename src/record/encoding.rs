@@ -16,18 +16,23 @@
 //! | 61 | 2 | the length of the user; 0 if nobody has logged in |
 //! | 63 | | the user |
 //! | | | the fields that a record may have: see [`fields`] |
-//! | | | the values: see [`Data`] |
+//! | | | the values: see [`Data`]; in an encrypted record, the whole record as ciphertext |
 //!
 //! The expiry has a checksum of its own, because a store may move the expiry where it is. Redis
 //! does so, and its scripts find the version, the expiry and the user at these places.
 
 mod fields;
 
+#[cfg(feature = "encryption")]
+use std::sync::Arc;
+
 use bytes::{Buf as _, BufMut as _, Bytes};
 use crc32fast::Hasher;
 
 use self::fields::{Damage, Fields, TooLong};
 use super::data::Data;
+#[cfg(feature = "encryption")]
+use super::sealed::Sealed;
 use super::secret_hash::SecretHash;
 use super::user::UserId;
 use super::{Record, RecordFields, Version};
@@ -72,6 +77,8 @@ impl Record {
         let fields = self.fields();
         let user = self.user().map_or("", UserId::as_str);
         let data = fields.data.as_bytes();
+        #[cfg(feature = "encryption")]
+        let data = self.sealed().map_or(data, |sealed| &*sealed.text);
         let size = USER_AT + user.len() + data.len() + OTHER_FIELDS;
         let mut bytes = Vec::with_capacity(size);
         bytes.put_slice(&encode_version(fields.version));
@@ -101,7 +108,7 @@ impl Record {
     /// can forget to report it: this function logs a `corrupt_record` event.
     #[must_use]
     pub fn decode(id: RecordId, bytes: impl Into<Bytes>) -> Option<Self> {
-        match try_decode(bytes.into()) {
+        match try_decode(id, bytes.into()) {
             Ok(record) => Some(record),
             Err(Damage(reason)) => {
                 events::corrupt_record(id, &reason);
@@ -148,7 +155,8 @@ pub(crate) fn stored_user(bytes: &[u8]) -> Option<&[u8]> {
         .filter(|_| bytes.first() == Some(&FORMAT))
 }
 
-fn try_decode(bytes: Bytes) -> Result<Record, Damage> {
+#[cfg_attr(not(feature = "encryption"), expect(unused_variables))]
+fn try_decode(id: RecordId, bytes: Bytes) -> Result<Record, Damage> {
     match bytes.first() {
         None => return Err("it is empty".into()),
         Some(&FORMAT) => {}
@@ -188,8 +196,18 @@ fn try_decode(bytes: Bytes) -> Result<Record, Damage> {
         client,
         generations,
         device,
+        #[cfg(feature = "encryption")]
+        sealed,
     } = fields::read(user, &mut rest)?;
     let data_at = bytes.len() - rest.len();
+    #[cfg(feature = "encryption")]
+    let (sealed, bytes, data_at) = match sealed {
+        None => (None, bytes, data_at),
+        Some(header) => {
+            let text = bytes.slice(data_at..);
+            (Some(Arc::new(Sealed { id, header, text })), Bytes::new(), 0)
+        }
+    };
     let data = Data::of_record(bytes, data_at).ok_or("its values are not where they should be")?;
     Ok(Record::new(RecordFields {
         version,
@@ -202,6 +220,8 @@ fn try_decode(bytes: Bytes) -> Result<Record, Damage> {
         client,
         generations,
         device,
+        #[cfg(feature = "encryption")]
+        sealed,
         ..RecordFields::new(SecretHash::from_bytes(secret_hash), created_at, data)
     }))
 }

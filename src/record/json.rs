@@ -33,6 +33,9 @@ struct Shown<'a> {
     client: Option<&'a Client>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<ShownDevice>,
+    /// Whether it is encrypted, so that nothing but the version, the expiry and the user is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
     data: &'a Data,
 }
 
@@ -142,6 +145,10 @@ impl Record {
             login: fields.login.as_ref().map(ShownLogin::new),
             client: fields.client.as_deref(),
             device: fields.device().map(ShownDevice::from),
+            #[cfg(feature = "encryption")]
+            encrypted: self.sealed().is_some(),
+            #[cfg(not(feature = "encryption"))]
+            encrypted: false,
             data: &fields.data,
         };
         // Nothing in it can fail to be JSON.

@@ -1,17 +1,17 @@
 //! [`SigningKey`] and [`SigningKeys`]: the keys that sign tokens, and where they come from.
 
-use std::env::VarError;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use rand::TryRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
+use crate::error::{BoxError, ConfigError};
+use crate::secret::watched::WatchedKeys;
+use crate::secret::{self, KeySource, SecretKey, Several};
 
 /// A secret key of 64 bytes or more that signs session tokens.
 ///
@@ -45,13 +45,7 @@ impl SigningKey {
     ///
     /// The operating system's random generator failed.
     pub fn generate() -> Result<Self, ConfigError> {
-        let mut bytes = Zeroizing::new([0; Self::MIN_LEN]);
-        match rand::rngs::SysRng.try_fill_bytes(&mut *bytes) {
-            Ok(()) => Self::from_bytes(&*bytes),
-            Err(error) => {
-                Err(ConfigError::new("key", "the random generator failed").with_source(error))
-            }
-        }
+        Self::from_bytes(&*secret::random_bytes::<{ Self::MIN_LEN }>()?)
     }
 
     /// The key of these random bytes.
@@ -82,38 +76,21 @@ impl SigningKey {
     ///
     /// The text is not hexadecimal, or the key has fewer than [`MIN_LEN`](Self::MIN_LEN) bytes.
     pub fn from_hex(digits: &str) -> Result<Self, ConfigError> {
-        let nibble = |digit: &u8| char::from(*digit).to_digit(16);
-        let byte = |pair: &[u8]| match pair {
-            [high, low] => u8::try_from(nibble(high)? << 4 | nibble(low)?).ok(),
-            _ => None,
-        };
-        let digits = digits.trim().as_bytes();
-        // It has room for all bytes, so that no copy of them stays behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len().div_ceil(2)));
-        let is_hex = digits.chunks(2).map(byte).all(|byte| {
-            bytes.extend(byte);
-            byte.is_some()
-        });
-        match is_hex {
-            true => Self::from_bytes(&bytes),
-            false => Err(ConfigError::new(
-                "key",
-                format!("a key consists of hexadecimal digits; {HOW_TO_MAKE_A_KEY}"),
-            )),
-        }
+        Self::from_bytes(&secret::bytes_of_hex::<Self>(digits)?)
     }
 
     /// The key in hexadecimal digits, for a secret store. The text is as secret as the key.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        use fmt::Write as _;
-        self.bytes.iter().fold(
-            String::with_capacity(self.bytes.len() * 2),
-            |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            },
-        )
+        secret::hex_of(&self.bytes)
+    }
+}
+
+impl SecretKey for SigningKey {
+    const HOW_TO_MAKE_ONE: &'static str = HOW_TO_MAKE_A_KEY;
+
+    fn from_hex(digits: &str) -> Result<Self, ConfigError> {
+        Self::from_hex(digits)
     }
 }
 
@@ -214,20 +191,7 @@ impl SigningKeys {
     /// # Ok(()) }
     /// ```
     pub fn from_env(variable: &str) -> Result<Self, ConfigError> {
-        match std::env::var(variable).map(Zeroizing::new) {
-            Ok(text) => Self::parse(&text, &format!("the environment variable {variable}")),
-            // The error has no source, because the source would show the value. That may be a key
-            // with one wrong byte.
-            Err(VarError::NotUnicode(_)) => Err(ConfigError::new(
-                "keys",
-                format!("the environment variable {variable} is not text; {HOW_TO_MAKE_A_KEY}"),
-            )),
-            Err(error @ VarError::NotPresent) => Err(ConfigError::new(
-                "keys",
-                format!("the environment variable {variable} holds no key; {HOW_TO_MAKE_A_KEY}"),
-            )
-            .with_source(error)),
-        }
+        secret::keys_of_env(variable).map(Self::from)
     }
 
     /// Reads keys in hexadecimal digits from a file, in the form of [`from_env`](Self::from_env).
@@ -245,35 +209,111 @@ impl SigningKeys {
     /// # Ok(()) }
     /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        match std::fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => Self::parse(&text, &format!("the file {}", path.display())),
-            Err(error) => {
-                let how = match error.kind() {
-                    io::ErrorKind::NotFound => format!("; {HOW_TO_MAKE_A_KEY}"),
-                    _ => String::new(),
-                };
-                let reason = format!("cannot read keys from the file {}{how}", path.display());
-                Err(ConfigError::new("keys", reason).with_source(error))
-            }
-        }
+        secret::keys_of_file(path.as_ref()).map(Self::from)
+    }
+}
+
+/// # Keys that change without a restart
+impl SigningKeys {
+    /// The keys of a file, in the form of [`from_file`](Self::from_file). A task reads it again at
+    /// this interval. An interval below a second counts as a second.
+    ///
+    /// Replace the file as a whole, by renaming another file. Then the task cannot read half of it.
+    /// Kubernetes does so with the files of a secret.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`from_file`](Self::from_file), at the first time. Later, the keys stay as
+    /// they are: see [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::{MemoryStore, SessionLayer, SigningKeys};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = SigningKeys::watch_file("/run/secrets/session_keys", Duration::from_secs(30))?;
+    /// let layer = SessionLayer::new(MemoryStore::new(), keys);
+    /// # Ok(()) }
+    /// ```
+    pub fn watch_file(
+        path: impl AsRef<Path>,
+        interval: Duration,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        let path = path.as_ref().to_owned();
+        WatchedKeys::new("signing", interval, Self::is_same, move || {
+            Self::from_file(&path)
+        })
     }
 
-    fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
-        let mut keys = text
-            .split(|c: char| c.is_whitespace() || c == ',')
-            .filter(|word| !word.is_empty())
-            .map(|word| {
-                SigningKey::from_hex(word).map_err(|error| {
-                    ConfigError::new("keys", format!("{place} holds a bad key")).with_source(error)
-                })
-            });
-        let signing = keys.next().unwrap_or_else(|| {
-            let reason = format!("{place} holds no key; {HOW_TO_MAKE_A_KEY}");
-            Err(ConfigError::new("keys", reason))
-        })?;
-        let verifying = keys.collect::<Result<_, _>>()?;
-        Ok(Self { signing, verifying })
+    /// The keys that a function gives. A task calls it again at this interval, in a thread where it
+    /// may wait. An interval below a second counts as a second.
+    ///
+    /// The log shows the function's error. So it must hold no key.
+    ///
+    /// # Errors
+    ///
+    /// The function failed at the first time. Later, the keys stay as they are: see
+    /// [`WatchedKeys`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::SigningKeys;
+    ///
+    /// # fn text_of_vault() -> std::io::Result<String> { Ok(String::new()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = SigningKeys::watch(Duration::from_secs(60), || {
+    ///     let key = text_of_vault()?.parse()?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(SigningKeys::new(key))
+    /// })?;
+    /// # Ok(()) }
+    /// ```
+    pub fn watch<E: Into<BoxError>>(
+        interval: Duration,
+        keys: impl Fn() -> Result<Self, E> + Send + Sync + 'static,
+    ) -> Result<WatchedKeys<Self>, ConfigError> {
+        WatchedKeys::new("signing", interval, Self::is_same, move || {
+            keys().map_err(secret::source_failed)
+        })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let all = |keys: &Self| {
+            let keys = std::iter::once(&keys.signing).chain(&keys.verifying);
+            keys.map(|key| key.bytes.clone()).collect::<Vec<_>>()
+        };
+        all(self) == all(other)
+    }
+}
+
+impl From<SigningKeys> for KeySource<SigningKeys> {
+    fn from(keys: SigningKeys) -> Self {
+        Self::fixed(keys)
+    }
+}
+
+impl From<SigningKey> for KeySource<SigningKeys> {
+    fn from(key: SigningKey) -> Self {
+        Self::fixed(key.into())
+    }
+}
+
+/// The first key signs.
+impl From<Several<SigningKey>> for SigningKeys {
+    fn from(Several { first, others }: Several<SigningKey>) -> Self {
+        Self {
+            signing: first,
+            verifying: others,
+        }
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use cloakroom::testing::{FaultyStore, StoreCall};
 use cloakroom::{
-    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, EndCause, Flash,
-    IntoUserId, InvalidRecordId, InvalidUserId, Key, MemoryStore, PurgeTask, Record, RecordId,
-    ResponseFuture, SameSite, Session, SessionError, SessionErrorKind, SessionEvent,
-    SessionEventKind, SessionInfo, SessionLayer, SessionLayerBuilder, SessionService, Sessions,
-    SigningKey, SigningKeys, StoreError, TestClock, Timestamp, Transport, UserId, Version,
+    AnyStore, AtLimit, Client, Clock, ConfigError, CurrentUser, DetachedSession, EncryptedStore,
+    EncryptionKey, EncryptionKeys, EndCause, Flash, IntoUserId, InvalidRecordId, InvalidUserId,
+    Key, KeySource, MemoryStore, PurgeTask, Record, RecordId, ResponseFuture, SameSite, Session,
+    SessionError, SessionErrorKind, SessionEvent, SessionEventKind, SessionInfo, SessionLayer,
+    SessionLayerBuilder, SessionService, Sessions, SigningKey, SigningKeys, StoreError, TestClock,
+    Timestamp, Transport, UserHashKey, UserId, Version, WatchedKeys,
 };
 use support::{Browser, builder, routes};
 
@@ -25,10 +26,14 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<ConfigError>();
     is_shared::<CurrentUser>();
     is_shared::<DetachedSession>();
+    is_shared::<EncryptedStore<MemoryStore>>();
+    is_shared::<EncryptionKey>();
+    is_shared::<EncryptionKeys>();
     is_shared::<EndCause>();
     is_shared::<Flash>();
     is_shared::<InvalidRecordId>();
     is_shared::<InvalidUserId>();
+    is_shared::<KeySource<SigningKeys>>();
     is_shared::<Key<std::cell::Cell<u8>>>();
     is_shared::<MemoryStore>();
     is_shared::<PurgeTask>();
@@ -51,8 +56,10 @@ fn public_types_can_be_sent_and_shared() {
     is_shared::<TestClock>();
     is_shared::<Timestamp>();
     is_shared::<Transport>();
+    is_shared::<UserHashKey>();
     is_shared::<UserId>();
     is_shared::<Version>();
+    is_shared::<WatchedKeys<SigningKeys>>();
 
     fn is_sent<T: Send + 'static>() {}
 

@@ -52,6 +52,7 @@ mod http {
     mod layers;
     mod responses;
     mod transports;
+    mod watched_keys;
 }
 
 /// What holds if requests meet, or if something fails in the middle of a request.
@@ -73,6 +74,7 @@ mod stores {
     mod catalog_plans;
     mod conformance;
     mod connections;
+    mod encrypted;
     mod expiry;
     mod memory;
     mod names;

@@ -59,6 +59,14 @@ pub(crate) struct BoundCookies {
     max_age: u64,
 }
 
+fn bound_name(session_cookie: &str) -> String {
+    format!("{session_cookie}-bound")
+}
+
+fn signer(keys: &SigningKeys, session_cookie: &str) -> TimeSigner {
+    TimeSigner::new(keys, "bound cookie", &bound_name(session_cookie))
+}
+
 impl BoundCookies {
     /// The cookie has the attributes of the session cookie, and a name of its own.
     pub(super) fn new(
@@ -66,17 +74,24 @@ impl BoundCookies {
         session_cookie: &Attributes,
         lifetime: Duration,
     ) -> Result<Self, ConfigError> {
-        let name = format!("{}-bound", session_cookie.name());
         let attributes = Attributes {
-            name: Some(name.clone()),
+            name: Some(bound_name(session_cookie.name())),
             ..session_cookie.clone()
         };
         Ok(Self {
             cookie: CookieWriter::new(&attributes)?,
-            signer: TimeSigner::new(keys, "bound cookie", &name),
+            signer: signer(keys, session_cookie.name()),
             lifetime,
             max_age: max_age(lifetime),
         })
+    }
+
+    /// The same with other keys. `name` is that of the session cookie.
+    pub(super) fn with_keys(&self, keys: &SigningKeys, name: &str) -> Self {
+        Self {
+            signer: signer(keys, name),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn cookie(&self) -> &CookieWriter {

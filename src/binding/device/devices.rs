@@ -33,6 +33,8 @@ pub(crate) struct Devices {
     settings: DeviceBinding,
     cookies: BoundCookies,
     challenges: Challenges,
+    /// The name of the session cookie.
+    name: String,
 }
 
 impl Devices {
@@ -45,8 +47,19 @@ impl Devices {
         Ok(Self {
             cookies: BoundCookies::new(keys, session_cookie, settings.cookie_lifetime)?,
             challenges: Challenges::new(keys, session_cookie.name(), settings.challenge_lifetime),
+            name: session_cookie.name().into(),
             settings,
         })
+    }
+
+    /// The same with other keys.
+    pub(crate) fn with_keys(&self, keys: &SigningKeys) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            cookies: self.cookies.with_keys(keys, &self.name),
+            challenges: Challenges::new(keys, &self.name, self.settings.challenge_lifetime),
+            name: self.name.clone(),
+        }
     }
 
     pub(crate) fn cookies(&self) -> &BoundCookies {

@@ -60,6 +60,7 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     ) -> SessionLayerBuilder<St, WithDevices> {
         SessionLayerBuilder {
             store: self.store,
+            key_source: self.key_source,
             keys: self.keys,
             attributes: self.attributes,
             transport: self.transport,
@@ -95,6 +96,6 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             let reason = "only browsers with the session cookie can be bound to a device";
             return Err(ConfigError::new("transport", reason));
         }
-        Devices::new(settings.clone(), &self.keys, &self.attributes).map(Some)
+        Devices::new(settings.clone(), &self.keys.keys, &self.attributes).map(Some)
     }
 }

@@ -6,6 +6,7 @@ use super::{LONGEST_COMMIT, SessionLayerBuilder};
 #[cfg(feature = "dbsc")]
 use crate::binding::device::devices::Devices;
 use crate::binding::rotation::Rotation;
+use crate::context::keys::ContextSource;
 use crate::context::{LayerContext, Settings};
 use crate::layer::SessionLayer;
 use crate::record::realm::Realm;
@@ -44,7 +45,7 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             devices,
         } = checked;
         let settings = Settings {
-            signer: Signer::new(&self.keys, transport.name()),
+            signer: Signer::new(&self.keys.keys, transport.name()),
             transport,
             random: self.random,
             clock: self.clock,
@@ -66,8 +67,10 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             #[cfg(feature = "dbsc")]
             devices,
         };
+        let context = LayerContext::new(self.store.clone(), settings);
         SessionLayer {
-            context: LayerContext::new(self.store.clone(), settings),
+            contexts: ContextSource::of_layer(self.key_source, self.keys.number, &context),
+            context,
             store: self.store,
             kind: PhantomData,
         }

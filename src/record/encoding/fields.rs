@@ -16,6 +16,8 @@ use crate::record::device::{BoundDevice, DeviceKey, KeyAlgorithm};
 use crate::record::generations::{Generations, KnownToken, Serial};
 use crate::record::lifetime::class::LifetimeClass;
 use crate::record::login::{Actor, Details, Login, Stamp};
+#[cfg(feature = "encryption")]
+use crate::record::sealed::SealedHeader;
 use crate::record::secret_hash::SecretHash;
 use crate::record::user::UserId;
 
@@ -42,6 +44,10 @@ const GENERATIONS: u8 = 14;
 const DEVICE: u8 = 15;
 /// What somebody else calls the login.
 const EXTERNAL_ID: u8 = 16;
+/// In an encrypted record: the id of the key, and the nonce. Only the external id may come before
+/// it.
+#[cfg(feature = "encryption")]
+const SEALED: u8 = 20;
 
 /// The algorithms of device keys.
 const ES256: u8 = 1;
@@ -75,6 +81,8 @@ pub(super) struct Fields {
     pub(super) client: Option<Arc<Client>>,
     pub(super) generations: Option<Arc<Generations>>,
     pub(super) device: Option<Arc<BoundDevice>>,
+    #[cfg(feature = "encryption")]
+    pub(super) sealed: Option<SealedHeader>,
 }
 
 /// Writes the fields that this record has.
@@ -85,6 +93,15 @@ pub(super) fn write(record: &RecordFields, out: &mut Vec<u8>) -> Result<(), TooL
         out.put_slice(bytes);
         Ok(())
     };
+    #[cfg(feature = "encryption")]
+    if let Some(sealed) = &record.sealed {
+        if let Some(external_id) = record.external_id() {
+            put(EXTERNAL_ID, external_id.as_bytes())?;
+        }
+        put(SEALED, &sealed.header.to_bytes())?;
+        out.put_u8(END);
+        return Ok(());
+    }
     let time = |time: Timestamp| time.as_millis().to_be_bytes();
     let login = record.login.as_ref();
     if let Some(login) = login {
@@ -157,6 +174,8 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
     let mut client = None::<Client>;
     let mut details = None::<Details>;
     let mut last = END;
+    #[cfg(feature = "encryption")]
+    let mut has_others = false;
     loop {
         let field = rest.try_get_u8()?;
         if field == END {
@@ -164,6 +183,13 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
         }
         if field < last || field == last && field != METHOD {
             return Err("its fields are in disorder".into());
+        }
+        #[cfg(feature = "encryption")]
+        {
+            if last == SEALED || field == SEALED && has_others {
+                return Err("it is encrypted, and has other fields".into());
+            }
+            has_others |= field != EXTERNAL_ID;
         }
         last = field;
         let length = usize::from(rest.try_get_u16()?);
@@ -186,8 +212,21 @@ pub(super) fn read(user: &[u8], rest: &mut &[u8]) -> Result<Fields, Damage> {
             }
             GENERATIONS => fields.generations = Some(Arc::new(generations(bytes)?)),
             DEVICE => fields.device = Some(Arc::new(device(bytes)?)),
+            #[cfg(feature = "encryption")]
+            SEALED => fields.sealed = Some(SealedHeader::from_bytes(array(bytes)?)),
             _ => return Err("it has a field that this version does not know".into()),
         }
+    }
+    #[cfg(feature = "encryption")]
+    if fields.sealed.is_some() {
+        // When the user logged in is encrypted.
+        let at = Timestamp::from_millis(0);
+        fields.login = match (user, details) {
+            ([], None) => None,
+            ([], Some(_)) => return Err("it has an external id, and no user".into()),
+            (user, details) => Some(Login::stored(user_id(user)?, at, details)),
+        };
+        return Ok(fields);
     }
     fields.client = client.map(Arc::new);
     fields.login = match (user, login_at, details) {

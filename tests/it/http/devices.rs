@@ -15,13 +15,14 @@ use axum::extract::Path;
 use axum::routing::get;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    DeviceBinding, EndCause, MemoryStore, RecordId, Session, SessionError, SessionEvent,
-    SessionEventKind, SessionStore, Sessions, TestClock, WhenUnbound,
+    ConfigError, DeviceBinding, EndCause, KeySource, MemoryStore, RecordId, Session, SessionError,
+    SessionEvent, SessionEventKind, SessionLayer, SessionStore, Sessions, SigningKey, SigningKeys,
+    TestClock, WhenUnbound,
 };
 use http::{Method, Request};
 use serde_json::{Value, json};
 use support::device::Device;
-use support::{Reply, builder, id_of, routes, send};
+use support::{Reply, id_of, key, routes, send};
 
 use crate::secrecy::logging::Log;
 
@@ -53,6 +54,10 @@ struct Site {
 
 impl Site {
     fn new(binding: DeviceBinding) -> Self {
+        Self::with_keys(binding, key())
+    }
+
+    fn with_keys(binding: DeviceBinding, keys: impl Into<KeySource<SigningKeys>>) -> Self {
         async fn act(session: Session, Path(user): Path<String>) -> Result<(), SessionError> {
             session.act_as(user)
         }
@@ -64,7 +69,7 @@ impl Site {
         let store = FaultyStore::new(MemoryStore::new());
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let hears = heard.clone();
-        let layer = builder(store.clone())
+        let layer = SessionLayer::builder(store.clone(), keys)
             .clock(clock.clone())
             .idle_timeout(Duration::from_secs(2 * 60 * 60))
             .on_event(move |event| hears.lock().unwrap().push(line(event)))
@@ -613,4 +618,37 @@ async fn the_bound_token_is_worth_no_more_as_a_bearer_token() {
     reply.assert(200, "done");
     assert_eq!(offered(&reply), None);
     assert!(reply.header("x-session-token").is_some());
+}
+
+#[tokio::test]
+async fn a_bound_session_outlives_a_change_of_the_keys_without_a_restart() {
+    let of = |byte: u8| SigningKey::from_bytes(&[byte; 64]).unwrap();
+    let (old, new) = (of(1), of(2));
+    let set = Arc::new(Mutex::new(SigningKeys::new(old.clone())));
+    let source = set.clone();
+    let never = Duration::from_secs(1_000_000);
+    let keys = SigningKeys::watch(never, move || {
+        Ok::<_, ConfigError>(source.lock().unwrap().clone())
+    });
+    let keys = keys.unwrap();
+    let site = Site::with_keys(DeviceBinding::default(), keys.clone());
+    let device = Device::es256(1);
+    let mut browser = site.browser();
+    let id = browser.bind("ada", &device).await;
+    site.clock.advance(A_WHILE);
+
+    let challenge = browser.challenge(id).await;
+    *set.lock().unwrap() = SigningKeys::new(new.clone()).also_verify(old);
+    assert!(keys.reload().unwrap());
+    browser.get("/user").await.assert(200, "ada");
+    let proof = device.refresh(&challenge);
+    assert_eq!(browser.refresh(id, Some(&proof)).await.status, 200);
+    browser.get("/regenerate").await.assert(200, "done");
+    browser.get("/device").await.assert(200, "Bound");
+
+    // The token and the bound cookie are of the new key now.
+    *set.lock().unwrap() = new.into();
+    assert!(keys.reload().unwrap());
+    browser.get("/user").await.assert(200, "ada");
+    assert_eq!(browser.renew(id, &device).await.status, 200);
 }

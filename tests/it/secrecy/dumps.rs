@@ -8,14 +8,14 @@ use std::time::SystemTime;
 use axum::Router;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RecordId, RedisStore, SessionLayer,
-    SessionStore,
+    Client, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore, MySqlStore, PostgresStore,
+    RecordId, RedisStore, SessionLayer, SessionStore, SqliteStore, UserHashKey,
 };
 use memchr::memmem;
 use sqlx::{MySqlPool, PgPool};
 use support::base64::{decode, encode};
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
-use support::{Browser, app, key};
+use support::{Browser, app, builder, key};
 
 /// The tokens of the sessions, and their earlier tokens.
 async fn tokens(app: &Router) -> Vec<String> {
@@ -98,10 +98,68 @@ fn files(directory: &Path, since: SystemTime) -> Vec<u8> {
     bytes
 }
 
-#[tokio::test]
-async fn a_dump_of_memory_holds_no_token() {
+/// What visits a store before the dump. It answers with the tokens of the sessions.
+trait Visit<S>: AsyncFnOnce(S) -> Vec<String> {}
+
+impl<S, F: AsyncFnOnce(S) -> Vec<String>> Visit<S> for F {}
+
+/// Visits without encryption.
+async fn plainly<S: SessionStore>(store: S) -> Vec<String> {
+    tokens(&app(SessionLayer::new(store, key()))).await
+}
+
+const USER: &str = "ada-lovelace-1815";
+const KEY: &str = "favourite-colour";
+const VALUE: &str = "aquamarine-blue";
+const USER_AGENT: &str = "Babbage-Browser/7.0";
+const ADDRESS: &str = "192.0.2.177";
+const OPEN_VALUE: &str = "for-all-to-see";
+
+/// Visits with encryption and hashed users. The session of a layer without encryption shows that a
+/// dump is one.
+async fn encrypted<S: SessionStore + Clone>(store: S) -> Vec<String> {
+    let mut open = Browser::new(&app(SessionLayer::new(store.clone(), key())));
+    let path = format!("/insert/open/{OPEN_VALUE}");
+    open.get(&path).await.assert(200, "done");
+
+    let store = EncryptedStore::new(store, EncryptionKey::generate().unwrap())
+        .hash_users(UserHashKey::generate().unwrap());
+    let client = Client::new()
+        .with_user_agent(USER_AGENT)
+        .with_address(ADDRESS);
+    let layer = builder(store)
+        .client_from(move |_, _| client.clone())
+        .build()
+        .unwrap();
+    let app = app(layer);
+    let mut all = tokens(&app).await;
+    let mut browser = Browser::new(&app);
+    for path in [
+        format!("/insert/{KEY}/{VALUE}"),
+        format!("/log_in/{USER}"),
+        "/update/visits".to_owned(),
+    ] {
+        assert_eq!(browser.get(&path).await.status, 200);
+    }
+    all.extend([browser.token(), open.token()]);
+    all
+}
+
+#[track_caller]
+fn assert_encrypted((dump, tokens): &(Vec<u8>, Vec<String>)) {
+    assert_no_token(dump, tokens);
+    let holds = |needle: &[u8]| memmem::find(dump, needle).is_some();
+    assert!(holds(OPEN_VALUE.as_bytes()), "the dump shows nothing");
+    for secret in [USER, KEY, VALUE, USER_AGENT, ADDRESS] {
+        for form in forms(secret.as_bytes()) {
+            assert!(!holds(&form), "{secret} is in the store");
+        }
+    }
+}
+
+async fn memory_dump(visit: impl Visit<MemoryStore>) -> (Vec<u8>, Vec<String>) {
     let store = MemoryStore::new();
-    let tokens = tokens(&app(SessionLayer::new(store.clone(), key()))).await;
+    let tokens = visit(store.clone()).await;
     let mut dump = format!("{store:?}").into_bytes();
     for token in &tokens {
         let id = RecordId::from_bytes(decode(token)[..16].try_into().unwrap());
@@ -110,30 +168,40 @@ async fn a_dump_of_memory_holds_no_token() {
         dump.extend(record.encode().unwrap());
         dump.extend(format!("{record:?}").into_bytes());
     }
-    assert_no_token(&dump, &tokens);
+    (dump, tokens)
 }
 
-#[tokio::test]
-async fn a_dump_of_postgres_holds_no_token() {
+async fn sqlite_dump(visit: impl Visit<SqliteStore>) -> (Vec<u8>, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("sessions.db"))
+        .await
+        .unwrap();
+    // Without a store, SQLite would remove its journal.
+    let tokens = visit(store.clone()).await;
+    let dump = files(directory.path(), SystemTime::UNIX_EPOCH);
+    drop(store);
+    (dump, tokens)
+}
+
+async fn postgres_dump(visit: impl Visit<PostgresStore>) -> (Vec<u8>, Vec<String>) {
     let begin = SystemTime::now();
     let server = Server::postgres();
     let url = format!("postgres://cloakroom:secret@{}/cloakroom", server.address());
     let store = PostgresStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    let tokens = visit(store).await;
     let pool = PgPool::connect(&url).await.unwrap();
     sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
-    assert_no_token(&files(server.dir(), begin), &tokens);
+    (files(server.dir(), begin), tokens)
 }
 
-#[tokio::test]
-async fn a_dump_of_mysql_holds_no_token() {
+async fn mysql_dump(visit: impl Visit<MySqlStore>) -> (Vec<u8>, Vec<String>) {
     let begin = SystemTime::now();
     let server = Server::mariadb();
     let url = format!("mysql://cloakroom:secret@{}/cloakroom", server.address());
     let store = MySqlStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    let tokens = visit(store).await;
     // MySQL writes the table's pages to its file. They stay there while the connection lives.
     let pool = MySqlPool::connect(&url).await.unwrap();
     let mut connection = pool.acquire().await.unwrap();
@@ -141,7 +209,7 @@ async fn a_dump_of_mysql_holds_no_token() {
         .execute(&mut *connection)
         .await
         .unwrap();
-    assert_no_token(&files(server.dir(), begin), &tokens);
+    (files(server.dir(), begin), tokens)
 }
 
 /// The files of Redis servers: as they are, and after the servers have written them.
@@ -156,35 +224,28 @@ fn redis_files(servers: &[&Server]) -> Vec<u8> {
     dump
 }
 
-async fn redis_tokens(url: &str) -> Vec<String> {
-    let store = RedisStore::connect(url).await.unwrap();
-    tokens(&app(SessionLayer::new(store, key()))).await
-}
-
-#[tokio::test]
-async fn a_dump_of_redis_holds_no_token() {
+async fn redis_dump(visit: impl Visit<RedisStore>) -> (Vec<u8>, Vec<String>) {
     let server = Server::redis(&[]);
-    let tokens = redis_tokens(&format!("redis://{}", server.address())).await;
-    assert_no_token(&redis_files(&[&server]), &tokens);
+    let url = format!("redis://{}", server.address());
+    let tokens = visit(RedisStore::connect(&url).await.unwrap()).await;
+    (redis_files(&[&server]), tokens)
 }
 
-#[tokio::test]
-async fn a_dump_of_a_redis_cluster_holds_no_token() {
+async fn redis_cluster_dump(visit: impl Visit<RedisStore>) -> (Vec<u8>, Vec<String>) {
     let cluster = RedisCluster::start();
     let url = format!("redis+cluster://{}", cluster.addresses().join(","));
-    let tokens = redis_tokens(&url).await;
-    assert_no_token(&redis_files(&cluster.nodes()), &tokens);
+    let tokens = visit(RedisStore::connect(&url).await.unwrap()).await;
+    (redis_files(&cluster.nodes()), tokens)
 }
 
-#[tokio::test]
-async fn a_dump_of_redis_with_sentinels_holds_no_token() {
+async fn redis_sentinel_dump(visit: impl Visit<RedisStore>) -> (Vec<u8>, Vec<String>) {
     let sentinel = RedisSentinel::start();
     let url = format!(
         "redis+sentinel://{}/cloakroom",
         sentinel.sentinels().join(",")
     );
-    let tokens = redis_tokens(&url).await;
-    assert_no_token(&redis_files(&sentinel.nodes()), &tokens);
+    let tokens = visit(RedisStore::connect(&url).await.unwrap()).await;
+    (redis_files(&sentinel.nodes()), tokens)
 }
 
 /// All keys of a Memcached server, with their values.
@@ -217,15 +278,102 @@ fn memcached_items(server: &Server) -> Vec<u8> {
     dump
 }
 
-#[tokio::test]
-async fn a_dump_of_memcached_holds_no_token() {
+async fn memcached_dump(visit: impl Visit<MemcachedStore>) -> (Vec<u8>, Vec<String>) {
     let servers = [Server::memcached(&[]), Server::memcached(&[])];
     let addresses = servers.each_ref().map(Server::address).join(",");
     let store = MemcachedStore::connect(&format!("memcache://{addresses}"))
         .await
         .unwrap();
-    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
-    assert_no_token(&servers.each_ref().map(memcached_items).concat(), &tokens);
+    let tokens = visit(store).await;
+    (servers.each_ref().map(memcached_items).concat(), tokens)
+}
+
+#[tokio::test]
+async fn a_dump_of_memory_holds_no_token() {
+    let (dump, tokens) = memory_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_memory_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&memory_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_sqlite_holds_no_token() {
+    let (dump, tokens) = sqlite_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_sqlite_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&sqlite_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_postgres_holds_no_token() {
+    let (dump, tokens) = postgres_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_postgres_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&postgres_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_mysql_holds_no_token() {
+    let (dump, tokens) = mysql_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_mysql_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&mysql_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_redis_holds_no_token() {
+    let (dump, tokens) = redis_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_redis_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&redis_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_a_redis_cluster_holds_no_token() {
+    let (dump, tokens) = redis_cluster_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_a_redis_cluster_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&redis_cluster_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_redis_with_sentinels_holds_no_token() {
+    let (dump, tokens) = redis_sentinel_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_redis_with_sentinels_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&redis_sentinel_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_memcached_holds_no_token() {
+    let (dump, tokens) = memcached_dump(plainly).await;
+    assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_memcached_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&memcached_dump(encrypted).await);
 }
 
 #[tokio::test]

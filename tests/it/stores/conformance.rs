@@ -2,15 +2,17 @@
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use ::redis::AsyncCommands;
+use cloakroom::conformance as contract;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    AnyStore, MemcachedStore, MemoryStore, MySqlStore, NearCache, PostgresStore, RedisStore,
-    SessionCatalog, SqliteStore, UserIndex,
+    AnyStore, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore, MySqlStore, NearCache,
+    PostgresStore, RedisStore, SessionCatalog, SessionStore, SqliteStore, UserHashKey, UserId,
+    UserIndex,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use support::processes::one_test;
@@ -19,6 +21,31 @@ use tokio::runtime::Runtime;
 
 cloakroom::conformance_tests! { memory: MemoryStore::new(), with catalog, with feed }
 cloakroom::conformance_tests! { near_cache: NearCache::open(MemoryStore::new()).await.unwrap(), with catalog, with feed }
+
+cloakroom::conformance_tests! { encrypted: encrypted(MemoryStore::new()), with catalog, with feed }
+cloakroom::conformance_tests! { encrypted_with_hashed_users: hashed(MemoryStore::new()), with catalog, with feed }
+
+cloakroom::conformance_tests! {
+    near_cache_around_encrypted: NearCache::open(hashed(MemoryStore::new())).await.unwrap(), with catalog, with feed
+}
+
+cloakroom::conformance_tests! {
+    encrypted_around_near_cache: encrypted(NearCache::open(MemoryStore::new()).await.unwrap()), with catalog, with feed
+}
+
+cloakroom::conformance_tests! {
+    encrypted_sqlite: hashed(SqliteStore::open(":memory:").await.unwrap()), with catalog, with feed
+}
+
+cloakroom::conformance_tests! {
+    encrypted_redis: hashed(Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await), with catalog, with feed
+}
+
+cloakroom::conformance_tests! {
+    encrypted_memcached: encrypted(
+        Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await
+    ), without user index
+}
 
 // A store around another store passes every call on.
 cloakroom::conformance_tests! { boxed: Box::new(MemoryStore::new()) as Box<dyn UserIndex> }
@@ -62,6 +89,49 @@ cloakroom::conformance_tests! {
 
 cloakroom::conformance_tests! {
     memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
+}
+
+fn encrypted<S: SessionStore>(store: S) -> EncryptedStore<S> {
+    EncryptedStore::new(store, EncryptionKey::from_bytes(&[1; 32]).unwrap())
+}
+
+fn hashed<S: SessionStore>(store: S) -> EncryptedStore<S> {
+    encrypted(store).hash_users(UserHashKey::from_bytes(&[2; 32]).unwrap())
+}
+
+/// The other servers are as the ones above to a store around them. So one test has the contract's
+/// parts that look at what a record says of itself.
+#[test]
+fn encrypted_records_in_postgres_mysql_and_a_redis_cluster_keep_the_contract() {
+    async fn check(store: impl SessionCatalog) {
+        let store = Arc::new(store);
+        contract::a_new_record_is_loaded_as_it_was_inserted(store.clone()).await;
+        contract::a_replace_of_the_expected_version_writes_the_whole_record(store.clone()).await;
+        contract::a_replace_of_another_version_changes_nothing(store.clone()).await;
+        contract::a_replace_that_keeps_a_later_expiry_never_moves_it_back(store.clone()).await;
+        contract::a_touch_moves_the_expiry_and_nothing_else(store.clone()).await;
+        contract::a_purge_keeps_what_was_touched_in_time(store.clone()).await;
+        contract::data_of_any_text_is_kept(store.clone()).await;
+        contract::data_of_64_kib_is_kept(store.clone()).await;
+        let ada = UserId::new("ada").unwrap();
+        store.remove_by_user(&ada, None).await.unwrap();
+        contract::user_ids_are_compared_byte_for_byte(store.clone()).await;
+        contract::sessions_are_listed_by_user(store.clone()).await;
+        for user in [ada, UserId::new("grace").unwrap()] {
+            store.remove_by_user(&user, None).await.unwrap();
+        }
+        contract::all_sessions_of_a_user_are_removed_and_no_others(store.clone()).await;
+        contract::external_ids_are_compared_byte_for_byte(store.clone()).await;
+        contract::a_session_is_found_by_its_last_external_id_alone(store.clone()).await;
+        contract::a_cursor_of_another_store_is_refused(store.clone()).await;
+    }
+    contract::run(async {
+        let place = Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres);
+        check(hashed(place.postgres().await)).await;
+        let place = Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb);
+        check(hashed(place.mysql().await)).await;
+        check(hashed(Place::own(redis_cluster()).redis().await)).await;
+    });
 }
 
 /// Runs one of these tests in a process with this variable. Returns whether it passes.

@@ -1,0 +1,340 @@
+//! [`EncryptedStore`]: encrypts what another store keeps.
+
+mod cipher;
+pub(crate) mod keys;
+mod users;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use self::cipher::Cipher;
+use self::keys::{EncryptionKeys, UserHashKey};
+use self::users::UserNames;
+use crate::clock::Timestamp;
+use crate::error::StoreError;
+use crate::events;
+use crate::id::RecordId;
+use crate::id::maps::IdMap;
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
+use crate::secret::watched::Snapshot;
+use crate::secret::{KeySource, MadeOfKeys};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
+use crate::store::feed::{Feed, SessionFeed};
+use crate::store::{Replaced, SessionStore, UserIndex};
+
+/// A store around another store: it encrypts each record before the other store gets it.
+///
+/// A stolen dump or backup of the other store then says little, and so does the store to a curious
+/// operator. The values of a session, the hash of its token's secret, the login, the client and
+/// the device are ciphertext. These stay readable, because a store works with them:
+///
+/// - the record id, which is no credential,
+/// - the version, which is how often the session was written,
+/// - the expiry, and when the session was last used before it was last written,
+/// - the user and the external id, unless [`hash_users`](Self::hash_users) hides them,
+/// - about how long the record is.
+///
+/// Each record is encrypted with XChaCha20-Poly1305 and a random nonce. It is bound to its record
+/// id, its version, its format and its user in the store. So nobody who can write to the store but
+/// has no key can change a session, make one, or put one session's record into the place of
+/// another. They can remove a session, move its expiry up to the absolute timeout, which is
+/// encrypted, and put an older record of a session back into its place together with its older
+/// version.
+///
+/// A record that does not decrypt counts as no session. The event `unopened_record` says why: no
+/// key decrypts the record, it was changed, or it is not encrypted at all. The record stays in the
+/// store until it expires or somebody removes it, so that a key that was lost for an hour loses no
+/// session.
+///
+/// All abilities of the other store stay. A [`NearCache`](crate::NearCache) around an
+/// `EncryptedStore` keeps decrypted records, so that a hit costs no decryption. An
+/// `EncryptedStore` around a `NearCache` keeps ciphertext in memory.
+///
+/// Every node needs the same keys. See
+/// [operations](crate::docs::operations#encryption-at-rest) for the rotation of keys, and for the
+/// way from a store that is in use to an encrypted one.
+///
+/// ```
+/// use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, SessionLayer, SigningKey};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A restart loses this key, and with it all sessions: see `EncryptionKeys::from_env`.
+/// let store = EncryptedStore::new(MemoryStore::new(), EncryptionKey::generate()?);
+/// let layer = SessionLayer::new(store, SigningKey::generate()?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[doc(alias("encryption at rest", "AEAD"))]
+pub struct EncryptedStore<S> {
+    store: S,
+    ciphers: MadeOfKeys<EncryptionKeys, Cipher>,
+    users: UserNames,
+    accepts_plaintext: bool,
+    unopened: Arc<events::Count>,
+}
+
+impl<S: SessionStore> EncryptedStore<S> {
+    /// A store that encrypts what `store` keeps. Users stay readable in it.
+    #[must_use]
+    pub fn new(store: S, keys: impl Into<KeySource<EncryptionKeys>>) -> Self {
+        let source = keys.into();
+        let Snapshot { number, keys } = source.snapshot();
+        let first = Arc::new(Cipher::new(&keys));
+        Self {
+            store,
+            ciphers: MadeOfKeys::new(source, number, first, Cipher::new),
+            users: UserNames::default(),
+            accepts_plaintext: false,
+            unopened: Arc::default(),
+        }
+    }
+
+    /// The same store, which files sessions under a keyed hash of their user (HMAC-SHA256). Who
+    /// reads the other store learns which sessions are of one user, and not which user that is.
+    ///
+    /// The key is not one of the [`EncryptionKeys`]: if it changes, the sessions that are filed
+    /// under the old key are found only with [`also_find_users_by`](Self::also_find_users_by).
+    ///
+    /// ```
+    /// # use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, UserHashKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = EncryptionKey::generate()?;
+    /// let store = EncryptedStore::new(MemoryStore::new(), key)
+    ///     .hash_users(UserHashKey::generate()?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn hash_users(mut self, key: UserHashKey) -> Self {
+        self.users.hash_by(&key);
+        self
+    }
+
+    /// The same store, which also finds the sessions that are filed under the hash of this key. It
+    /// files no session there: a session moves to the key of [`hash_users`](Self::hash_users) with
+    /// its next write. Each such key costs each look-up of a user's sessions one more call.
+    #[must_use]
+    pub fn also_find_users_by(mut self, key: UserHashKey) -> Self {
+        self.users.also_find_by(&key);
+        self
+    }
+
+    /// Whether the store also finds the sessions that are filed under the user themselves, as they
+    /// are without [`hash_users`](Self::hash_users). It is for a deployment that begins to hash
+    /// users. `false` by default. [`accept_plaintext`](Self::accept_plaintext) turns it on as well.
+    #[must_use]
+    pub fn also_find_plain_users(mut self, find: bool) -> Self {
+        self.users.also_find_plain(find);
+        self
+    }
+
+    /// Whether a record that is not encrypted is a session as well. `false` by default.
+    ///
+    /// It is for a deployment that has sessions already: they go on, and each one is encrypted with
+    /// its next write. Meanwhile, whoever can write to the store can plant a record, as without
+    /// encryption. Turn it off once the longest absolute timeout has passed.
+    #[must_use]
+    pub fn accept_plaintext(mut self, accept: bool) -> Self {
+        self.accepts_plaintext = accept;
+        self
+    }
+}
+
+impl<S> EncryptedStore<S> {
+    /// The store whose records are encrypted.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.store
+    }
+
+    /// The record for a write of it: filed as new records are.
+    fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
+        let user = record.user().map(|user| self.users.name_of(user));
+        self.seal_for(id, record, user)
+    }
+
+    fn seal_for(
+        &self,
+        id: RecordId,
+        record: &Record,
+        user: Option<UserId>,
+    ) -> Result<Record, StoreError> {
+        let external_id = record.fields().external_id();
+        let external_id = external_id.map(|id| self.users.name_of_external(id));
+        self.ciphers.now().seal(id, record, user, external_id)
+    }
+
+    fn open(&self, id: RecordId, stored: Record) -> Option<Record> {
+        let reason = match stored.sealed() {
+            Some(sealed) => match self.ciphers.now().open(id, &stored, sealed) {
+                Ok(record) => return record,
+                Err(reason) => reason.as_str(),
+            },
+            None if self.accepts_plaintext => return Some(stored.found_plain()),
+            None => "it is not encrypted",
+        };
+        events::unopened_record(id, reason, self.unopened.next());
+        None
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionStore> SessionStore for EncryptedStore<S> {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        let stored = self.store.load(id).await?;
+        Ok(stored.and_then(|stored| self.open(id, stored)))
+    }
+
+    async fn reload(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        let stored = self.store.reload(id).await?;
+        Ok(stored.and_then(|stored| self.open(id, stored)))
+    }
+
+    fn answers_from_cache(&self) -> bool {
+        self.store.answers_from_cache()
+    }
+
+    /// The feed of the other store. A feed names records, and shows none.
+    fn session_feed(&self) -> Option<&dyn SessionFeed> {
+        self.store.session_feed()
+    }
+
+    async fn insert(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let sealed = self.seal(id, record)?;
+        self.store.insert(id, &sealed).await
+    }
+
+    async fn replace(
+        &self,
+        id: RecordId,
+        expected: Version,
+        record: &Record,
+    ) -> Result<Replaced, StoreError> {
+        let sealed = self.seal(id, record)?;
+        self.store.replace(id, expected, &sealed).await
+    }
+
+    /// Hands in a whole record, because Memcached can only write a whole one. It is filed as the
+    /// stored record is, because the other stores move nothing but the expiry.
+    async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
+        let sealed = match record.filed_under() {
+            Some(user) => self.seal_for(id, record, Some(user.clone()))?,
+            None => self.seal(id, record)?,
+        };
+        self.store.touch(id, &sealed).await
+    }
+
+    async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
+        self.store.remove(id).await
+    }
+
+    async fn purge_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.purge_expired(now).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserIndex> UserIndex for EncryptedStore<S> {
+    async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let mut found = Vec::<(RecordId, Record)>::new();
+        for name in self.users.names_of(user, self.accepts_plaintext) {
+            let sessions = self.store.find_by_user(&name).await?;
+            // A session may have moved to its next name since the last call.
+            found.retain(|(id, _)| sessions.iter().all(|(other, _)| id != other));
+            found.extend(sessions.into_iter().filter_map(|(id, stored)| {
+                let record = self.open(id, stored)?;
+                (record.user() == Some(user)).then_some((id, record))
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Removes the user's records by their names in the other store, also those that do not
+    /// decrypt.
+    async fn remove_by_user(
+        &self,
+        user: &UserId,
+        except: Option<RecordId>,
+    ) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for name in self.users.names_of(user, self.accepts_plaintext) {
+            removed += self.store.remove_by_user(&name, except).await?;
+        }
+        Ok(removed)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionCatalog> SessionCatalog for EncryptedStore<S> {
+    /// Decrypts each record that the walk looks at.
+    async fn scan(
+        &self,
+        after: Option<&Cursor>,
+        limit: usize,
+        accept: &Accept<'_>,
+    ) -> Result<Option<Scan>, StoreError> {
+        let opened = Mutex::new(IdMap::default());
+        let accept_opened = |id: RecordId, stored: &Record| {
+            let record = self.open(id, stored.clone());
+            let Some(record) = record.filter(|record| accept(id, record)) else {
+                return false;
+            };
+            let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.insert(id, record);
+            true
+        };
+        let Some(scan) = self.store.scan(after, limit, &accept_opened).await? else {
+            return Ok(None);
+        };
+        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let records = scan.records.into_iter();
+        let record = |(id, _)| Some((id, opened.remove(&id)?));
+        Ok(Some(Scan {
+            records: records.filter_map(record).collect(),
+            next: scan.next,
+        }))
+    }
+
+    async fn find_by_external_id(
+        &self,
+        external_id: &str,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let mut found = Vec::<(RecordId, Record)>::new();
+        for name in self
+            .users
+            .names_of_external(external_id, self.accepts_plaintext)
+        {
+            let sessions = self.store.find_by_external_id(&name).await?;
+            // As for a user, a session may have moved.
+            found.retain(|(id, _)| sessions.iter().all(|(other, _)| id != other));
+            found.extend(sessions.into_iter().filter_map(|(id, stored)| {
+                let record = self.open(id, stored)?;
+                (record.external_id() == Some(external_id)).then_some((id, record))
+            }));
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionFeed> SessionFeed for EncryptedStore<S> {
+    async fn subscribe(&self) -> Result<Feed, StoreError> {
+        self.store.subscribe().await
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptedStore")
+            .field("store", &self.store)
+            .field("hashes_users", &self.users.are_hashed())
+            .field("accepts_plaintext", &self.accepts_plaintext)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,182 @@
+//! [`Cipher`]: makes encrypted records, and decrypts them. What is encrypted in which way is here
+//! alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use hmac::Mac as _;
+use zeroize::Zeroizing;
+
+use super::keys::{EncryptionKey, EncryptionKeys};
+use crate::error::StoreError;
+use crate::id::RecordId;
+use crate::record::sealed::{KeyId, Sealed, SealedHeader};
+use crate::record::user::UserId;
+use crate::record::{Record, Version};
+use crate::token::random::RandomSource;
+
+/// What a key encrypts under. Another format of encrypted records gets another text.
+const FORMAT: &[u8] = b"cloakroom record 1\0";
+
+const TAG_LEN: usize = 16;
+
+/// The longest additional data: the format, the id, the version and the user.
+const BOUND_LEN: usize = FORMAT.len() + RecordId::LEN + size_of::<u64>() + UserId::STORED_LEN;
+
+/// Encrypts with one key, and decrypts with several. It prepares each key once.
+pub(super) struct Cipher {
+    encrypting: PreparedKey,
+    decrypting: Vec<PreparedKey>,
+    random: RandomSource,
+}
+
+struct PreparedKey {
+    id: KeyId,
+    cipher: XChaCha20Poly1305,
+}
+
+impl PreparedKey {
+    fn new(key: &EncryptionKey) -> Self {
+        // A secret of its own for each use.
+        let derived = |context: &[u8]| {
+            let mac = key.mac().chain_update(context);
+            Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()))
+        };
+        let mut id = KeyId::default();
+        let id_bytes = derived(b"cloakroom key id 1");
+        let (left, _) = id_bytes.split_at(id.len());
+        id.copy_from_slice(left);
+        Self {
+            id,
+            cipher: XChaCha20Poly1305::new(&(*derived(FORMAT)).into()),
+        }
+    }
+}
+
+/// Why a record was not decrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    NoKey,
+    /// It was changed, or is another session's or another version's.
+    Changed,
+}
+
+impl Unopened {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoKey => "no key decrypts it",
+            Self::Changed => "it is not what was encrypted under this id and version",
+        }
+    }
+}
+
+impl Cipher {
+    pub(super) fn new(keys: &EncryptionKeys) -> Self {
+        Self {
+            encrypting: PreparedKey::new(keys.encrypting()),
+            decrypting: keys.decrypting().iter().map(PreparedKey::new).collect(),
+            random: RandomSource::default(),
+        }
+    }
+
+    /// The record that stands for this one in a store, and is filed under these names.
+    pub(super) fn seal(
+        &self,
+        id: RecordId,
+        record: &Record,
+        user: Option<UserId>,
+        external_id: Option<Arc<str>>,
+    ) -> Result<Record, StoreError> {
+        let failed = || StoreError::new("could not encrypt a session");
+        let nonce = self
+            .random
+            .bytes()
+            .map_err(|error| failed().with_source(error))?;
+        let PreparedKey { id: key, cipher } = &self.encrypting;
+        let mut text = record.encode()?;
+        let bound = Bound::new(id, record.version(), user.as_ref()).ok_or_else(failed)?;
+        let tag = cipher
+            .encrypt_inout_detached(&XNonce::from(nonce), bound.as_bytes(), (&mut *text).into())
+            .map_err(|_| failed())?;
+        text.extend_from_slice(&tag);
+        let header = SealedHeader { key: *key, nonce };
+        let text = Bytes::from(text);
+        Ok(record.sealed_as(user, external_id, Sealed { id, header, text }))
+    }
+
+    /// The record that this one stands for in a store. The answer is `Ok(None)` if what was
+    /// encrypted is no record. Then there was an event.
+    pub(super) fn open(
+        &self,
+        id: RecordId,
+        stored: &Record,
+        sealed: &Sealed,
+    ) -> Result<Option<Record>, Unopened> {
+        let SealedHeader { key, nonce } = sealed.header;
+        let bound = Bound::new(id, stored.version(), stored.user()).ok_or(Unopened::Changed)?;
+        let mut reason = Unopened::NoKey;
+        let keys = std::iter::once(&self.encrypting).chain(&self.decrypting);
+        for PreparedKey { cipher, .. } in keys.filter(|known| known.id == key) {
+            let text_len = sealed.text.len().checked_sub(TAG_LEN);
+            let (text, tag) = text_len
+                .and_then(|length| sealed.text.split_at_checked(length))
+                .ok_or(Unopened::Changed)?;
+            let tag = Tag::try_from(tag).map_err(|_| Unopened::Changed)?;
+            let mut text = text.to_vec();
+            let decrypted = cipher.decrypt_inout_detached(
+                &XNonce::from(nonce),
+                bound.as_bytes(),
+                (&mut *text).into(),
+                &tag,
+            );
+            match decrypted {
+                Ok(()) => {
+                    let record = Record::decode(id, text);
+                    return Ok(record.map(|record| record.opened_from(stored)));
+                }
+                Err(_) => reason = Unopened::Changed,
+            }
+        }
+        Err(reason)
+    }
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher(..)")
+    }
+}
+
+/// What a ciphertext belongs to: it does not decrypt anywhere else. The expiry is not in it,
+/// because a touch moves the expiry alone.
+struct Bound {
+    bytes: [u8; BOUND_LEN],
+    len: usize,
+}
+
+impl Bound {
+    fn new(id: RecordId, version: Version, user: Option<&UserId>) -> Option<Self> {
+        let mut bytes = [0; BOUND_LEN];
+        let version = version.as_u64().to_be_bytes();
+        let mut len = 0;
+        // All except the last have a fixed length.
+        for part in [
+            FORMAT,
+            id.as_bytes(),
+            &version,
+            user.map_or("", UserId::as_str).as_bytes(),
+        ] {
+            let end = len + part.len();
+            bytes.get_mut(len..end)?.copy_from_slice(part);
+            len = end;
+        }
+        Some(Self { bytes, len })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
