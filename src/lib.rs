@@ -169,6 +169,8 @@ pub use session::Session;
 pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
+#[cfg(feature = "dynamodb")]
+pub use store::dynamodb::DynamoDbStore;
 pub use store::feed::{Feed, FeedSender, Notice, SessionFeed};
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;

@@ -112,6 +112,23 @@ pub(crate) struct RecordFields {
     /// What the store knows of the version that it has loaded. No store keeps it.
     #[cfg(feature = "memcached")]
     loaded_cas: Option<LoadedCas>,
+    /// What DynamoDB's index of users has. No store keeps it.
+    #[cfg(feature = "dynamodb")]
+    filed: Filed,
+}
+
+/// Whether DynamoDB's index of users has the session, under the user of the record. With it, a write
+/// need not try first. It may be out of date.
+#[cfg(feature = "dynamodb")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Filed {
+    /// The record did not come from this store.
+    #[default]
+    Unknown,
+    /// Somebody has just logged in, or there is no user.
+    No,
+    /// The index keeps the session until this time, in seconds.
+    Until(u64),
 }
 
 /// What Memcached calls the version that was loaded. With it, a write need not ask first.
@@ -143,6 +160,8 @@ impl RecordFields {
             keeps_later_expiry: false,
             #[cfg(feature = "memcached")]
             loaded_cas: None,
+            #[cfg(feature = "dynamodb")]
+            filed: Filed::Unknown,
         }
     }
 
@@ -226,6 +245,8 @@ impl RecordFields {
         self.ends_by = None;
         self.device = None;
         self.login = Some(login);
+        #[cfg(feature = "dynamodb")]
+        self.set_filed(Filed::No);
     }
 
     #[cfg(feature = "conformance")]
@@ -305,6 +326,16 @@ impl RecordFields {
         self.loaded_cas
     }
 
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn filed(&self) -> Filed {
+        self.filed
+    }
+
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn set_filed(&mut self, filed: Filed) {
+        self.filed = filed;
+    }
+
     /// Records what Memcached calls the version that was just loaded.
     #[cfg(feature = "memcached")]
     pub(crate) fn set_loaded_cas(&mut self, cas: u64) {
@@ -326,7 +357,7 @@ impl Record {
     }
 
     /// Changes the fields of this handle. If other handles share them, they are copied first.
-    #[cfg(any(feature = "conformance", feature = "memcached"))]
+    #[cfg(any(feature = "conformance", feature = "dynamodb", feature = "memcached"))]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut RecordFields)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

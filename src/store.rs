@@ -19,6 +19,8 @@ pub(crate) mod any;
     feature = "sqlite"
 ))]
 mod batch;
+#[cfg(feature = "dynamodb")]
+pub(crate) mod dynamodb;
 pub(crate) mod feed;
 mod forward;
 #[cfg(feature = "memcached")]
