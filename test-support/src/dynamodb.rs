@@ -28,6 +28,8 @@ type Body = Full<std::io::Cursor<Vec<u8>>>;
 /// What becomes of one call.
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// Nothing. The next fault is for a later call.
+    None,
     /// The server does what it is asked for, and the client does not get the answer.
     LosesAnswer,
     /// The server does what it is asked for, and then says that it failed.

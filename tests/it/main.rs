@@ -71,6 +71,8 @@ mod stores {
     mod batches;
     mod conformance;
     mod connections;
+    mod dynamodb;
+    mod dynamodb_repeats;
     mod expiry;
     mod memory;
     mod names;

@@ -53,10 +53,18 @@ pub(super) struct Entry {
     pub(super) until: u64,
 }
 
-/// An entry, as the index has it.
+/// A session's entry, and its name.
 struct Filing {
     id: RecordId,
     at: u64,
+}
+
+impl Filing {
+    /// The entry that an item names: the item of a session, or the entry itself.
+    fn of(id: RecordId, item: &Item) -> Option<Self> {
+        let at = number_in(item, attribute::ENTRY_AT)?;
+        Some(Self { id, at })
+    }
 }
 
 impl DynamoDbStore {
@@ -130,8 +138,8 @@ impl DynamoDbStore {
         }
     }
 
-    /// Removes a session, if it is this user's. The answer says whether it was.
-    async fn take_of(&self, user: &UserId, id: RecordId) -> Result<bool, Failure> {
+    /// Removes a session, if it is this user's. The answer is its item, if it was.
+    async fn take_of(&self, user: &UserId, id: RecordId) -> Result<Option<Item>, Failure> {
         let mut attempts = Attempts::of(self);
         loop {
             let delete = self
@@ -141,10 +149,11 @@ impl DynamoDbStore {
                 .set_key(Some(self.names.session_key(id)))
                 .condition_expression("#user = :user")
                 .expression_attribute_names("#user", attribute::USER)
-                .expression_attribute_values(":user", AttributeValue::S(user.as_str().into()));
+                .expression_attribute_values(":user", AttributeValue::S(user.as_str().into()))
+                .return_values(ReturnValue::AllOld);
             match delete.send().await.map_err(Unwritten::from) {
-                Ok(_) => return Ok(true),
-                Err(Unwritten::Refused(_)) => return Ok(false),
+                Ok(deleted) => return Ok(deleted.attributes),
+                Err(Unwritten::Refused(_)) => return Ok(None),
                 Err(Unwritten::Failed(failure)) => attempts.wait(failure).await?,
             }
         }
@@ -152,9 +161,8 @@ impl DynamoDbStore {
 
     /// Takes out the entry of a session that was removed.
     pub(super) fn unfile(&self, id: RecordId, removed: &Item) {
-        if let (Some(user), Some(at)) = (user_in(removed), number_in(removed, attribute::ENTRY_AT))
-        {
-            self.drop_entries(&user, vec![Filing { id, at }]);
+        if let (Some(user), Some(filing)) = (user_in(removed), Filing::of(id, removed)) {
+            self.drop_entries(&user, vec![filing]);
         }
     }
 
@@ -204,11 +212,7 @@ impl DynamoDbStore {
             .expression_attribute_values(":key", AttributeValue::S(self.names.entries_of(user)))
             .set_exclusive_start_key(start);
         let page = query.send().await.map_err(Failure::of)?;
-        let filing = |item: &Item| {
-            let id = self.names.id_in_entry_key(item)?;
-            let at = number_in(item, attribute::ENTRY_AT)?;
-            Some(Filing { id, at })
-        };
+        let filing = |item: &Item| Filing::of(self.names.id_in_entry_key(item)?, item);
         let entries = page.items().iter().filter_map(filing).collect();
         Ok((
             entries,
@@ -290,6 +294,8 @@ impl DynamoDbStore {
             let entries;
             (entries, start) = self.entries(user, start).await?;
             let mut entries = entries.into_iter().filter(|entry| Some(entry.id) != except);
+            // The name of a removed session's entry is the one that the session knew. If the entry has
+            // another name by now, somebody is about to write the session once more.
             let (mut gone, mut not_found) = (Vec::new(), Vec::new());
             // If the caller goes away, the tasks end with this set.
             let mut removals = JoinSet::new();
@@ -299,20 +305,22 @@ impl DynamoDbStore {
                 {
                     let (store, user) = (self.clone(), user.clone());
                     removals.spawn(async move {
-                        let was_there = store.take_of(&user, entry.id).await;
-                        was_there.map(|was_there| (entry, was_there))
+                        let taken = store.take_of(&user, entry.id).await;
+                        taken.map(|taken| (entry, taken))
                     });
                 }
                 match removals.join_next().await {
                     None => break,
                     Some(Err(error)) => return Err(Failure::new(error.to_string())),
                     Some(Ok(answer)) => match answer? {
-                        (entry, true) => gone.push(entry),
-                        (entry, false) => not_found.push(entry),
+                        (entry, Some(item)) => {
+                            removed += 1;
+                            gone.extend(Filing::of(entry.id, &item));
+                        }
+                        (entry, None) => not_found.push(entry),
                     },
                 }
             }
-            removed += gone.len() as u64;
             self.drop_entries(user, gone);
             self.drop_old_entries(user, not_found);
             if start.is_none() {
