@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
@@ -17,13 +17,16 @@ use cloakroom::DynamoDbStore;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
 
 use crate::servers::Server;
 
 /// The body of a request. `hyper` takes a copy, because the wire adds a line to it.
 type Body = Full<std::io::Cursor<Vec<u8>>>;
+
+/// A call that no caller waits for is made within this time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What becomes of one call.
 #[derive(Clone, Debug)]
@@ -87,7 +90,11 @@ impl Wire {
     pub fn config(&self) -> aws_sdk_dynamodb::config::Builder {
         let connector = SharedHttpConnector::new(Connector {
             wire: self.clone(),
-            client: legacy::Client::builder(TokioExecutor::new()).build_http(),
+            // The server closes a connection that idles for five seconds.
+            client: legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(2))
+                .build_http(),
         });
         let client: SharedHttpClient = http_client_fn(move |_, _| connector.clone());
         let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(10));
@@ -122,6 +129,15 @@ impl Wire {
     /// The calls since the last time a test asked for them.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.0.calls.lock().unwrap())
+    }
+
+    /// Waits until there are so many calls.
+    pub async fn wait_for_calls(&self, count: usize) {
+        let begin = Instant::now();
+        while self.0.calls.lock().unwrap().len() < count {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", self.take_calls());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// The TTL attribute of a table.
