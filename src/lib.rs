@@ -56,7 +56,7 @@
 //! | make stolen tokens worth little | [`rotate_every`](SessionLayerBuilder::rotate_every), [`client_from`](SessionLayerBuilder::client_from), [stolen cookies](docs::stolen_cookies) |
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
-//! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
+//! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`DynamoDbStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
@@ -75,6 +75,7 @@
 //! | `mysql` | | [`MySqlStore`] |
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
+//! | `dynamodb` | | [`DynamoDbStore`] |
 //! | `near-cache` | | [`NearCache`]: reads without a round trip |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |

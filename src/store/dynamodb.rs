@@ -92,7 +92,9 @@ const LONGEST_NAME: usize = 255;
 /// | finding a user's *n* sessions, up to 100 | 2 | 1 + *n* | |
 /// | removing a user's *n* sessions | 1 + *n*/16, and *n* for which nobody waits | 1 | 2 *n* |
 ///
-/// A write that finds another version costs its write units all the same.
+/// A write that finds another version costs its write units all the same. The page on
+/// [operations](crate::docs::operations#dynamodb) has the cost of a request, and what other ways to
+/// find a user's sessions would cost.
 ///
 /// # Answers that are lost
 ///
