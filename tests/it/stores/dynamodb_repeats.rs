@@ -25,14 +25,15 @@ async fn a_write_whose_answer_is_lost_is_done_once_and_the_answer_says_done() {
     let store = wire.store("sessions").await;
     let [first, second, third] =
         records(["/log_in/ada", "/insert/theme/dark", "/insert/theme/light"]).await;
-    for fault in [
+    let faults = [
         Fault::LosesAnswer,
         Fault::AnswersAfterwards(500, "InternalServerError"),
         Fault::AnswersAfterwards(503, "ServiceUnavailable"),
         Fault::LosesCall,
         Fault::Answers(500, "InternalServerError"),
         Fault::Answers(400, "ThrottlingException"),
-    ] {
+    ];
+    for (number, fault) in (0..).zip(faults) {
         // The first of the two is the entry of the index.
         wire.break_next("PutItem", fault.clone());
         assert!(store.insert(ID, &first).await.unwrap(), "{fault:?}");
@@ -52,11 +53,18 @@ async fn a_write_whose_answer_is_lost_is_done_once_and_the_answer_says_done() {
         store.remove(ID).await.unwrap();
         assert!(store.load(ID).await.unwrap().is_none());
 
+        // Another session, whose entry nobody has written yet.
+        wire.take_calls();
         wire.break_next("PutItem", Fault::None);
         wire.break_next("PutItem", fault.clone());
-        assert!(store.insert(ID, &first).await.unwrap(), "{fault:?}");
-        store.remove(ID).await.unwrap();
+        let id = RecordId::from_bytes([100 + number; 16]);
+        assert!(store.insert(id, &first).await.unwrap(), "{fault:?}");
+        let puts = operations(&wire)
+            .into_iter()
+            .filter(|name| name == "PutItem");
+        assert_eq!(puts.count(), 4, "{fault:?}");
         assert_eq!(wire.unbroken(), 0);
+        store.remove(id).await.unwrap();
     }
 }
 
