@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cloakroom::{Record, RecordId, Replaced, SessionLayer, SessionStore, UserIndex};
+use cloakroom::{Record, RecordId, Replaced, SessionLayer, SessionStore, UserId, UserIndex};
 use support::dynamodb::{Fault, Wire};
 use support::servers::Server;
 use support::{Browser, app, key};
@@ -291,4 +291,31 @@ async fn a_write_that_knows_nothing_of_the_index_files_a_session_of_another_user
     assert_eq!(store.find_by_user(&ada()).await.unwrap().len(), 1);
     let loaded = store.load(ID).await.unwrap().unwrap();
     assert!(loaded.encode().unwrap() == login.encode().unwrap());
+}
+
+/// The index of the old user still has an entry. It counts no more.
+#[tokio::test]
+async fn a_session_that_changes_its_user_is_found_by_the_new_one_alone() {
+    let server = Server::dynalite();
+    let wire = Wire::to(&server);
+    let store = wire.store("sessions").await;
+    let grace = UserId::new("__Host-session:grace").unwrap();
+    let [of_ada] = records(["/log_in/ada"]).await;
+    let [_, of_grace] = records(["/insert/theme/dark", "/log_in/grace"]).await;
+    let [_, _, visitor] =
+        records(["/insert/theme/dark", "/insert/theme/light", "/insert/a/b"]).await;
+    // Nothing says that the user is another one.
+    let of_grace = Record::decode(ID, of_grace.encode().unwrap()).unwrap();
+    let found = async |user| store.find_by_user(user).await.unwrap().len();
+
+    assert!(store.insert(ID, &of_ada).await.unwrap());
+    let replaced = store.replace(ID, of_ada.version(), &of_grace).await;
+    assert_eq!(replaced.unwrap(), Replaced::Done);
+    assert_eq!((found(&ada()).await, found(&grace).await), (0, 1));
+    assert_eq!(store.remove_by_user(&ada(), None).await.unwrap(), 0);
+    let replaced = store.replace(ID, of_grace.version(), &visitor).await;
+    assert_eq!(replaced.unwrap(), Replaced::Done);
+    assert_eq!((found(&ada()).await, found(&grace).await), (0, 0));
+    assert_eq!(store.remove_by_user(&grace, None).await.unwrap(), 0);
+    assert!(store.load(ID).await.unwrap().is_some());
 }
