@@ -57,7 +57,7 @@
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | page, count and end all sessions, or those of an external id | [`SessionFilter`], [`SessionPage`], [`Cursor`], [`Session::set_external_id`] |
-//! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
+//! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`DynamoDbStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | encrypt what a store keeps | [`EncryptedStore`], [`EncryptionKeys`], [`EncryptionKey`], [`UserHashKey`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionCatalog`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
@@ -77,6 +77,7 @@
 //! | `mysql` | | [`MySqlStore`] |
 //! | `redis` | | [`RedisStore`] |
 //! | `memcached` | | [`MemcachedStore`] |
+//! | `dynamodb` | | [`DynamoDbStore`] |
 //! | `near-cache` | | [`NearCache`]: reads without a round trip |
 //! | `encryption` | | [`EncryptedStore`]: records are encrypted before any store gets them |
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
@@ -179,6 +180,8 @@ pub use session::detached::DetachedSession;
 pub use session::key::{Key, SessionKey};
 pub use store::any::AnyStore;
 pub use store::catalog::{Accept, Cursor, Scan, SessionCatalog};
+#[cfg(feature = "dynamodb")]
+pub use store::dynamodb::DynamoDbStore;
 #[cfg(feature = "encryption")]
 pub use store::encrypted::EncryptedStore;
 #[cfg(feature = "encryption")]

@@ -8,6 +8,8 @@ pub(crate) mod generations;
 mod json;
 pub(crate) mod lifetime;
 pub(crate) mod login;
+#[cfg(feature = "near-cache")]
+mod memory_size;
 pub(crate) mod realm;
 #[cfg(feature = "encryption")]
 pub(crate) mod sealed;
@@ -123,6 +125,23 @@ pub(crate) struct RecordFields {
     /// the record that was loaded. No store keeps it.
     #[cfg(feature = "encryption")]
     filed_under: Option<UserId>,
+    /// What DynamoDB's index of users has. No store keeps it.
+    #[cfg(feature = "dynamodb")]
+    filed: Filed,
+}
+
+/// Whether DynamoDB's index of users has the session, under the user of the record. With it, a write
+/// need not try first. It may be out of date.
+#[cfg(feature = "dynamodb")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Filed {
+    /// The record did not come from this store.
+    #[default]
+    Unknown,
+    /// Somebody has just logged in, or there is no user.
+    No,
+    /// The index keeps the session until this time, in seconds.
+    Until(u64),
 }
 
 /// What Memcached calls the version that was loaded. With it, a write need not ask first.
@@ -158,6 +177,8 @@ impl RecordFields {
             sealed: None,
             #[cfg(feature = "encryption")]
             filed_under: None,
+            #[cfg(feature = "dynamodb")]
+            filed: Filed::Unknown,
         }
     }
 
@@ -250,6 +271,8 @@ impl RecordFields {
         self.ends_by = None;
         self.device = None;
         self.login = Some(login);
+        #[cfg(feature = "dynamodb")]
+        self.set_filed(Filed::No);
     }
 
     #[cfg(feature = "conformance")]
@@ -335,6 +358,16 @@ impl RecordFields {
         self.loaded_cas
     }
 
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn filed(&self) -> Filed {
+        self.filed
+    }
+
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn set_filed(&mut self, filed: Filed) {
+        self.filed = filed;
+    }
+
     /// Records what Memcached calls the version that was just loaded.
     #[cfg(feature = "memcached")]
     pub(crate) fn set_loaded_cas(&mut self, cas: u64) {
@@ -356,7 +389,12 @@ impl Record {
     }
 
     /// Changes the fields of this handle. If other handles share them, they are copied first.
-    #[cfg(any(feature = "conformance", feature = "encryption", feature = "memcached"))]
+    #[cfg(any(
+        feature = "conformance",
+        feature = "dynamodb",
+        feature = "encryption",
+        feature = "memcached"
+    ))]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut RecordFields)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -427,42 +465,6 @@ impl Record {
 
     /// The most bytes of an [`external_id`](Self::external_id).
     pub const EXTERNAL_ID_LEN: usize = 255;
-}
-
-#[cfg(feature = "near-cache")]
-impl Record {
-    /// About how many bytes of memory the record takes.
-    pub(crate) fn memory_size(&self) -> usize {
-        let fields = &*self.0;
-        let client = fields.client.as_deref();
-        let texts = [
-            fields.login.as_ref().map(|login| login.user().as_str()),
-            client.and_then(Client::user_agent),
-            client.and_then(Client::address),
-            self.external_id(),
-        ];
-        let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
-        let key = fields
-            .device
-            .as_ref()
-            .map_or(0, |device| device.key.bytes.len());
-        let generations = fields.generations().map_or(0, Generations::memory_size);
-        #[cfg(feature = "encryption")]
-        let sealed = self.sealed().map_or(0, Sealed::memory_size);
-        #[cfg(not(feature = "encryption"))]
-        let sealed = 0;
-        // The piece of memory that the data is in may be the bytes of the whole record.
-        size_of::<RecordFields>()
-            + Self::HEADER_SIZE
-            + fields.data.size()
-            + 2 * texts
-            + key
-            + generations
-            + sealed
-    }
-
-    /// The bytes of a record before its texts and its data, and what the memory allocator needs.
-    const HEADER_SIZE: usize = 160;
 }
 
 impl fmt::Debug for Record {

@@ -20,6 +20,8 @@ pub(crate) mod any;
 ))]
 mod batch;
 pub(crate) mod catalog;
+#[cfg(feature = "dynamodb")]
+pub(crate) mod dynamodb;
 #[cfg(feature = "encryption")]
 pub(crate) mod encrypted;
 pub(crate) mod feed;

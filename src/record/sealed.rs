@@ -93,6 +93,8 @@ impl Record {
             keeps_later_expiry: fields.keeps_later_expiry,
             #[cfg(feature = "memcached")]
             loaded_cas: fields.loaded_cas,
+            #[cfg(feature = "dynamodb")]
+            filed: fields.filed,
             sealed: Some(sealed.into()),
             ..RecordFields::new(SecretHash::from_bytes([0; 16]), used_at, Data::default())
         })
@@ -106,6 +108,10 @@ impl Record {
             #[cfg(feature = "memcached")]
             {
                 fields.loaded_cas = stored.loaded_cas;
+            }
+            #[cfg(feature = "dynamodb")]
+            {
+                fields.filed = stored.filed;
             }
             fields.filed_under = stored.login.as_ref().map(Login::user).cloned();
         })

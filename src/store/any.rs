@@ -35,6 +35,10 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// Memcached do not take it. For PostgreSQL, both `near` and `feed=true` make the triggers of the
 /// feed: see [operations](crate::docs::operations#feeds) for their cost.
 ///
+/// DynamoDB has no URL, because its client needs credentials, a region and an HTTP client from the
+/// application. For a `DynamoDbStore` of your own, there is
+/// [`from_user_index`](Self::from_user_index).
+///
 /// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user, and
 /// list all of them.
 /// [`user_index`](Self::user_index) gives the store as such a store, if it is one.

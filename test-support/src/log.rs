@@ -7,8 +7,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 
 use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// The length of a token. The first letters are the record id, which may be in the log.
 const TOKEN: usize = 70;
@@ -146,7 +147,14 @@ impl Logged {
                 .with_ansi(false)
                 .without_time()
                 .with_writer(|| Writer)
-                .finish();
+                .finish()
+                // The client of DynamoDB has some hundred lines for each call. Below `info`, it also
+                // says what is in an item: see the page on operations.
+                .with(
+                    Targets::new()
+                        .with_default(LevelFilter::TRACE)
+                        .with_target("aws_", LevelFilter::INFO),
+                );
             tracing::subscriber::set_global_default(subscriber).unwrap();
             log::set_logger(&Writer).unwrap();
             log::set_max_level(log::LevelFilter::Trace);

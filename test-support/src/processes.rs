@@ -58,5 +58,5 @@ pub fn child_name() -> Option<String> {
 /// The store of the parent process.
 #[cfg(feature = "stores")]
 pub async fn store_of_parent() -> AnyStore {
-    AnyStore::connect(&env::var(URL).unwrap()).await.unwrap()
+    crate::stores::open(&env::var(URL).unwrap()).await
 }

@@ -1,5 +1,6 @@
 //! Real servers, each with its own directory and port, and the proxies in front of them.
 
+mod dynalite;
 mod mariadb;
 mod memcached;
 mod pgbouncer;

@@ -18,6 +18,19 @@ pub enum Kind {
     RedisSentinel,
     /// Two servers.
     Memcached,
+    /// It stores nothing on disk, not even its table.
+    #[cfg(feature = "dynamodb")]
+    DynamoDb,
+}
+
+/// The store of a URL. Applications have no URL of DynamoDB, but the tests do.
+pub async fn open(url: &str) -> AnyStore {
+    #[cfg(feature = "dynamodb")]
+    if let Some(address) = url.strip_prefix("dynamodb://") {
+        let wire = crate::dynamodb::Wire::to_address(address);
+        return AnyStore::from_user_index(wire.store("sessions").await);
+    }
+    AnyStore::connect(url).await.unwrap()
 }
 
 /// A store's servers. They end when this value is dropped.
@@ -52,6 +65,8 @@ impl Backend {
             Kind::Memcached => {
                 Servers::Single(vec![Server::memcached(&[]), Server::memcached(&[])])
             }
+            #[cfg(feature = "dynamodb")]
+            Kind::DynamoDb => Servers::Single(vec![Server::dynalite()]),
         };
         let proxies = match &servers {
             Servers::Single(servers) => servers
@@ -103,11 +118,13 @@ impl Backend {
             Kind::RedisCluster => format!("redis+cluster://{addresses}"),
             Kind::RedisSentinel => format!("redis+sentinel://{addresses}/cloakroom"),
             Kind::Memcached => format!("memcache://{addresses}"),
+            #[cfg(feature = "dynamodb")]
+            Kind::DynamoDb => format!("dynamodb://{addresses}"),
         }
     }
 
     pub async fn store(&self) -> AnyStore {
-        AnyStore::connect(&self.url()).await.unwrap()
+        open(&self.url()).await
     }
 
     /// The servers that hold sessions and take writes.

@@ -74,6 +74,8 @@ mod stores {
     mod catalog_plans;
     mod conformance;
     mod connections;
+    mod dynamodb;
+    mod dynamodb_repeats;
     mod encrypted;
     mod expiry;
     mod memory;

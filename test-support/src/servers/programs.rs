@@ -15,7 +15,7 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// A server program.
 pub(crate) struct ServerProgram {
     pub(crate) name: &'static str,
-    /// The Debian package that contains it.
+    /// The Debian package that contains it, or `npm` and a package of npm.
     pub(crate) package: &'static str,
     pub(crate) refuses_root: bool,
     /// Whether the server is ready, seen over a new connection.
@@ -46,7 +46,10 @@ pub fn find_program(name: &str, package: &str) -> PathBuf {
     dirs.iter()
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{name} is not installed: apt-get install {package}"))
+        .unwrap_or_else(|| match package.strip_prefix("npm ") {
+            Some(package) => panic!("{name} is not installed: npm install --global {package}"),
+            None => panic!("{name} is not installed: apt-get install {package}"),
+        })
 }
 
 /// Runs a program, which must succeed, and returns what it prints.

@@ -597,6 +597,8 @@ histories! {
     what_durable_redis_answers_has_an_order: Kind::DurableRedis, ALL;
     what_redis_answers_has_an_order: Kind::Redis, ALL;
     what_memcached_answers_has_an_order: Kind::Memcached, ALL;
+    // A server of the tests that is killed has no table any more.
+    what_dynamodb_answers_has_an_order: Kind::DynamoDb, [Fault::Cut, Fault::Stop];
     // A failover loses writes, and such losses have no order. So these two tests cause no failover.
     what_redis_cluster_answers_has_an_order: Kind::RedisCluster, [Fault::Cut, Fault::Stop];
     what_redis_sentinel_answers_has_an_order: Kind::RedisSentinel, [Fault::Cut];

@@ -255,11 +255,13 @@ outages! {
     mysql_stops_and_goes_on: stop_and_go_on(Kind::MySql);
     redis_stops_and_goes_on: stop_and_go_on(Kind::Redis);
     memcached_stops_and_goes_on: stop_and_go_on(Kind::Memcached);
+    dynamodb_stops_and_goes_on: stop_and_go_on(Kind::DynamoDb);
 
     connections_to_postgres_are_cut: cut_connections(Kind::Postgres);
     connections_to_mysql_are_cut: cut_connections(Kind::MySql);
     connections_to_redis_are_cut: cut_connections(Kind::Redis);
     connections_to_memcached_are_cut: cut_connections(Kind::Memcached);
+    connections_to_dynamodb_are_cut: cut_connections(Kind::DynamoDb);
 }
 
 /// The master does not come back. Its replica takes over.

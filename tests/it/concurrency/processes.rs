@@ -75,6 +75,7 @@ two_processes! {
     two_processes_on_redis_cluster_lose_nothing: Kind::RedisCluster;
     two_processes_on_redis_sentinel_lose_nothing: Kind::RedisSentinel;
     two_processes_on_memcached_lose_nothing: Kind::Memcached;
+    two_processes_on_dynamodb_lose_nothing: Kind::DynamoDb;
 }
 
 /// The child writes without end, and prints each answer. The test kills the child while it writes.

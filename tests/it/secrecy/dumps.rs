@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::SystemTime;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
@@ -14,6 +15,7 @@ use cloakroom::{
 use memchr::memmem;
 use sqlx::{MySqlPool, PgPool};
 use support::base64::{decode, encode};
+use support::dynamodb::Wire;
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
 use support::{Browser, app, builder, key};
 
@@ -374,6 +376,26 @@ async fn a_dump_of_memcached_holds_no_token() {
 #[tokio::test]
 async fn an_encrypted_dump_of_memcached_holds_no_value_no_user_and_no_client() {
     assert_encrypted(&memcached_dump(encrypted).await);
+}
+
+#[tokio::test]
+async fn a_dump_of_dynamodb_holds_no_token() {
+    let server = Server::dynalite();
+    let wire = Wire::to(&server);
+    let store = wire.store("sessions").await;
+    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
+    let mut dump = Vec::new();
+    let scan = wire.client().scan().table_name("sessions").send().await;
+    for (name, value) in scan.unwrap().items.unwrap().into_iter().flatten() {
+        dump.extend(name.into_bytes());
+        dump.extend(match value {
+            AttributeValue::B(bytes) => bytes.into_inner(),
+            AttributeValue::S(text) | AttributeValue::N(text) => text.into_bytes(),
+            other => panic!("{other:?}"),
+        });
+        dump.push(b'\n');
+    }
+    assert_no_token(&dump, &tokens);
 }
 
 #[tokio::test]

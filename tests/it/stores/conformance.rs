@@ -10,11 +10,12 @@ use ::redis::AsyncCommands;
 use cloakroom::conformance as contract;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    AnyStore, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore, MySqlStore, NearCache,
-    PostgresStore, RedisStore, SessionCatalog, SessionStore, SqliteStore, UserHashKey, UserId,
-    UserIndex,
+    AnyStore, DynamoDbStore, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore,
+    MySqlStore, NearCache, PostgresStore, RedisStore, SessionCatalog, SessionStore, SqliteStore,
+    UserHashKey, UserId, UserIndex,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use support::dynamodb::Wire;
 use support::processes::one_test;
 use support::servers::{RedisCluster, RedisSentinel, Server, run_redis};
 use tokio::runtime::Runtime;
@@ -89,6 +90,10 @@ cloakroom::conformance_tests! {
 
 cloakroom::conformance_tests! {
     memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
+}
+
+cloakroom::conformance_tests! {
+    dynamodb: Place::named_by("CLOAKROOM_TEST_DYNAMODB", dynalite).dynamodb().await
 }
 
 fn encrypted<S: SessionStore>(store: S) -> EncryptedStore<S> {
@@ -168,6 +173,11 @@ async fn a_server_that_a_variable_names_is_used_and_left_as_it_was() {
             "CLOAKROOM_TEST_MEMCACHED",
             memcached(),
         ),
+        (
+            "dynamodb::data_of_64_kib_is_kept",
+            "CLOAKROOM_TEST_DYNAMODB",
+            dynalite(),
+        ),
     ];
     run_redis(&REDIS.address(), &["SET", "theirs", "1"]);
     for (test, variable, url) in tests {
@@ -192,6 +202,8 @@ async fn a_server_that_a_variable_names_is_used_and_left_as_it_was() {
         .unwrap();
     assert_eq!((of_postgres, of_mariadb), (0, 0));
     assert_eq!(run_redis(&REDIS.address(), &["KEYS", "*"]), "theirs");
+    let tables = Wire::to(&DYNALITE).client().list_tables().send().await;
+    assert_eq!(tables.unwrap().table_names(), [""; 0]);
 }
 
 /// A new file for each test, in a directory that the system clears.
@@ -209,6 +221,7 @@ static REDIS_CLUSTER: LazyLock<RedisCluster> = LazyLock::new(RedisCluster::start
 static REDIS_SENTINEL: LazyLock<RedisSentinel> = LazyLock::new(RedisSentinel::start);
 static MEMCACHED: LazyLock<[Server; 2]> =
     LazyLock::new(|| [Server::memcached(&[]), Server::memcached(&[])]);
+static DYNALITE: LazyLock<Server> = LazyLock::new(Server::dynalite);
 
 fn postgres() -> String {
     let address = POSTGRES.address();
@@ -244,6 +257,10 @@ fn redis_sentinel() -> String {
 fn memcached() -> String {
     let addresses: Vec<_> = MEMCACHED.iter().map(Server::address).collect();
     format!("memcache://{}", addresses.join(","))
+}
+
+fn dynalite() -> String {
+    format!("dynamodb://{}", DYNALITE.address())
 }
 
 /// A table or a key prefix that no other test uses.
@@ -309,6 +326,14 @@ impl Place {
         let store = MemcachedStore::connect(&self.url).await.unwrap();
         store.with_prefix(&self.name).unwrap()
     }
+
+    async fn dynamodb(&self) -> DynamoDbStore {
+        wire_of(&self.url).store(&self.name).await
+    }
+}
+
+fn wire_of(url: &str) -> Wire {
+    Wire::to_address(url.strip_prefix("dynamodb://").unwrap())
 }
 
 impl Drop for Place {
@@ -346,6 +371,10 @@ async fn clear(url: &str, name: &str) {
         "mysql" | "mariadb" => {
             let mut connection = MySqlConnection::connect(url).await.unwrap();
             connection.execute(drop_table).await.unwrap();
+        }
+        "dynamodb" => {
+            let delete = wire_of(url).client().delete_table().table_name(name);
+            delete.send().await.unwrap();
         }
         // Memcached cannot list keys. The keys expire, or make room for other keys.
         "memcache" | "memcached" => {}

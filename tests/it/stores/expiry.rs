@@ -7,6 +7,7 @@ use cloakroom::{
     MemcachedStore, MemoryStore, MySqlStore, PostgresStore, RedisStore, SessionStore, TestClock,
 };
 use sqlx::{MySqlPool, PgPool};
+use support::dynamodb::Wire;
 use support::servers::Server;
 use support::{Browser, app, builder};
 
@@ -65,6 +66,12 @@ async fn a_session_without_an_end_is_kept_in_memcached() {
     let server = Server::memcached(&[]);
     let url = format!("memcache://{}", server.address());
     assert_sessions_can_last(MemcachedStore::connect(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_session_without_an_end_is_kept_in_dynamodb() {
+    let server = Server::dynalite();
+    assert_sessions_can_last(Wire::to(&server).store("sessions").await).await;
 }
 
 #[tokio::test]

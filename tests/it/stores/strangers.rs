@@ -9,6 +9,7 @@ use cloakroom::{
     SessionStore, Sessions,
 };
 use sqlx::{MySqlPool, PgPool};
+use support::dynamodb::Wire;
 use support::servers::{Server, run_redis};
 use support::{Browser, app, builder, key};
 
@@ -223,6 +224,18 @@ async fn stores_of_two_prefixes_on_one_memcached_are_strangers() {
     browser.get("/user").await.assert(401, "");
     other.get("/user").await.assert(200, "ada");
     other.get("/get/theme").await.assert(200, "light");
+}
+
+#[tokio::test]
+async fn stores_of_two_prefixes_in_one_table_of_dynamodb_are_strangers() {
+    let server = Server::dynalite();
+    let store = Wire::to(&server).store("sessions").await;
+    let stores = ["shop#", "shop#admin#"].map(|prefix| store.clone().with_prefix(prefix).unwrap());
+    let [(sessions, mut browser), (other_sessions, mut other)] = strangers(stores).await;
+    assert_eq!(sessions.revoke_user("ada").await.unwrap(), 1);
+    browser.get("/user").await.assert(401, "");
+    other.get("/user").await.assert(200, "ada");
+    assert_eq!(other_sessions.list_for("ada").await.unwrap().len(), 1);
 }
 
 #[tokio::test]
