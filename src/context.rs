@@ -27,6 +27,8 @@ use self::commit_rule::CommitRule;
 use self::describe::DescribeClient;
 use self::session_limit::SessionLimit;
 use self::warnings::Warnings;
+#[cfg(feature = "jwt")]
+use crate::assertion::Assertions;
 #[cfg(feature = "dbsc")]
 use crate::binding::device::devices::Devices;
 use crate::binding::presented::PresentedProof;
@@ -91,6 +93,9 @@ pub(crate) struct Settings {
     /// The application's users, for the room `login`.
     #[cfg(feature = "login")]
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
+    /// What makes the layer's assertions, if it makes some.
+    #[cfg(feature = "jwt")]
+    pub(crate) assertions: Option<Assertions>,
 }
 
 /// What the requests of one layer share.
@@ -173,8 +178,14 @@ impl LayerContext {
         self.settings.devices.as_ref()
     }
 
+    /// What makes the layer's assertions, if it makes some.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn assertions(&self) -> Option<&Assertions> {
+        self.settings.assertions.as_ref()
+    }
+
     /// Where random bytes come from.
-    #[cfg(feature = "dbsc")]
+    #[cfg(any(feature = "dbsc", feature = "jwt"))]
     pub(crate) fn random(&self) -> &RandomSource {
         &self.settings.random
     }

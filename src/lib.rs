@@ -56,6 +56,7 @@
 //! | make stolen tokens worth little | [`rotate_every`](SessionLayerBuilder::rotate_every), [`client_from`](SessionLayerBuilder::client_from), [stolen cookies](docs::stolen_cookies) |
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
+//! | tell services behind who the user is | [`assertion`]: [`Session::assertion`], [`Asserted`](assertion::Asserted), [its page](docs::assertions) |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
@@ -79,6 +80,7 @@
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
 //! | `dbsc` | | sessions that are bound to the device of their browser: [`bind_to_device`](SessionLayerBuilder::bind_to_device) |
+//! | `jwt` | | short-lived tokens that say to services behind who the user is: [`assertion`] |
 //! | `uuid` | | `Uuid` as a [`UserId`] |
 //! | `metrics` | | counts of the events below, and store latencies |
 //! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
@@ -92,7 +94,8 @@
 //! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
 //! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
 //! `login_without_stamp`, `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
-//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor`
+//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`, `asserted`,
+//! `assertion_rejected` (and why), `jwks_fetched`, `jwks_failed`. The fields `user`, `actor`
 //! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
 //! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
 //!
@@ -112,6 +115,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "jwt")]
+pub mod assertion;
 mod binding;
 mod clock;
 mod commit;
@@ -125,6 +130,8 @@ mod events;
 pub mod flash;
 mod hooks;
 mod id;
+#[cfg(any(feature = "dbsc", feature = "jwt"))]
+mod jose;
 mod layer;
 mod live;
 #[cfg(feature = "login")]

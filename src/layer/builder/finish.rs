@@ -65,6 +65,8 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             users: self.users,
             #[cfg(feature = "dbsc")]
             devices,
+            #[cfg(feature = "jwt")]
+            assertions: self.assertions,
         };
         SessionLayer {
             context: LayerContext::new(self.store.clone(), settings),
