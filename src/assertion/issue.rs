@@ -77,14 +77,17 @@ impl Assertions {
         let how = login.authentication();
         let id: [u8; 16] = random.bytes()?;
         let key = self.keys.signing();
-        // All times are rounded down, so that the assertion ends in time.
+        let issued_at = seconds(now);
+        // Times are rounded down, so that the assertion ends in time. The service gets it at once, so
+        // it is good for a second even where the session is about to end.
+        let ends = seconds((now + ttl).min(subject.ends)).max(issued_at + 1);
         let claims = Claims {
             iss: &self.issuer,
             aud: audience,
             sub: user.as_str(),
             sid: subject.session,
-            iat: seconds(now),
-            exp: seconds((now + ttl).min(subject.ends)),
+            iat: issued_at,
+            exp: ends,
             jti: encode(id),
             auth_time: seconds(login.proved_at()),
             acr: how.level(),

@@ -74,11 +74,12 @@ fn every_requirement_of_the_security_page_names_tests_that_exist() {
     }
 }
 
-/// How many attacks the page has on tokens that rotate, and on sessions that are bound to a device.
-const ATTACKS: [(char, usize); 2] = [('R', 9), ('D', 25)];
+/// How many attacks the page has on tokens that rotate, on sessions that are bound to a device, and on
+/// assertions.
+const ATTACKS: [(char, usize); 3] = [('R', 9), ('D', 25), ('A', 27)];
 
 #[test]
-fn every_attack_with_a_stolen_cookie_names_tests_that_exist() {
+fn every_attack_on_the_page_names_tests_that_exist() {
     let mut tests = tests_of(&std::env::current_exe().unwrap());
     tests.extend(tests_of_lib());
     for (letter, count) in ATTACKS {
