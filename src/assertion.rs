@@ -122,10 +122,10 @@ impl Assertions {
     /// Give each [realm](crate::SessionLayerBuilder::realm) an issuer of its own. An assertion names
     /// the user as the application does, without the realm. So with one issuer, a service could not
     /// tell customer 42 from operator 42.
-    pub fn new(issuer: impl Into<String>, keys: AssertionKeys) -> Self {
+    pub fn new(issuer: impl Into<String>, keys: impl Into<AssertionKeys>) -> Self {
         Self {
             issuer: issuer.into(),
-            keys,
+            keys: keys.into(),
             max_ttl: DEFAULT_MAX_TTL,
         }
     }

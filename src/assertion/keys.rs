@@ -306,6 +306,14 @@ fn no_key(place: &str, setting: &'static str) -> ConfigError {
 fn parse(pem: &str, place: &str, setting: &'static str) -> Result<Vec<AssertionKey>, ConfigError> {
     const BEGIN: &str = "-----BEGIN ";
     const END: &str = "-----END PRIVATE KEY-----";
+    // The error has no source. It may be about the bytes of the key.
+    let no_such_key = || {
+        let what = "a key that is not one of P-256 in PKCS#8";
+        ConfigError::new(
+            setting,
+            format!("{place} holds {what}; {HOW_TO_MAKE_A_KEY}"),
+        )
+    };
     let mut keys = Vec::new();
     let mut rest = pem;
     while let Some((_, from_label)) = rest.split_once(BEGIN) {
@@ -316,17 +324,9 @@ fn parse(pem: &str, place: &str, setting: &'static str) -> Result<Vec<AssertionK
             );
             return Err(ConfigError::new(setting, reason));
         }
-        let (body, after) = from_label.split_once(END).unwrap_or((from_label, ""));
+        let (body, after) = from_label.split_once(END).ok_or_else(no_such_key)?;
         let block = Zeroizing::new(format!("{BEGIN}{body}{END}\n"));
-        // The error has no source. It may be about the bytes of the key.
-        let key = SigningKey::from_pkcs8_pem(&block).map_err(|_| {
-            ConfigError::new(
-                setting,
-                format!(
-                    "{place} holds a key that is not one of P-256 in PKCS#8; {HOW_TO_MAKE_A_KEY}"
-                ),
-            )
-        })?;
+        let key = SigningKey::from_pkcs8_pem(&block).map_err(|_| no_such_key())?;
         keys.push(AssertionKey::new(key));
         rest = after;
     }

@@ -307,7 +307,7 @@ async fn a_layer_without_keys_says_what_to_do() {
 #[test]
 fn settings_that_make_no_sense_are_refused() {
     let refused = |set: &dyn Fn(Assertions) -> Assertions, issuer: &str| -> ConfigError {
-        let keys = AssertionKey::generate().unwrap().into();
+        let keys = AssertionKey::generate().unwrap();
         builder(MemoryStore::new())
             .assertions(set(Assertions::new(issuer, keys)))
             .build()
@@ -411,7 +411,7 @@ async fn an_answer_with_an_assertion_varies_by_cookie() {
         .await
         .get("/assertion/orders/60000")
         .await;
-    assert_eq!(reply.header("vary"), Some("cookie"));
+    assert_eq!(reply.header("vary"), Some("Cookie"));
 }
 
 /// The setting stays when a layer binds sessions to devices, in either order.

@@ -124,6 +124,7 @@ fn a_bad_key_is_refused_and_the_error_shows_nothing_of_it() {
     };
     let not_p256 = "not one of P-256 in PKCS#8; make a key with `openssl genpkey";
     let cut = &PEM[..PEM.len() - 60];
+    let endless = &PEM[..PEM.len() - 27];
     let changed = PEM.replacen("WFaqrl6", "WFaqrl!", 1);
     let zero = PEM.replacen("WFaqrl6SAICEIUfW", "AAAAAAAAAAAAAAAA", 1);
     for (pem, what) in [
@@ -136,6 +137,7 @@ fn a_bad_key_is_refused_and_the_error_shows_nothing_of_it() {
         (ED25519, not_p256),
         (P384, not_p256),
         (cut, not_p256),
+        (endless, not_p256),
         (&*changed, not_p256),
         // The public half is not that of the private one.
         (&*zero, not_p256),

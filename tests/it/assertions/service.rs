@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use cloakroom::assertion::{AssertionErrorKind, AssertionVerifier};
+use cloakroom::assertion::AssertionErrorKind;
 use http::{HeaderMap, HeaderValue, Request};
 use support::{Reply, request, send};
 
