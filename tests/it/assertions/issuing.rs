@@ -65,10 +65,7 @@ async fn an_assertion_says_who_is_logged_in_and_how() {
 
     let asserted = gateway.verifier().verify(&token).await.unwrap();
     let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
-    assert_eq!(
-        asserted.user(),
-        &UserId::from("ada".parse::<UserId>().unwrap())
-    );
+    assert_eq!(asserted.user(), &"ada".parse::<UserId>().unwrap());
     assert_eq!(asserted.session(), session);
     assert_eq!(asserted.issued_at(), at(now + 10));
     assert_eq!(asserted.expires_at(), at(now + 70));
