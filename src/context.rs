@@ -1,6 +1,7 @@
 //! [`LayerContext`]: what the requests of one layer share. It has the layer's settings, and makes
 //! every call of the store: with a time limit, measured, and with an event if it fails.
 
+mod catalog;
 pub(crate) mod commit_locks;
 pub(crate) mod commit_rule;
 pub(crate) mod describe;
@@ -28,6 +29,8 @@ use self::commit_rule::CommitRule;
 use self::describe::DescribeClient;
 use self::session_limit::SessionLimit;
 use self::warnings::Warnings;
+#[cfg(feature = "jwt")]
+use crate::assertion::Assertions;
 #[cfg(feature = "dbsc")]
 use crate::binding::device::devices::Devices;
 use crate::binding::presented::PresentedProof;
@@ -44,7 +47,6 @@ use crate::record::lifetime::Lifetimes;
 use crate::record::realm::Realm;
 use crate::record::user::UserId;
 use crate::record::{Record, RecordFields, Version};
-use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::{Replaced, SessionStore, UserIndex};
 use crate::token::presented::{EncodedToken, PresentedTokens};
 use crate::token::random::RandomSource;
@@ -93,6 +95,9 @@ pub(crate) struct Settings {
     /// The application's users, for the room `login`.
     #[cfg(feature = "login")]
     pub(crate) users: Option<Arc<dyn Any + Send + Sync>>,
+    /// What makes the layer's assertions, if it makes some.
+    #[cfg(feature = "jwt")]
+    pub(crate) assertions: Option<Assertions>,
 }
 
 /// What the requests of one layer share, that have the same keys.
@@ -178,8 +183,14 @@ impl LayerContext {
         self.settings.devices.as_ref()
     }
 
+    /// What makes the layer's assertions, if it makes some.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn assertions(&self) -> Option<&Assertions> {
+        self.settings.assertions.as_ref()
+    }
+
     /// Where random bytes come from.
-    #[cfg(feature = "dbsc")]
+    #[cfg(any(feature = "dbsc", feature = "jwt"))]
     pub(crate) fn random(&self) -> &RandomSource {
         &self.settings.random
     }
@@ -421,28 +432,6 @@ impl LayerContext {
             events::unopened_record(sealed.id, reason, count);
         }
         record.is_open()
-    }
-
-    /// Some of all sessions: see [`SessionCatalog::scan`].
-    pub(crate) async fn scan(
-        &self,
-        catalog: &dyn SessionCatalog,
-        after: Option<&Cursor>,
-        limit: usize,
-        accept: &Accept<'_>,
-    ) -> Result<Option<Scan>, SessionError> {
-        self.bounded("scan", catalog.scan(after, limit, accept))
-            .await
-    }
-
-    /// The sessions of an external id.
-    pub(crate) async fn find_by_external_id(
-        &self,
-        catalog: &dyn SessionCatalog,
-        external_id: &str,
-    ) -> Result<Vec<(RecordId, Record)>, SessionError> {
-        let found = catalog.find_by_external_id(external_id);
-        self.bounded("find_by_external_id", found).await
     }
 
     /// The store's answer, or an error after the store timeout.

@@ -27,6 +27,9 @@ pub mod stolen_cookies {}
 #[doc = include_str!("../docs/login.md")]
 pub mod login {}
 
+#[doc = include_str!("../docs/assertions.md")]
+pub mod assertions {}
+
 #[doc = include_str!("../docs/several_nodes.md")]
 pub mod several_nodes {}
 

@@ -1,17 +1,17 @@
 //! What can go wrong: [`SessionError`] in a handler, [`StoreError`] in a store, [`ConfigError`]
 //! while a layer is built.
 
+mod step_up;
+mod store;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
 
+pub(crate) use self::step_up::StepUp;
 pub use self::store::StoreError;
-
-mod store;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -66,6 +66,13 @@ pub enum SessionErrorKind {
     /// No layer around the handler has the users that were asked for. The answer is a 500.
     #[cfg(feature = "login")]
     NoUsers,
+    /// The layer makes no [assertions](crate::Session::assertion). The answer is a 500.
+    #[cfg(feature = "jwt")]
+    NoAssertions,
+    /// The [assertion](crate::Session::assertion) that was asked for cannot be made. The answer is a
+    /// 500.
+    #[cfg(feature = "jwt")]
+    InvalidAssertion,
     /// The layer has no lifetime of this name. The answer is a 500.
     UnknownLifetime,
     /// An external id is empty, has more than 255 bytes, or has a NUL in it. The answer is a 500.
@@ -134,6 +141,12 @@ impl SessionErrorKind {
             Self::NoUsers => {
                 "no session layer around the handler has these users; call `.users(db)` on the layer's \
                  builder"
+            }
+            #[cfg(feature = "jwt")]
+            Self::NoAssertions => "the layer makes no assertions; call `assertions` on its builder",
+            #[cfg(feature = "jwt")]
+            Self::InvalidAssertion => {
+                "this assertion cannot be made, and the source of the error says why"
             }
             Self::UnknownLifetime => {
                 "the layer has no lifetime of this name; call `lifetime` on its builder"
@@ -299,37 +312,6 @@ impl SessionError {
         if let Some(inner) = inner {
             response.extensions_mut().insert(inner);
         }
-    }
-}
-
-/// What a login needs so that a request is allowed: the parameters of a challenge (RFC 9470,
-/// section 3).
-#[derive(Clone, Debug)]
-pub(crate) struct StepUp(Arc<str>);
-
-impl StepUp {
-    /// A login that is at most this old.
-    pub(crate) fn max_age(max_age: Duration) -> Self {
-        Self(format!("max_age=\"{}\"", max_age.as_secs()).into())
-    }
-
-    /// A login of one of these levels. A level that a header cannot have is left out. `None` if
-    /// there is no other.
-    pub(crate) fn levels(accepted: &[&str]) -> Option<Self> {
-        let is_good = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        let is_writable = |level: &&&str| !level.is_empty() && level.bytes().all(is_good);
-        let mut levels = accepted.iter().filter(is_writable);
-        let mut text = format!("acr_values=\"{}", levels.next()?);
-        for level in levels {
-            text.push(' ');
-            text.push_str(level);
-        }
-        text.push('"');
-        Some(Self(text.into()))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

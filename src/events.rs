@@ -41,6 +41,8 @@ pub(crate) struct Who<'a> {
 }
 
 // After the macro, which it uses.
+#[cfg(feature = "jwt")]
+pub(crate) mod assertion;
 #[cfg(feature = "dbsc")]
 mod device;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]

@@ -57,6 +57,7 @@
 //! | hear of logins and ends, keep an audit trail | [`on_event`](SessionLayerBuilder::on_event), [`SessionEvent`], [`EndCause`] |
 //! | list, revoke, limit and purge sessions | [`Sessions`], [`SessionInfo`], [`Client`], [`AtLimit`] |
 //! | page, count and end all sessions, or those of an external id | [`SessionFilter`], [`SessionPage`], [`Cursor`], [`Session::set_external_id`] |
+//! | tell services behind who the user is | [`assertion`]: [`Session::assertion`], [`Asserted`](assertion::Asserted), [its page](docs::assertions) |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`DynamoDbStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
 //! | encrypt what a store keeps | [`EncryptedStore`], [`EncryptionKeys`], [`EncryptionKey`], [`UserHashKey`] |
@@ -83,6 +84,7 @@
 //! | `tls` | | TLS to PostgreSQL, MySQL and Redis |
 //! | `login` | | the users, guards for routes, permissions, the way back to a page: [`login`] |
 //! | `dbsc` | | sessions that are bound to the device of their browser: [`bind_to_device`](SessionLayerBuilder::bind_to_device) |
+//! | `jwt` | | short-lived tokens that say to services behind who the user is: [`assertion`] |
 //! | `uuid` | | `Uuid` as a [`UserId`] |
 //! | `metrics` | | counts of the events below, and store latencies |
 //! | `testing` | | a browser, sessions and a failing store for an application's tests: [`testing`] |
@@ -97,7 +99,8 @@
 //! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
 //! `unopened_record` (and why), `login_without_stamp`, `keys_accepted`,
 //! `keys_rejected` (and why), `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
-//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`. The fields `user`, `actor`
+//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`, `asserted`,
+//! `assertion_rejected` (and why), `jwks_fetched`, `jwks_failed`. The fields `user`, `actor`
 //! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
 //! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
 //!
@@ -117,6 +120,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "jwt")]
+pub mod assertion;
 mod binding;
 mod clock;
 mod commit;
@@ -130,6 +135,8 @@ mod events;
 pub mod flash;
 mod hooks;
 mod id;
+#[cfg(any(feature = "dbsc", feature = "jwt"))]
+mod jose;
 mod layer;
 mod live;
 #[cfg(feature = "login")]

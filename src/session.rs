@@ -1,6 +1,8 @@
 //! [`Session`]: what a handler holds.
 
 mod acting;
+#[cfg(feature = "jwt")]
+mod assertion;
 mod client_facts;
 pub(crate) mod detached;
 #[cfg(feature = "dbsc")]

@@ -211,7 +211,7 @@ fn challenge(response: &Response<String>, header: &str, before: &str) -> String 
 
 /// The input with these texts in the place of the first bytes. No header has the other control
 /// characters.
-fn written(input: &[u8], texts: &[&str]) -> Vec<u8> {
+pub(crate) fn written(input: &[u8], texts: &[&str]) -> Vec<u8> {
     let mut written = Vec::new();
     for &byte in input {
         match texts.get(usize::from(byte)) {
@@ -291,18 +291,18 @@ fn are_parameters(mut rest: &str) -> bool {
     rest.is_empty()
 }
 
-fn key(number: u8) -> p256::ecdsa::SigningKey {
+pub(crate) fn key(number: u8) -> p256::ecdsa::SigningKey {
     p256::ecdsa::SigningKey::from_slice(&[number; 32]).unwrap()
 }
 
-fn jwk(key: &p256::ecdsa::SigningKey) -> String {
+pub(crate) fn jwk(key: &p256::ecdsa::SigningKey) -> String {
     let point = key.verifying_key().to_sec1_point(false);
     let (x, y) = point.as_bytes()[1..].split_at(32);
     let (x, y) = (base64(x), base64(y));
     format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}"}}"#)
 }
 
-fn signed(key: &p256::ecdsa::SigningKey, header: &[u8], payload: &[u8]) -> String {
+pub(crate) fn signed(key: &p256::ecdsa::SigningKey, header: &[u8], payload: &[u8]) -> String {
     let signed = format!("{}.{}", base64(header), base64(payload));
     let signature: p256::ecdsa::Signature = key.sign(signed.as_bytes());
     format!("{signed}.{}", base64(&signature.to_bytes()))

@@ -1,6 +1,7 @@
 //! What each fuzz target does with its input. `tests/it/fuzz.rs` also calls these functions, with
 //! the seeds in `fuzz/corpus`.
 
+mod assertions;
 mod devices;
 
 use std::error::Error as _;
@@ -15,6 +16,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tower::{Layer, ServiceExt, service_fn};
 
+pub use assertions::assertion;
 pub use devices::{device_proof, secure_session_id, secure_session_response};
 
 /// Sends the input as Cookie headers, and as the session cookie's value. [`Site::written`]

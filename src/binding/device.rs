@@ -14,7 +14,6 @@ pub(crate) mod bound_cookie;
 pub(crate) mod challenge;
 pub(crate) mod devices;
 pub(crate) mod headers;
-mod json;
 mod key;
 pub(crate) mod proof;
 pub(crate) mod refusal;

@@ -1,5 +1,7 @@
 //! [`SessionLayerBuilder`]: the settings of a layer, and the checks of them.
 
+#[cfg(feature = "jwt")]
+mod assertions;
 #[cfg(feature = "dbsc")]
 mod device;
 mod finish;
@@ -19,6 +21,8 @@ use std::time::Duration;
 use self::finish::CheckedParts;
 use super::SessionLayer;
 use super::answer::NoDevices;
+#[cfg(feature = "jwt")]
+use crate::assertion::Assertions;
 #[cfg(feature = "dbsc")]
 use crate::binding::device::settings::DeviceBinding;
 use crate::clock::{Clock, SystemClock};
@@ -60,6 +64,7 @@ const LONGEST_COMMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// | [`commit_when`](Self::commit_when) | no 5xx, no 408, no gRPC error |
 /// | [`users`](Self::users) (feature `login`) | none |
 /// | [`bind_to_device`](Self::bind_to_device) (feature `dbsc`) | nothing is bound |
+/// | [`assertions`](Self::assertions) (feature `jwt`) | none |
 /// | [`rotate_every`](Self::rotate_every), [`client_from`](Self::client_from) | no, none |
 /// | [`on_event`](Self::on_event) | no hook |
 /// | [`lazy`](Self::lazy), [`clear_site_data`](Self::clear_site_data) | no, no |
@@ -108,6 +113,8 @@ pub struct SessionLayerBuilder<St, D = NoDevices> {
     users: Option<Arc<dyn Any + Send + Sync>>,
     #[cfg(feature = "dbsc")]
     devices: Option<DeviceBinding>,
+    #[cfg(feature = "jwt")]
+    assertions: Option<Assertions>,
     kind: PhantomData<fn() -> D>,
 }
 
@@ -139,6 +146,8 @@ impl<St: SessionStore> SessionLayerBuilder<St> {
             users: None,
             #[cfg(feature = "dbsc")]
             devices: None,
+            #[cfg(feature = "jwt")]
+            assertions: None,
             kind: PhantomData,
         }
     }
@@ -405,6 +414,10 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
     fn check(&self) -> Result<(), ConfigError> {
         self.lifetimes.check()?;
         self.check_rotation()?;
+        #[cfg(feature = "jwt")]
+        if let Some(assertions) = &self.assertions {
+            assertions.check()?;
+        }
         for (setting, timeout) in [
             ("store_timeout", self.store_timeout),
             ("commit_timeout", self.commit_timeout),

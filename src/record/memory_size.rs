@@ -2,6 +2,8 @@
 
 use super::client::Client;
 use super::generations::Generations;
+#[cfg(feature = "encryption")]
+use super::sealed::Sealed;
 use super::{Record, RecordFields};
 
 impl Record {

@@ -276,7 +276,7 @@ impl Session {
         self.require_login(|login| Ok(login.user().without_realm()))
     }
 
-    fn require_login<T>(
+    pub(super) fn require_login<T>(
         &self,
         accept: impl FnOnce(&Login) -> Result<T, SessionErrorKind>,
     ) -> Result<T, SessionError> {

@@ -61,6 +61,11 @@ fn every_seed_of_a_signed_proof_is_refused_but_for_the_good_one() {
     replay("device_proof", cloakroom_fuzz::device_proof);
 }
 
+#[test]
+fn every_seed_of_an_assertion_is_refused_but_for_good_ones() {
+    replay("assertion", cloakroom_fuzz::assertion);
+}
+
 /// This test runs in its own process, because for a while the process cannot open files.
 #[test]
 fn every_seed_of_a_store_url_is_opened_or_an_error_without_its_password() {
@@ -77,6 +82,7 @@ fn every_fuzz_target_has_its_seeds_replayed_here() {
     assert_eq!(
         targets,
         [
+            "assertion",
             "bearer",
             "cookie",
             "device_proof",

@@ -42,6 +42,17 @@ mod login {
     mod users;
 }
 
+/// What a gateway tells the services behind it, and what they believe.
+mod assertions {
+    mod attacks;
+    mod issuer_keys;
+    mod issuing;
+    mod jwks;
+    mod keys;
+    mod parties;
+    mod service;
+}
+
 /// What clients send and get: cookies, tokens and headers. Also the settings of the layer.
 mod http {
     mod bearer;
@@ -117,6 +128,7 @@ mod examples {
     mod audit_trail;
     mod chromium;
     mod demo;
+    mod gateway;
     mod long;
     mod oidc;
     mod permissions;

@@ -1,18 +1,13 @@
 //! The keys of devices: from a JWK into the record, and how they verify a signature.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use p256::ecdsa::signature::Verifier as _;
-use p256::ecdsa::{Signature, VerifyingKey};
+use p256::ecdsa::VerifyingKey;
 use rsa::{BoxedUint, Pkcs1v15Sign, PublicKey};
 use sha2::{Digest as _, Sha256};
 
-use super::json::Object;
 use super::refusal::Refusal;
+use crate::jose::es256::{self, BadKey};
+use crate::jose::json::Object;
 use crate::record::device::{DeviceKey, KeyAlgorithm};
-
-/// The length of a coordinate of P-256, and of each half of a signature.
-const P256_LEN: usize = 32;
 
 /// The sizes of an RSA modulus, in bytes: 2048 to 4096 bits.
 const RSA_SIZES: std::ops::RangeInclusive<usize> = 256..=512;
@@ -40,19 +35,19 @@ pub(super) fn from_jwk(algorithm: KeyAlgorithm, jwk: &Object) -> Result<DeviceKe
 }
 
 fn es256_from_jwk(jwk: &Object) -> Result<Vec<u8>, Refusal> {
-    if jwk.text("kty") != Some("EC") {
-        return Err(Refusal::Key);
-    }
-    if jwk.text("crv") != Some("P-256") {
-        return Err(Refusal::Curve);
-    }
-    let (x, y) = (number(jwk, "x")?, number(jwk, "y")?);
-    if x.len() != P256_LEN || y.len() != P256_LEN {
-        return Err(Refusal::Key);
-    }
-    let uncompressed = [&[4][..], &x, &y].concat();
-    let key = VerifyingKey::from_sec1_bytes(&uncompressed).map_err(|_| Refusal::Point)?;
+    let key = es256::from_jwk(jwk)?;
     Ok(key.to_sec1_point(true).as_bytes().to_vec())
+}
+
+impl From<BadKey> for Refusal {
+    fn from(bad: BadKey) -> Self {
+        match bad {
+            BadKey::Malformed => Self::Key,
+            BadKey::Base64 => Self::Base64,
+            BadKey::Curve => Self::Curve,
+            BadKey::Point => Self::Point,
+        }
+    }
 }
 
 fn rs256_from_jwk(jwk: &Object) -> Result<Vec<u8>, Refusal> {
@@ -77,10 +72,10 @@ fn rs256_from_jwk(jwk: &Object) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-/// A number or a coordinate of a JWK.
+/// A number of a JWK.
 fn number(jwk: &Object, name: &str) -> Result<Vec<u8>, Refusal> {
     let text = jwk.text(name).ok_or(Refusal::Key)?;
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::Base64)
+    crate::jose::decode(text).ok_or(Refusal::Base64)
 }
 
 fn rsa_key(bytes: &[u8]) -> Option<PublicKey> {
@@ -98,8 +93,7 @@ pub(super) fn verifies(key: &DeviceKey, message: &[u8], signature: &[u8]) -> boo
     match key.algorithm {
         KeyAlgorithm::Es256 => {
             let key = VerifyingKey::from_sec1_bytes(&key.bytes);
-            let signature = Signature::from_slice(signature);
-            matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(message, &signature).is_ok())
+            key.is_ok_and(|key| es256::verifies(&key, message, signature))
         }
         KeyAlgorithm::Rs256 => {
             let hash = Sha256::digest(message);

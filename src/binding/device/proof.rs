@@ -1,18 +1,15 @@
 //! [`Proof`]: a JWT that the browser has signed with the key of its device.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use super::json::{Json, Object};
 use super::key;
 use super::refusal::Refusal;
+use crate::jose::compact::{Compact, Malformed};
+use crate::jose::json::Json;
 use crate::record::device::{DeviceKey, KeyAlgorithm};
 
 /// Longer than a proof with a key of RSA-4096.
 const MAX_LEN: usize = 8 * 1024;
 
-/// A JWT of the type `dbsc+jwt`, in the compact form of a JWS (RFC 7515, section 7.1). Nobody has
-/// verified it yet.
+/// A JWT of the type `dbsc+jwt`. Nobody has verified it yet.
 #[derive(Debug)]
 pub(crate) struct Proof<'a> {
     algorithm: KeyAlgorithm,
@@ -25,17 +22,13 @@ pub(crate) struct Proof<'a> {
 
 impl<'a> Proof<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Self, Refusal> {
-        if text.len() > MAX_LEN {
-            return Err(Refusal::TooLong);
-        }
-        let (signed, signature) = text.rsplit_once('.').ok_or(Refusal::NotAToken)?;
-        let (header, payload) = signed.split_once('.').ok_or(Refusal::NotAToken)?;
-        if payload.contains('.') {
-            return Err(Refusal::NotAToken);
-        }
-        let mut header = Object::parse(&decode(header)?).ok_or(Refusal::Json)?;
-        let payload = Object::parse(&decode(payload)?).ok_or(Refusal::Json)?;
-        let signature = decode(signature)?;
+        let Compact {
+            mut header,
+            payload,
+            signed,
+            signature,
+            ..
+        } = Compact::parse(text, MAX_LEN)?;
         if header.text("typ") != Some("dbsc+jwt") {
             return Err(Refusal::Type);
         }
@@ -95,6 +88,13 @@ impl<'a> Proof<'a> {
     }
 }
 
-fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Base64)
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::TooLong => Self::TooLong,
+            Malformed::NotAToken => Self::NotAToken,
+            Malformed::Base64 => Self::Base64,
+            Malformed::Json => Self::Json,
+        }
+    }
 }

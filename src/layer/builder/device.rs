@@ -83,6 +83,8 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             #[cfg(feature = "login")]
             users: self.users,
             devices: binding.into(),
+            #[cfg(feature = "jwt")]
+            assertions: self.assertions,
             kind: PhantomData,
         }
     }

@@ -66,6 +66,8 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
             users: self.users,
             #[cfg(feature = "dbsc")]
             devices,
+            #[cfg(feature = "jwt")]
+            assertions: self.assertions,
         };
         let context = LayerContext::new(self.store.clone(), settings);
         SessionLayer {

@@ -100,9 +100,9 @@ fn every_line_of_the_page_for_auditors_names_tests_that_exist() {
     assert_eq!(requirements.len(), OF_CHAPTER_7);
 }
 
-/// How many attacks the page has on tokens that rotate, on sessions that are bound to a device, and
-/// on encrypted records.
-const ATTACKS: [(char, usize); 3] = [('R', 9), ('D', 25), ('E', 7)];
+/// How many attacks the page has on tokens that rotate, on sessions that are bound to a device, on
+/// encrypted records, and on assertions.
+const ATTACKS: [(char, usize); 4] = [('R', 9), ('D', 25), ('E', 7), ('A', 27)];
 
 #[test]
 fn every_attack_of_the_security_page_names_tests_that_exist() {

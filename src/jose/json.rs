@@ -5,44 +5,53 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// A JSON value. What no proof needs is [`Json::Other`], without its content.
+/// A JSON value. What no token needs as such is [`Json::Other`], without its content. A number is
+/// one: serde_json gives numbers in two ways, and another crate of the application decides which.
 #[derive(Debug, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Text(String),
+    List(Vec<Json>),
     Object(Object),
     Other,
 }
 
 /// A JSON object, in the order in which it came.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Object(Vec<(String, Json)>);
+pub(crate) struct Object(Vec<(String, Json)>);
 
 impl Object {
-    /// More names than any proof has.
+    /// More names than any token or key has.
     const MAX: usize = 64;
 
-    pub(super) fn parse(json: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(json: &[u8]) -> Option<Self> {
         match serde_json::from_slice(json) {
             Ok(Json::Object(object)) => Some(object),
             _ => None,
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Json> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Json> {
         let (_, value) = self.0.iter().find(|(own, _)| own == name)?;
         Some(value)
     }
 
+    /// Whether it has no other names than these.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn has_only(&self, names: &[&str]) -> bool {
+        self.0.iter().all(|(own, _)| names.contains(&&**own))
+    }
+
     /// Takes a value out.
-    pub(super) fn take(&mut self, name: &str) -> Option<Json> {
+    #[cfg(feature = "dbsc")]
+    pub(crate) fn take(&mut self, name: &str) -> Option<Json> {
         let at = self.0.iter().position(|(own, _)| own == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
             Json::Text(text) => Some(text),
-            Json::Object(_) | Json::Other => None,
+            Json::List(_) | Json::Object(_) | Json::Other => None,
         }
     }
 }
@@ -87,14 +96,17 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        while list.next_element::<Json>()?.is_some() {}
-        Ok(Json::Other)
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Json::List(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut object = Object::default();
         while let Some((name, value)) = map.next_entry::<String, Json>()? {
-            // A proof is short, so the list is too.
+            // A token is short, so the list is too.
             if object.0.len() >= Object::MAX || object.get(&name).is_some() {
                 return Err(A::Error::custom(
                     "a name comes twice, or there are too many names",

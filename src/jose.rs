@@ -1,0 +1,23 @@
+//! JSON Web Signatures, read strictly: the [`compact`] form of a token, the [`json`] in it, and the
+//! keys of [`es256`].
+//!
+//! A crate for JWTs would do more, and be less strict: of two equal names it takes the last one, and
+//! an extension that it does not know does not stop it.
+
+pub(crate) mod compact;
+pub(crate) mod es256;
+pub(crate) mod json;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The bytes of base64url. There is one way to write them: without padding, and with zeros in the
+/// bits that are left over.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,81 @@
+//! What a handler of a gateway tells a service behind.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::assertion::{Subject, invalid};
+use crate::error::{SessionError, SessionErrorKind};
+use crate::events::{self, Who};
+
+/// # Assertions
+impl Session {
+    /// A short-lived JWT that says to one service who the user is: see
+    /// [`assertion`](crate::assertion). The gateway sends it with a request to that service, as
+    /// `Authorization: Bearer`.
+    ///
+    /// The `audience` is the name of the service, and no other service accepts the assertion. It is
+    /// good for `ttl`, from a second to the layer's
+    /// [`max_ttl`](crate::assertion::Assertions::max_ttl), and not beyond the session's own expiry.
+    /// Nobody can take it back: if the session ends, the assertion goes on until its `ttl` is over.
+    /// So ask for a minute or less, and make a new one for each request. It costs a signature and no
+    /// store call.
+    ///
+    /// It speaks of the session as the store has it. A request that logs in has to wait for the next
+    /// one, because its own login may not be written after all.
+    ///
+    /// Do not give it to the browser. The session's token is for that: it can be taken back.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionErrorKind::NoAssertions`] if the layer has no
+    /// [`assertions`](crate::SessionLayerBuilder::assertions).
+    /// [`SessionErrorKind::InvalidAssertion`] if the audience is empty, or the `ttl` is too short or
+    /// too long, or this request has made the login, or the texts of the login are too long for a
+    /// header. [`SessionErrorKind::Random`] if the random generator fails. Others as
+    /// [`require_user`](Self::require_user).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cloakroom::{Session, SessionError};
+    ///
+    /// fn authorization(session: &Session) -> Result<String, SessionError> {
+    ///     let assertion = session.assertion("orders", Duration::from_secs(60))?;
+    ///     Ok(format!("Bearer {assertion}"))
+    /// }
+    /// ```
+    #[doc(alias("jwt", "token_exchange", "bearer"))]
+    pub fn assertion(&self, audience: &str, ttl: Duration) -> Result<String, SessionError> {
+        let context = &self.0.context;
+        let assertions = context.assertions().ok_or(SessionErrorKind::NoAssertions)?;
+        let login = self.require_login(|login| Ok(login.clone()))?;
+        // The clock may be code of the application. So no lock is held while it runs.
+        let now = context.now();
+        let (session, ends) = {
+            let state = self.read();
+            match state.session() {
+                Some(session) if state.changes().login().is_none() => (
+                    session.id(),
+                    context.lifetimes().expires_at(&session.record),
+                ),
+                _ => {
+                    return Err(invalid(
+                        "this request has made the login, and has not stored it yet; ask in the next one",
+                    ));
+                }
+            }
+        };
+        let subject = Subject {
+            login: &login,
+            session,
+            ends,
+        };
+        let assertion = assertions.issue(&subject, audience, ttl, now, context.random())?;
+        let who = Who {
+            user: Some(login.user().name()),
+            actor: login.actor().map(|actor| actor.user.name()),
+            asked_by: None,
+        };
+        events::assertion::asserted(session, who, audience);
+        Ok(assertion)
+    }
+}
