@@ -40,9 +40,9 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// Each record is encrypted with XChaCha20-Poly1305 and a random nonce. It is bound to its record
 /// id, its version, its format and its user in the store. So nobody who can write to the store but
 /// has no key can change a session, make one, or put one session's record into the place of
-/// another. They can remove a session, move its expiry up to the absolute timeout, which is
-/// encrypted, and put an older record of a session back into its place together with its older
-/// version.
+/// another. They can remove a session, take it out of the index of its user, move its expiry up to
+/// the absolute timeout, which is encrypted, and put an older record of a session back into its
+/// place together with its older version.
 ///
 /// A record that does not decrypt counts as no session. The event `unopened_record` says why: no
 /// key decrypts the record, it was changed, or it is not encrypted at all. The record stays in the

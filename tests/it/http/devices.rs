@@ -22,7 +22,7 @@ use cloakroom::{
 use http::{Method, Request};
 use serde_json::{Value, json};
 use support::device::Device;
-use support::{Reply, id_of, key, routes, send};
+use support::{Reply, builder, id_of, key, routes, send};
 
 use crate::secrecy::logging::Log;
 
