@@ -110,12 +110,14 @@ mod docs {
 
 /// The examples. Each one runs as its own process.
 mod examples {
+    mod admin;
     mod audit_trail;
     mod chromium;
     mod demo;
     mod long;
     mod oidc;
     mod permissions;
+    mod sessions_command;
     mod short;
     mod starter;
     mod streams;
