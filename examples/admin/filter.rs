@@ -39,6 +39,13 @@ impl Fields {
         Ok(query.0)
     }
 
+    pub(crate) fn of_user(user: &str) -> Self {
+        Self {
+            user: user.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// The conditions, each with the name of its field.
     fn conditions(&self) -> [(&'static str, &str); 9] {
         [

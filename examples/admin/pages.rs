@@ -116,11 +116,7 @@ impl Row {
 
     /// The address of the list of this user's sessions.
     fn same_user(&self) -> String {
-        let fields = Fields {
-            user: self.user_field().to_owned(),
-            ..Fields::default()
-        };
-        fields.first_page()
+        Fields::of_user(self.user_field()).first_page()
     }
 
     fn of_whom(&self) -> String {
