@@ -346,6 +346,11 @@ impl RecordFields {
         self.keeps_later_expiry = true;
     }
 
+    /// The idle timeout of the last use that wrote the record, in milliseconds.
+    pub(crate) fn idle_timeout(&self) -> u64 {
+        self.idle_timeout
+    }
+
     /// Whether the session was last used after `now`, by another node's clock.
     pub(crate) fn was_used_after(&self, now: Timestamp) -> bool {
         self.expires_at.minus_millis(self.idle_timeout) > now

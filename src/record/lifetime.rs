@@ -136,9 +136,12 @@ impl Lifetimes {
     /// touch interval later.
     pub(crate) fn last_seen_at(&self, record: &Record) -> Timestamp {
         let fields = record.fields();
+        // A layer with another idle timeout may have written the record, or touched it. Of the two
+        // times, the earlier one is not in the future.
+        let idle = self.of(fields).idle.max(fields.idle_timeout());
         fields
             .expires_at()
-            .minus_millis(self.of(fields).idle)
+            .minus_millis(idle)
             .max(fields.created_at())
     }
 

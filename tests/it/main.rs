@@ -125,6 +125,7 @@ mod docs {
 
 /// The examples. Each one runs as its own process.
 mod examples {
+    mod admin;
     mod audit_trail;
     mod chromium;
     mod demo;
@@ -132,6 +133,7 @@ mod examples {
     mod long;
     mod oidc;
     mod permissions;
+    mod sessions_command;
     mod short;
     mod starter;
     mod streams;

@@ -1,6 +1,7 @@
 //! The demo in a real browser. Chromedriver controls Chromium, and scripts are off in its pages,
-//! except in `cross_origin.rs` and `two_nodes.rs`.
+//! except in `admin.rs`, `cross_origin.rs` and `two_nodes.rs`.
 
+mod admin;
 mod cross_origin;
 mod devices;
 mod login;
