@@ -1,6 +1,6 @@
 //! Assertions: a gateway with sessions tells the services behind it who the user is.
 //!
-//! An assertion is a short-lived JWT, signed with ES256. [`Session::assertion`] makes one for one
+//! An assertion is a short-lived JWT, signed with ES256 or EdDSA. [`Session::assertion`] makes one for one
 //! service. The service reads it with the extractor [`Asserted`], and verifies it with the public
 //! keys that the gateway publishes. No store call is needed for that, and no shared secret.
 //! [The page on assertions](crate::docs::assertions) says when to use them, and what they give up.
@@ -54,6 +54,7 @@
 //!
 //! [`Session::assertion`]: crate::Session::assertion
 
+mod algorithm;
 mod asserted;
 mod claims;
 mod error;
@@ -79,9 +80,6 @@ use crate::error::ConfigError;
 /// The type of an assertion, in its header (RFC 8725, section 3.11). No other JWT of the same issuer
 /// passes for an assertion, and no assertion passes for an access token of OAuth.
 const TYPE: &str = "assertion+jwt";
-
-/// The algorithm of all assertions. There is one, so that nobody can confuse two.
-const ALGORITHM: &str = "ES256";
 
 /// The longest assertion, in bytes. Many servers refuse a header that is longer than 8 KiB.
 const MAX_LEN: usize = 8 * 1024 - 256;

@@ -1,10 +1,12 @@
 //! JSON Web Signatures, read strictly: the [`compact`] form of a token, the [`json`] in it, and the
-//! keys of [`es256`].
+//! keys of [`es256`] and `ed25519`.
 //!
 //! A crate for JWTs would do more, and be less strict: of two equal names it takes the last one, and
 //! an extension that it does not know does not stop it.
 
 pub(crate) mod compact;
+#[cfg(feature = "jwt")]
+pub(crate) mod ed25519;
 pub(crate) mod es256;
 pub(crate) mod json;
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::algorithm::{Algorithm, Public};
 use super::refusal::Refusal;
-use super::{ALGORITHM, Asserted, MAX_LEN, TYPE};
+use super::{Asserted, MAX_LEN, TYPE};
 use crate::clock::Timestamp;
 use crate::jose::compact::Compact;
 use crate::jose::json::{Json, Object};
@@ -16,6 +17,7 @@ use crate::record::user::UserId;
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
     token: Compact<'a>,
+    algorithm: Algorithm,
     kid: String,
 }
 
@@ -50,15 +52,18 @@ impl<'a> Unverified<'a> {
         if header.get("crit").is_some() {
             return Err(Refusal::Critical);
         }
-        if header.text("alg") != Some(ALGORITHM) {
-            return Err(Refusal::Algorithm);
-        }
+        let algorithm = header.text("alg").and_then(Algorithm::parse);
+        let algorithm = algorithm.ok_or(Refusal::Algorithm)?;
         // No assertion brings its own key, or says where to get one.
         if !header.has_only(&["typ", "alg", "kid"]) {
             return Err(Refusal::Header);
         }
         let kid = header.text("kid").ok_or(Refusal::NoKid)?.to_owned();
-        Ok(Self { token, kid })
+        Ok(Self {
+            token,
+            algorithm,
+            kid,
+        })
     }
 
     /// The name of the key that must have signed it.
@@ -66,12 +71,15 @@ impl<'a> Unverified<'a> {
         &self.kid
     }
 
-    pub(super) fn signed(&self) -> &[u8] {
-        self.token.signed.as_bytes()
-    }
-
-    pub(super) fn signature(&self) -> &[u8] {
-        &self.token.signature
+    /// Checks the signature. The key says with which algorithm, and not the assertion.
+    pub(super) fn verify(&self, key: &Public) -> Result<(), Refusal> {
+        if self.algorithm != key.algorithm() {
+            return Err(Refusal::OtherAlgorithm);
+        }
+        match key.verifies(self.token.signed.as_bytes(), &self.token.signature) {
+            true => Ok(()),
+            false => Err(Refusal::Signature),
+        }
     }
 
     /// What it says, if it is for this service and of this time.

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use p256::ecdsa::Signature;
-use p256::ecdsa::signature::Signer as _;
 use serde::Serialize;
 
-use super::{ALGORITHM, Assertions, MAX_LEN, TYPE};
+use super::{Assertions, MAX_LEN, TYPE};
 use crate::clock::Timestamp;
 use crate::error::{SessionError, SessionErrorKind};
 use crate::id::RecordId;
@@ -98,15 +96,15 @@ impl Assertions {
         };
         let header = Header {
             typ: TYPE,
-            alg: ALGORITHM,
+            alg: key.algorithm().as_str(),
             kid: key.kid(),
         };
         let mut token = format!("{}.{}", part(&header)?, part(&claims)?);
-        let signature: Signature = key.signing().try_sign(token.as_bytes()).map_err(|error| {
+        let signature = key.sign(token.as_bytes()).map_err(|error| {
             SessionError::new(SessionErrorKind::InvalidAssertion).with_source(error)
         })?;
         token.push('.');
-        token.push_str(&encode(signature.to_bytes()));
+        token.push_str(&encode(signature));
         match token.len() {
             0..=MAX_LEN => Ok(token),
             _ => Err(invalid(

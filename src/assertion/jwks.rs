@@ -5,45 +5,43 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use p256::ecdsa::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 
-use super::{ALGORITHM, AssertionKeys};
+use super::AssertionKeys;
+use super::algorithm::Public;
+use crate::jose::encode;
 use crate::jose::json::{Json, Object};
-use crate::jose::{encode, es256};
 
 /// A public key, and its name.
 #[derive(Clone)]
 pub(super) struct PublicKey {
     kid: Arc<str>,
-    key: VerifyingKey,
+    key: Arc<Public>,
 }
 
 impl PublicKey {
-    /// A key of our own. Its name is its thumbprint.
-    pub(super) fn new(key: VerifyingKey) -> Self {
-        // The members in the order of the alphabet, without white space (RFC 7638, section 3).
-        let kid = encode(Sha256::digest(format!("{{{}}}", members(&key))));
+    /// A key of our own. Its name is its thumbprint (RFC 7638).
+    pub(super) fn new(key: Public) -> Self {
+        let kid = encode(Sha256::digest(format!("{{{}}}", key.members())));
         Self {
             kid: kid.into(),
-            key,
+            key: Arc::new(key),
         }
     }
 
     /// The key of a JWK, if it verifies assertions.
     fn from_jwk(jwk: &Object) -> Option<Self> {
         let kid = jwk.text("kid").filter(|kid| !kid.is_empty())?;
+        let key = Public::from_jwk(jwk)?;
         let is_absent_or = |name, value| jwk.get(name).is_none() || jwk.text(name) == Some(value);
         // A private key that anybody can read is no key any more.
         let is_public = jwk.get("d").is_none();
-        let is_for_this =
-            is_absent_or("use", "sig") && is_absent_or("alg", ALGORITHM) && may_verify(jwk);
-        if !is_public || !is_for_this {
-            return None;
-        }
-        Some(Self {
+        let is_for_this = is_absent_or("use", "sig")
+            && is_absent_or("alg", key.algorithm().as_str())
+            && may_verify(jwk);
+        (is_public && is_for_this).then(|| Self {
             kid: kid.into(),
-            key: es256::from_jwk(jwk).ok()?,
+            key: Arc::new(key),
         })
     }
 
@@ -51,9 +49,8 @@ impl PublicKey {
         &self.kid
     }
 
-    /// Whether this key has signed the message.
-    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        es256::verifies(&self.key, message, signature)
+    pub(super) fn key(&self) -> &Public {
+        &self.key
     }
 }
 
@@ -66,16 +63,6 @@ fn may_verify(jwk: &Object) -> bool {
             .any(|operation| matches!(operation, Json::Text(name) if name == "verify")),
         Some(_) => false,
     }
-}
-
-/// The members that a key consists of.
-fn members(key: &VerifyingKey) -> String {
-    let point = key.to_sec1_point(false);
-    // The first byte says that both coordinates follow.
-    let coordinates = point.as_bytes().get(1..).unwrap_or_default();
-    let (x, y) = coordinates.split_at(coordinates.len() / 2);
-    let (x, y) = (encode(x), encode(y));
-    format!(r#""crv":"P-256","kty":"EC","x":"{x}","y":"{y}""#)
 }
 
 /// The public keys of an issuer: a JSON Web Key Set (RFC 7517).
@@ -144,7 +131,9 @@ impl Jwks {
             keys.push(key);
         }
         if keys.is_empty() {
-            return Err(InvalidJwks("the JWKS has no key of ES256 with a `kid`"));
+            return Err(InvalidJwks(
+                "the JWKS has no key of ES256 or EdDSA with a `kid`",
+            ));
         }
         Ok(Self(keys.into()))
     }
@@ -158,10 +147,10 @@ impl fmt::Display for Jwks {
             let comma = if at == 0 { "" } else { "," };
             // The name may be anything that another issuer chose.
             let kid = serde_json::to_string(key.kid()).map_err(|_| fmt::Error)?;
-            let members = members(&key.key);
+            let (members, algorithm) = (key.key.members(), key.key.algorithm().as_str());
             write!(
                 f,
-                r#"{comma}{{{members},"kid":{kid},"alg":"{ALGORITHM}","use":"sig"}}"#
+                r#"{comma}{{{members},"kid":{kid},"alg":"{algorithm}","use":"sig"}}"#
             )?;
         }
         f.write_str("]}")
@@ -178,7 +167,7 @@ impl fmt::Debug for Jwks {
 
 impl PartialEq for Jwks {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |key: &PublicKey| (key.kid.clone(), key.key);
+        let parts = |key: &PublicKey| (key.kid.clone(), key.key.clone());
         self.0.iter().map(parts).eq(other.0.iter().map(parts))
     }
 }

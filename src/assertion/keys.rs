@@ -7,19 +7,19 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use p256::ecdsa::SigningKey;
-use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
 use rand::TryRng as _;
 use zeroize::Zeroizing;
 
+use super::algorithm::{Algorithm, PrivateKey};
 use super::jwks::{Jwks, JwksRoute, PublicKey};
-use crate::error::ConfigError;
+use crate::error::{BoxError, ConfigError};
 
 /// How to make a key, for the errors about a bad one.
 const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl genpkey -algorithm EC -pkeyopt \
      ec_paramgen_curve:P-256`, keep it secret, and give every node the same";
 
-/// A private key that signs assertions: ECDSA with P-256.
+/// A private key that signs assertions: ECDSA with P-256, which gives ES256, or Ed25519, which gives
+/// EdDSA. More gateways and languages know ES256, and EdDSA costs a fraction of it.
 ///
 /// It is no [`SigningKey`](crate::SigningKey). Everybody may know its public half, and whoever has
 /// the private one can speak for any user to any service. It is wiped from memory when it is
@@ -36,38 +36,52 @@ const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl genpkey -algorithm EC 
 /// ```
 #[derive(Clone)]
 pub struct AssertionKey {
-    key: SigningKey,
+    key: PrivateKey,
     public: PublicKey,
 }
 
 impl AssertionKey {
-    /// A new random key. Services trust it once it is published.
+    /// A new random key of P-256. Services trust it once it is published.
     ///
     /// # Errors
     ///
     /// The operating system's random generator failed.
     pub fn generate() -> Result<Self, ConfigError> {
-        let mut bytes = Zeroizing::new([0; 32]);
         loop {
-            if let Err(error) = rand::rngs::SysRng.try_fill_bytes(&mut *bytes) {
-                let error =
-                    ConfigError::new("key", "the random generator failed").with_source(error);
-                return Err(error);
-            }
             // One number in four billion is larger than the order of the curve.
-            if let Ok(key) = SigningKey::from_slice(&*bytes) {
-                return Ok(Self::new(key));
+            if let Ok(key) = p256::ecdsa::SigningKey::from_slice(&*random_bytes()?) {
+                return Ok(Self::new(PrivateKey::P256(key)));
             }
         }
     }
 
-    fn new(key: SigningKey) -> Self {
-        let public = PublicKey::new(*key.verifying_key());
-        Self { key, public }
+    /// A new random key of Ed25519. Services trust it once it is published.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's random generator failed.
+    ///
+    /// ```
+    /// # use cloakroom::assertion::AssertionKey;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = AssertionKey::generate_ed25519()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn generate_ed25519() -> Result<Self, ConfigError> {
+        let key = ed25519_dalek::SigningKey::from_bytes(&*random_bytes()?);
+        Ok(Self::new(PrivateKey::Ed25519(key)))
+    }
+
+    fn new(key: PrivateKey) -> Self {
+        Self {
+            public: PublicKey::new(key.public()),
+            key,
+        }
     }
 
     /// The key of this PEM text: PKCS#8, which begins with `-----BEGIN PRIVATE KEY-----`. This
-    /// command makes one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
+    /// command makes one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`. And this
+    /// one makes a key of Ed25519: `openssl genpkey -algorithm ED25519`.
     ///
     /// # Errors
     ///
@@ -87,7 +101,7 @@ impl AssertionKey {
     ///
     /// The key cannot be encoded. That does not happen with a key of this type.
     pub fn to_pem(&self) -> Result<String, ConfigError> {
-        let pem = self.key.to_pkcs8_pem(LineEnding::LF);
+        let pem = self.key.to_pem();
         // The source is dropped, as everywhere here: it may say too much.
         let pem = pem.map_err(|_| ConfigError::new("key", "the key cannot be encoded"))?;
         Ok(pem.as_str().to_owned())
@@ -100,8 +114,22 @@ impl AssertionKey {
         self.public.kid()
     }
 
-    pub(super) fn signing(&self) -> &SigningKey {
-        &self.key
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.public.key().algorithm()
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BoxError> {
+        self.key.sign(message)
+    }
+}
+
+fn random_bytes() -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    match rand::rngs::SysRng.try_fill_bytes(&mut *bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => {
+            Err(ConfigError::new("key", "the random generator failed").with_source(error))
+        }
     }
 }
 
@@ -308,7 +336,7 @@ fn parse(pem: &str, place: &str, setting: &'static str) -> Result<Vec<AssertionK
     const END: &str = "-----END PRIVATE KEY-----";
     // The error has no source. It may be about the bytes of the key.
     let no_such_key = || {
-        let what = "a key that is not one of P-256 in PKCS#8";
+        let what = "a key that is not one of P-256 or Ed25519 in PKCS#8";
         ConfigError::new(
             setting,
             format!("{place} holds {what}; {HOW_TO_MAKE_A_KEY}"),
@@ -326,7 +354,7 @@ fn parse(pem: &str, place: &str, setting: &'static str) -> Result<Vec<AssertionK
         }
         let (body, after) = from_label.split_once(END).ok_or_else(no_such_key)?;
         let block = Zeroizing::new(format!("{BEGIN}{body}{END}\n"));
-        let key = SigningKey::from_pkcs8_pem(&block).map_err(|_| no_such_key())?;
+        let key = PrivateKey::from_pem(&block).ok_or_else(no_such_key)?;
         keys.push(AssertionKey::new(key));
         rest = after;
     }

@@ -23,7 +23,8 @@ use crate::events;
 /// | [`max_ttl`](Self::max_ttl) | 1 hour |
 /// | [`clock`](Self::clock) | the system's |
 ///
-/// It accepts one algorithm, ES256, and one type of token. An issuer or an audience that is empty
+/// It accepts two algorithms, ES256 and EdDSA, each for keys of its own type, and one type of token.
+/// An issuer or an audience that is empty
 /// accepts nothing. Clones share the fetched keys.
 ///
 /// [`Asserted`] is the extractor for Axum. Other services call
@@ -188,10 +189,8 @@ impl AssertionVerifier {
             now,
         })?;
         let key = self.keys.find(assertion.kid(), now).await?;
-        match key.verifies(assertion.signed(), assertion.signature()) {
-            true => Ok(asserted),
-            false => Err(Refusal::Signature.into()),
-        }
+        assertion.verify(key.key())?;
+        Ok(asserted)
     }
 }
 

@@ -10,7 +10,7 @@ use support::{Browser, builder, routes};
 use super::parties::{
     Gateway, HOUR, KID, MINUTE, SECOND, Service, assert_refused, changed, minute,
 };
-use cloakroom::assertion::{AssertionVerifier, Jwks};
+use cloakroom::assertion::{AssertionKey, AssertionVerifier, Jwks};
 use cloakroom::{MemoryStore, Transport};
 
 const SHAPE: &str = "the assertion is not three parts of a JWT";
@@ -19,7 +19,8 @@ const JSON: &str = "a part of the assertion is not a JSON object, or names somet
 const TYPE: &str = "the type of the token is not assertion+jwt";
 const CRITICAL: &str = "the assertion has an extension that must be understood";
 const HEADER: &str = "the header of the assertion has more than typ, alg and kid";
-const ALGORITHM: &str = "the algorithm of the assertion is not ES256";
+const ALGORITHM: &str = "the algorithm of the assertion is neither ES256 nor EdDSA";
+const OTHER_ALGORITHM: &str = "the algorithm of the assertion is not that of its key";
 const NO_KID: &str = "the assertion does not name its key";
 const KEY: &str = "the issuer does not publish the key of the assertion";
 const SIGNATURE: &str = "the signature is wrong";
@@ -88,12 +89,31 @@ async fn hs256_with_the_public_key_as_the_secret_is_refused() {
 async fn an_algorithm_of_another_key_type_is_refused() {
     let service = Service::new();
     for other in [
-        "RS256", "PS256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519", "HS512", "es256",
-        " ES256",
+        "RS256", "PS256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "HS512", "es256",
+        "eddsa", " ES256",
     ] {
         let token = service.with_header("alg", other.into());
         service.assert_refused(&token, ALGORITHM).await;
     }
+    // A good algorithm for a key of the other type, with the signature of either.
+    let token = service.with_header("alg", "EdDSA".into());
+    service.assert_refused(&token, OTHER_ALGORITHM).await;
+    let gateway = Gateway::new();
+    gateway
+        .keys
+        .replace(&AssertionKey::generate_ed25519().unwrap().into());
+    let token = gateway.assertion().await;
+    assert!(gateway.verifier().verify(&token).await.is_ok());
+    let [header, _] = super::parties::parts(&token);
+    let (_, claims) = token.split_once('.').unwrap();
+    let changed = encode(
+        changed(header, "alg", "ES256".into())
+            .to_string()
+            .as_bytes(),
+    );
+    let token = format!("{changed}.{claims}");
+    let error = gateway.verifier().verify(&token).await.unwrap_err();
+    assert_refused(&error, &token, OTHER_ALGORITHM);
     for other in [json!(["ES256"]), json!(256), json!({ "alg": "ES256" })] {
         let token = service.with_header("alg", other);
         service.assert_refused(&token, ALGORITHM).await;
@@ -557,6 +577,48 @@ async fn any_changed_part_is_refused() {
     service
         .assert_refused(&format!("{header}.{claims}.{signature}"), SIGNATURE)
         .await;
+}
+
+/// EdDSA has one signature of a message and a key.
+#[tokio::test]
+async fn any_changed_part_of_an_assertion_of_ed25519_is_refused() {
+    let gateway = Gateway::new();
+    gateway
+        .keys
+        .replace(&AssertionKey::generate_ed25519().unwrap().into());
+    let good = gateway.assertion().await;
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let bytes = decode(signature);
+    let mut others = vec![vec![0; 64], vec![0xff; 64], vec![], bytes[..63].to_vec()];
+    for at in [0, 31, 32, 63] {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        others.push(changed);
+    }
+    // The same number, plus the order of the group.
+    const ORDER: [u8; 16] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14,
+    ];
+    let mut malleable = bytes.clone();
+    let mut carry = 0;
+    for (at, byte) in malleable[32..].iter_mut().enumerate() {
+        let order = ORDER
+            .get(at)
+            .copied()
+            .unwrap_or(if at == 31 { 0x10 } else { 0 });
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        *byte = sum as u8;
+        carry = sum >> 8;
+    }
+    others.push(malleable);
+    let verifier = gateway.verifier();
+    for other in others {
+        let token = format!("{signed}.{}", encode(&other));
+        let error = verifier.verify(&token).await.unwrap_err();
+        assert_refused(&error, &token, SIGNATURE);
+    }
+    assert!(verifier.verify(&good).await.is_ok());
 }
 
 /// An assertion is good for whoever has it, until it ends. A service that must not do anything twice

@@ -4,6 +4,7 @@ use axum::Router;
 use axum::routing::get;
 use cloakroom::assertion::{AssertionKey, AssertionKeys, Jwks, JwksRoute};
 use serde_json::{Value, json};
+use support::base64::encode;
 use support::device::Device;
 use support::{request, send};
 
@@ -44,6 +45,9 @@ async fn the_route_publishes_the_public_halves_as_they_are_now() {
     assert_eq!(*response.body(), reply.body);
 }
 
+/// The key of RFC 8037, appendix A.
+const ED25519: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
 fn good() -> Value {
     let mut jwk = Device::es256(1).jwk();
     jwk["kid"] = KID.into();
@@ -64,7 +68,13 @@ fn a_key_that_verifies_no_assertion_is_left_out() {
     let [x, y] = [&good()["x"], &good()["y"]].map(|text| text.as_str().unwrap().to_owned());
     for other in [
         Device::rs256().jwk(),
-        json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "ed" }),
+        json!({ "kty": "OKP", "crv": "X25519", "x": ED25519, "kid": "ed" }),
+        json!({ "kty": "EC", "crv": "Ed25519", "x": ED25519, "kid": "ed" }),
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": &ED25519[..42], "kid": "ed" }),
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519, "alg": "ES256", "kid": "ed" }),
+        // Anybody can sign for these points.
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(&[0; 32]), "kid": "ed" }),
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": format!("AQ{}", "A".repeat(41)), "kid": "ed" }),
         json!({ "kty": "oct", "k": x, "kid": "mac" }),
         json!({ "kty": "EC", "crv": "P-256", "x": x, "kid": "half" }),
         json!({}),
@@ -97,7 +107,7 @@ fn a_key_that_verifies_no_assertion_is_left_out() {
             "{named}"
         );
         let error = parse(&[other]).unwrap_err();
-        assert_eq!(error, "the JWKS has no key of ES256 with a `kid`");
+        assert_eq!(error, "the JWKS has no key of ES256 or EdDSA with a `kid`");
     }
     for same in [
         with("use", json!("sig")),
@@ -108,6 +118,17 @@ fn a_key_that_verifies_no_assertion_is_left_out() {
     ] {
         assert_eq!(parse(&[same]).as_ref(), Ok(&only));
     }
+}
+
+#[test]
+fn keys_of_both_types_are_read_and_written_again() {
+    let ed25519 = json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519, "kid": "ed" });
+    let keys = parse(&[good(), ed25519.clone()]).unwrap();
+    assert_eq!(Jwks::parse(keys.to_string()).unwrap(), keys);
+    let document: Value = serde_json::from_str(&keys.to_string()).unwrap();
+    let written = super::parties::changed(ed25519, "alg", "EdDSA".into());
+    let written = super::parties::changed(written, "use", "sig".into());
+    assert_eq!(document["keys"][1], written);
 }
 
 #[test]
@@ -141,7 +162,7 @@ fn a_document_that_two_readers_may_read_differently_is_refused() {
         ),
         (
             r#"{"keys":[]}"#.to_owned(),
-            "the JWKS has no key of ES256 with a `kid`",
+            "the JWKS has no key of ES256 or EdDSA with a `kid`",
         ),
         (
             format!(r#"{{"keys":[{jwk}]}}{}"#, " ".repeat(65_536)),

@@ -25,8 +25,15 @@ rP9JachrxbLD03ilhWw1mCdWEcEjujCerQ==
 -----END EC PRIVATE KEY-----
 ";
 
+/// `openssl genpkey -algorithm ED25519`
 const ED25519: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIPrrR8P7E6r/5HPpDfdq9uYjcs6v+mRaJkuWaAlk6e7/
+-----END PRIVATE KEY-----
+";
+
+/// `openssl genpkey -algorithm X25519`
+const X25519: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIPrrR8P7E6r/5HPpDfdq9uYjcs6v+mRaJkuWaAlk6e7/
 -----END PRIVATE KEY-----
 ";
 
@@ -65,6 +72,41 @@ fn a_key_of_openssl_is_read_and_its_name_is_its_thumbprint() {
     let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
     assert_eq!(key.kid(), encode(&Sha256::digest(thumbprint)));
     assert_eq!(key.to_pem().unwrap(), PEM);
+}
+
+#[test]
+fn a_key_of_ed25519_is_read_and_its_name_is_that_of_rfc_8037() {
+    // The example of RFC 8037, appendix A, behind the prefix of PKCS#8.
+    let pem = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+";
+    let key = AssertionKey::from_pem(pem).unwrap();
+    assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    assert_eq!(key.to_pem().unwrap(), pem);
+    let openssl = AssertionKey::from_pem(ED25519).unwrap();
+    assert_eq!(openssl.to_pem().unwrap(), ED25519);
+    assert_eq!(
+        kids(&AssertionKeys::from_pem(&format!("{ED25519}{PEM}")).unwrap()).len(),
+        2
+    );
+}
+
+/// From one type of key to the other, as from one key to the next.
+#[tokio::test]
+async fn a_key_of_either_type_signs_and_names_its_algorithm() {
+    let gateway = Gateway::new();
+    let mut browser = gateway.logged_in().await;
+    let keys = [new_key(), AssertionKey::generate_ed25519().unwrap()];
+    for (key, other, algorithm) in [(&keys[0], &keys[1], "ES256"), (&keys[1], &keys[0], "EdDSA")] {
+        let set = AssertionKeys::new(key.clone()).also_publish(other.clone());
+        gateway.keys.replace(&set);
+        let token = minute(&mut browser).await;
+        assert_eq!(parts(&token)[0]["alg"], algorithm);
+        assert_eq!(parts(&token)[0]["kid"], key.kid());
+        let asserted = gateway.verifier().verify(&token).await.unwrap();
+        assert_eq!(asserted.user().as_str(), "ada");
+    }
 }
 
 #[test]
@@ -122,7 +164,7 @@ fn a_bad_key_is_refused_and_the_error_shows_nothing_of_it() {
             assert!(line.len() < 8 || !shown.contains(&line[..8]), "{shown}");
         }
     };
-    let not_p256 = "not one of P-256 in PKCS#8; make a key with `openssl genpkey";
+    let not_p256 = "not one of P-256 or Ed25519 in PKCS#8; make a key with `openssl genpkey";
     let cut = &PEM[..PEM.len() - 60];
     let endless = &PEM[..PEM.len() - 27];
     let changed = PEM.replacen("WFaqrl6", "WFaqrl!", 1);
@@ -134,7 +176,7 @@ fn a_bad_key_is_refused_and_the_error_shows_nothing_of_it() {
         ),
         ("correct horse battery staple", "holds no key"),
         (SEC1, "`openssl pkcs8 -topk8 -nocrypt` converts"),
-        (ED25519, not_p256),
+        (X25519, not_p256),
         (P384, not_p256),
         (cut, not_p256),
         (endless, not_p256),
