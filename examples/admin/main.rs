@@ -56,6 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = store.ok_or("this store cannot list its sessions")?;
     let layer = SessionLayer::builder(store.clone(), SigningKey::generate()?)
         .secure(false) // this example speaks plain HTTP, on this machine only
+        .client_from(users::client_of)
         .build()?;
     // The layer refuses expired sessions in any case. This task removes them from the store.
     layer.sessions().spawn_purge(PURGE_INTERVAL);

@@ -86,7 +86,7 @@ struct Time {
 impl Row {
     pub(crate) fn new(info: &SessionInfo, own: Option<RecordId>, now: Timestamp) -> Self {
         let client = info.client();
-        let known = |text: Option<&str>| text.unwrap_or("unknown").to_owned();
+        let known = |text: Option<&str>, or: &str| text.unwrap_or(or).to_owned();
         let past = |time: Timestamp| Time {
             exact: time.to_string(),
             text: ago(now.since(time)),
@@ -95,8 +95,8 @@ impl Row {
             id: info.id(),
             user: info.user().map(ToString::to_string),
             actor: info.actor().map(ToString::to_string),
-            agent: known(client.and_then(Client::user_agent)),
-            address: known(client.and_then(Client::address)),
+            agent: known(client.and_then(Client::user_agent), "An unknown browser"),
+            address: known(client.and_then(Client::address), "an unknown address"),
             external_id: info.external_id().map(str::to_owned),
             is_bound: info.device_bound_at().is_some(),
             is_own: own == Some(info.id()),
@@ -155,7 +155,8 @@ fn asset(content_type: &'static str, content: &'static str) -> impl IntoResponse
 
 /// Writes a span of time in words, in its largest unit.
 fn how_long(time: Duration) -> String {
-    let seconds = time.as_secs();
+    // A request takes some milliseconds. Without this rounding, 30 minutes would show as 29.
+    let seconds = (time + Duration::from_millis(500)).as_secs();
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::Form;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::response::{Redirect, Response};
 use cloakroom::{Client, Flash, Session, SessionErrorKind, Sessions, UserId};
 use serde::Deserialize;
@@ -87,6 +87,20 @@ impl FromRequestParts<App> for Admin {
     }
 }
 
+/// The client of a request. The layer records it with a login, for the list of sessions. Behind a proxy, the address is that of the
+/// proxy: take it from the header that the proxy sets.
+pub(crate) fn client_of(headers: &HeaderMap, extensions: &Extensions) -> Client {
+    let mut client = Client::new();
+    if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {
+        client = client.with_address(&peer.ip().to_string());
+    }
+    let agent = headers.get(header::USER_AGENT);
+    match agent.and_then(|agent| agent.to_str().ok()) {
+        Some(agent) => client.with_user_agent(agent),
+        None => client,
+    }
+}
+
 /// `GET /`
 pub(crate) async fn home(session: Session, flash: Flash) -> Result<Response, Failure> {
     let user = session.user();
@@ -107,20 +121,11 @@ pub(crate) struct Credentials {
 /// `POST /login`
 pub(crate) async fn log_in(
     session: Session,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
     Form(form): Form<Credentials>,
 ) -> Result<Redirect, Failure> {
     let user = find(&form.name).filter(|_| form.password == PASSWORD);
     let user = user.ok_or(Failure::WrongPassword)?;
     session.log_in(user.name)?;
-    // The page for administrators shows this client.
-    let client = Client::new().with_address(&peer.ip().to_string());
-    let agent = headers.get(header::USER_AGENT);
-    session.set_client(match agent.and_then(|agent| agent.to_str().ok()) {
-        Some(agent) => client.with_user_agent(agent),
-        None => client,
-    })?;
     Ok(Redirect::to("/"))
 }
 
