@@ -127,6 +127,9 @@ struct Given {
     is_json: bool,
 }
 
+/// A condition of a filter about a time.
+type SetTime = fn(SessionFilter, Timestamp) -> SessionFilter;
+
 impl Given {
     fn take(&mut self, flag: &str) -> Option<String> {
         self.flags.remove(flag)
@@ -162,7 +165,7 @@ impl Given {
         if let Some(is_bound) = self.either("--bound", "--unbound")? {
             filter = filter.device_bound(is_bound);
         }
-        let times: [(&str, fn(SessionFilter, Timestamp) -> SessionFilter); 4] = [
+        let times: [(&str, SetTime); 4] = [
             ("--created-since", SessionFilter::created_after),
             ("--created-before", SessionFilter::created_before),
             ("--seen-since", SessionFilter::last_seen_after),

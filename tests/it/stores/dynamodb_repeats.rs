@@ -311,11 +311,12 @@ async fn a_session_that_changes_its_user_is_found_by_the_new_one_alone() {
     assert!(store.insert(ID, &of_ada).await.unwrap());
     let replaced = store.replace(ID, of_ada.version(), &of_grace).await;
     assert_eq!(replaced.unwrap(), Replaced::Done);
-    assert_eq!((found(&ada()).await, found(&grace).await), (0, 1));
-    assert_eq!(store.remove_by_user(&ada(), None).await.unwrap(), 0);
+    let ada = ada();
+    assert_eq!((found(&ada).await, found(&grace).await), (0, 1));
+    assert_eq!(store.remove_by_user(&ada, None).await.unwrap(), 0);
     let replaced = store.replace(ID, of_grace.version(), &visitor).await;
     assert_eq!(replaced.unwrap(), Replaced::Done);
-    assert_eq!((found(&ada()).await, found(&grace).await), (0, 0));
+    assert_eq!((found(&ada).await, found(&grace).await), (0, 0));
     assert_eq!(store.remove_by_user(&grace, None).await.unwrap(), 0);
     assert!(store.load(ID).await.unwrap().is_some());
 }
