@@ -113,10 +113,11 @@ async fn follow<K: Send + Sync + 'static>(watched: Weak<Watched<K>>, interval: D
         sleep(interval).await;
         let watched = Weak::clone(&watched);
         // A file system may be slow, and so may the application's function.
-        let read = spawn_blocking(move || match watched.upgrade() {
-            // A failure has an event.
-            Some(watched) => drop(watched.reload()),
-            None => {}
+        let read = spawn_blocking(move || {
+            if let Some(watched) = watched.upgrade() {
+                // A failure has an event.
+                drop(watched.reload());
+            }
         });
         if read.await.is_err() {
             return;
