@@ -406,7 +406,7 @@ impl Record {
     }
 
     /// Whether it is a record to read, and not one that is encrypted.
-    #[cfg_attr(not(feature = "encryption"), expect(clippy::unused_self))]
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         #[cfg(feature = "encryption")]
         return self.0.sealed.is_none();

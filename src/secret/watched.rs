@@ -116,7 +116,7 @@ async fn follow<K: Send + Sync + 'static>(watched: Weak<Watched<K>>, interval: D
         let read = spawn_blocking(move || {
             if let Some(watched) = watched.upgrade() {
                 // A failure has an event.
-                let _ = watched.reload();
+                drop(watched.reload());
             }
         });
         if read.await.is_err() {
