@@ -14,7 +14,7 @@ mod options;
 mod output;
 
 use std::error::Error;
-use std::io::{self, BufWriter, Write, stderr, stdin, stdout};
+use std::io::{self, BufWriter, IsTerminal, Write, stderr, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -66,6 +66,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
         .init();
     let store = std::env::var("CLOAKROOM_STORE").ok();
     let options = match options::parse(std::env::args_os().skip(1), store, now()) {

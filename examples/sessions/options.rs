@@ -49,7 +49,7 @@ Options of `end`:
   --json                print JSON: one document, or with `list --all` a line for each session
   --help                print this
 
-The exit code is 0, or 1 after a failure, or 2 if the command makes no sense. RUST_LOG=cloakroom=info shows which sessions ended.
+The exit code is 0, or 1 after a failure, or 2 if the command makes no sense. RUST_LOG=cloakroom=debug shows which sessions ended.
 
 The command does not know the application's absolute timeouts. It lists a session that is over by one of them until the
 session's idle timeout is over too.

@@ -22,7 +22,8 @@ use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 /// How many sessions end at the same time. Stores that write in batches need several.
 const ENDED_AT_ONCE: usize = 64;
 
-/// How many sessions are read before they end.
+/// How many sessions are read before they end, or are counted. Stores that read by id ask for no
+/// more at once than somebody wants.
 const READ_AT_ONCE: usize = 256;
 
 /// Some of the sessions that a filter means, and where the next ones are. With serde it can be an
@@ -131,7 +132,8 @@ impl<St: SessionStore> Sessions<St> {
         };
         let mut after = None;
         loop {
-            after = meant.scan_for(after.as_ref(), 1, &count).await?.next;
+            let scan = meant.scan_for(after.as_ref(), READ_AT_ONCE, &count);
+            after = scan.await?.next;
             if after.is_none() {
                 return Ok(counted.into_inner());
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{MySqlStore, PostgresStore, SessionStore, TestClock};
+use cloakroom::{MySqlStore, PostgresStore, SessionFilter, SessionStore, TestClock};
 use sqlx::{MySqlPool, PgPool};
 use support::servers::Server;
 use support::stores::{Backend, Kind};
@@ -55,6 +55,24 @@ async fn redis_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_
 #[tokio::test]
 async fn memcached_needs_one_round_trip_for_a_read_and_two_for_a_write_a_touch_or_a_logout() {
     assert_eq!(round_trips(Kind::Memcached).await, [0, 1, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn redis_counts_many_sessions_in_a_round_trip() {
+    let backend = Backend::start(Kind::Redis);
+    let store = backend.store().await.session_catalog().unwrap();
+    let layer = builder(store).build().unwrap();
+    let sessions = layer.sessions();
+    let app = app(layer);
+    for _ in 0..300 {
+        let mut visitor = Browser::new(&app);
+        let reply = visitor.get("/insert/theme/dark").await;
+        reply.assert(200, "done");
+    }
+    let before = backend.round_trips();
+    assert_eq!(sessions.count(&SessionFilter::new()).await.unwrap(), 300);
+    let needed = backend.round_trips() - before;
+    assert!(needed <= 25, "{needed} round trips");
 }
 
 /// Does the same steps as `round_trips`. Returns the number of statements that the server saw at
