@@ -121,10 +121,10 @@ pub(crate) struct RecordFields {
     /// The whole record, encrypted, if this one stands for it in a store.
     #[cfg(feature = "encryption")]
     sealed: Option<Arc<Sealed>>,
-    /// The user, or the hash of them, under whom the store around which an `EncryptedStore` is has
-    /// the record that was loaded. No store keeps it.
+    /// The user and the external id, or hashes of them, under which the store inside of an
+    /// `EncryptedStore` has the record that was loaded. No store keeps it.
     #[cfg(feature = "encryption")]
-    filed_under: Option<UserId>,
+    filed_under: Option<Login>,
     /// What DynamoDB's index of users has. No store keeps it.
     #[cfg(feature = "dynamodb")]
     filed: Filed,
@@ -470,6 +470,11 @@ impl Record {
 
     /// The most bytes of an [`external_id`](Self::external_id).
     pub const EXTERNAL_ID_LEN: usize = 255;
+}
+
+/// Whether a text can be an external id. PostgreSQL has no NUL in a text.
+pub(crate) fn is_external_id(id: &str) -> bool {
+    matches!(id.len(), 1..=Record::EXTERNAL_ID_LEN) && !id.contains('\0')
 }
 
 impl fmt::Debug for Record {

@@ -97,7 +97,7 @@ where
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         let outer = request.extensions().get::<SessionSlot>().cloned();
         // If keys change, this request keeps what it has here to its end.
-        let context = self.contexts.now().into_owned();
+        let context = self.contexts.now();
         if let Some(outer) = &outer {
             // A clone of this layer further out has loaded the session, and will write it.
             let is_own = |slot: &&SessionSlot| slot.context().is_same_layer(&context);
@@ -112,9 +112,10 @@ where
         if let Some(devices) = context.devices()
             && let Some(endpoint) = devices.endpoint(request.uri().path())
         {
-            let answer = answer_device(context, endpoint, request);
+            let answer = answer_device(context.into_owned(), endpoint, request);
             return ResponseFuture::answering(answer, |answer| Ok(answer.map(D::body)));
         }
+        let context = context.into_owned();
         let presented = context.transport().presented(request.headers());
         let mut proof = match presented.has_candidates() {
             true => context.presented_proof(request.headers()),
@@ -190,6 +191,7 @@ fn put_into<B>(request: &mut Request<B>, slot: SessionSlot) -> SealOnDrop {
     SealOnDrop::new(slot)
 }
 
+#[inline]
 fn client_facts<B>(
     context: &LayerContext,
     request: &Request<B>,
@@ -212,6 +214,7 @@ fn client_facts<B>(
 }
 
 /// The good tokens that a request presents, and the span in which the layer loads its session.
+#[inline]
 fn verify(
     context: &LayerContext,
     presented: &PresentedTokens,

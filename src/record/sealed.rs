@@ -113,18 +113,19 @@ impl Record {
             {
                 fields.filed = stored.filed;
             }
-            fields.filed_under = stored.login.as_ref().map(Login::user).cloned();
+            fields.filed_under = stored.login.clone();
         })
     }
 
     /// The same record, which was not encrypted when it was loaded. Its user is in the store by
     /// name.
     pub(crate) fn found_plain(self) -> Self {
-        self.with(|fields| fields.filed_under = fields.login.as_ref().map(Login::user).cloned())
+        self.with(|fields| fields.filed_under = fields.login.clone())
     }
 
-    /// The user under whom a store had the record when it was loaded.
-    pub(crate) fn filed_under(&self) -> Option<&UserId> {
-        self.0.filed_under.as_ref()
+    /// The user and the external id under which a store had the record when it was loaded.
+    pub(crate) fn filed_under(&self) -> Option<(UserId, Option<Arc<str>>)> {
+        let login = self.0.filed_under.as_ref()?;
+        Some((login.user().clone(), login.external_id().cloned()))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::Sessions;
 use super::filter::SessionFilter;
@@ -26,6 +27,9 @@ const ENDED_AT_ONCE: usize = 64;
 /// more at once than somebody wants.
 const READ_AT_ONCE: usize = 256;
 
+/// How often `end_everything` goes through the store. It stops when nothing is left.
+const MOST_WALKS: usize = 3;
+
 /// Some of the sessions that a filter means, and where the next ones are. With serde it can be an
 /// answer in JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -39,7 +43,8 @@ pub struct SessionPage {
 /// # All sessions
 ///
 /// These methods are for administration. The store must be a
-/// [`SessionCatalog`](crate::SessionCatalog), as all stores except Memcached are.
+/// [`SessionCatalog`](crate::SessionCatalog), as all stores except those for Memcached and DynamoDB
+/// are.
 ///
 /// They know the sessions that this layer knows: logged-in users of its
 /// [realm](crate::SessionLayerBuilder::realm), and all visitors of the store, since a visitor has no
@@ -49,7 +54,10 @@ impl<St: SessionStore> Sessions<St> {
     pub const MAX_PAGE: usize = 1000;
 
     /// A page of the sessions that the filter means: the first one, or the one that begins at the
-    /// cursor `next` of another page. Pages have `limit` sessions at most.
+    /// cursor `next` of another page of the same filter. Pages have `limit` sessions at most.
+    ///
+    /// A user who acts as another may have a session on the page whose own session is over. The call
+    /// finds that out, and ends it.
     ///
     /// The order is the store's, and says nothing. It does not change while sessions come and go. So
     /// a session that is there all the time is on one page, and on no second one. (Redis may show
@@ -86,7 +94,7 @@ impl<St: SessionStore> Sessions<St> {
         St: SessionCatalog,
     {
         if !(1..=Self::MAX_PAGE).contains(&limit) {
-            let why = "a page has 1 to 1000 sessions";
+            let why = "`limit` must be 1 to 1000";
             return Err(SessionError::new(SessionErrorKind::InvalidFilter).because(why));
         }
         let meant = self.meant(filter)?;
@@ -104,7 +112,9 @@ impl<St: SessionStore> Sessions<St> {
     }
 
     /// How many sessions the filter means. Without a user or an external id, the call looks at all
-    /// sessions of the store: with a million of them, that takes some seconds.
+    /// sessions of the store: with a million of them, that takes some seconds. Unlike a page, it does
+    /// not ask whether the user who acts in a session is still there, and a Redis may count a session
+    /// twice while it makes room for keys.
     ///
     /// When the future is dropped, nothing has happened.
     ///
@@ -137,6 +147,8 @@ impl<St: SessionStore> Sessions<St> {
             if after.is_none() {
                 return Ok(counted.into_inner());
             }
+            // A store in this process never waits, and other tasks want to run.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -155,9 +167,8 @@ impl<St: SessionStore> Sessions<St> {
     /// filter, no session ends. Others as [`page`](Self::page).
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions, Timestamp};
-    /// # async fn example(sessions: Sessions<MemoryStore>, now: Timestamp) -> Result<(), SessionError> {
+    /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
+    /// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
     /// let stolen = SessionFilter::new().logged_in(true).client("192.0.2.");
     /// let ended = sessions.by("admin:ada").end(&stolen).await?;
     /// # Ok(()) }
@@ -196,7 +207,16 @@ impl<St: SessionStore> Sessions<St> {
     where
         St: SessionCatalog,
     {
-        self.end_meant(&SessionFilter::new()).await
+        let mut ended = 0;
+        // After a failover in the middle of a walk, a Redis has another order.
+        for _ in 0..MOST_WALKS {
+            let some = self.end_meant(&SessionFilter::new()).await?;
+            ended += some;
+            if some == 0 {
+                break;
+            }
+        }
+        Ok(ended)
     }
 
     /// Ends the sessions of an external id, and returns how many. With the `sid` of an OpenID
@@ -238,6 +258,7 @@ impl<St: SessionStore> Sessions<St> {
             if after.is_none() {
                 return Ok(ended);
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -252,12 +273,14 @@ impl<St: SessionStore> Sessions<St> {
                 && let Some((id, record)) = records.next()
             {
                 let (context, asked_by) = (self.context.clone(), self.asked_by.clone());
-                tasks.spawn(async move {
+                let end = async move {
                     let ending = Ending::new(EndCause::Revoked)
                         .asked_by(asked_by.as_deref())
                         .with_record(Some(&record));
                     context.remove(id, ending).await
-                });
+                };
+                // Log lines belong to the request of whoever asks.
+                tasks.spawn(end.in_current_span());
             }
             match tasks.join_next().await {
                 None => break,

@@ -1,14 +1,12 @@
 //! [`SessionFilter`]: which sessions are meant.
 
-use std::ops::Range;
-
 use crate::clock::Timestamp;
 use crate::error::{SessionError, SessionErrorKind};
-use crate::record::Record;
 use crate::record::client::Client;
 use crate::record::lifetime::Lifetimes;
 use crate::record::realm::Realm;
 use crate::record::user::{IntoUserId, InvalidUserId, UserId};
+use crate::record::{Record, is_external_id};
 
 /// Which sessions are meant, for [`Sessions::page`](crate::Sessions::page),
 /// [`count`](crate::Sessions::count) and [`end`](crate::Sessions::end). Each condition leaves fewer.
@@ -18,13 +16,12 @@ use crate::record::user::{IntoUserId, InvalidUserId, UserId};
 /// looks at all sessions of the store, one after the other.
 ///
 /// ```
-/// use std::time::Duration;
 /// use cloakroom::{SessionFilter, Timestamp};
 ///
-/// fn unused_for_a_month(now: Timestamp) -> SessionFilter {
+/// fn unused_since(month_ago: Timestamp) -> SessionFilter {
 ///     SessionFilter::new()
 ///         .logged_in(true)
-///         .last_seen_before(now.before(Duration::from_secs(30 * 24 * 60 * 60)))
+///         .last_seen_before(month_ago)
 /// }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,11 +53,7 @@ impl Period {
     }
 
     fn is_empty(self) -> bool {
-        let Range { start, end } = match (self.after, self.before) {
-            (Some(after), Some(before)) => after..before,
-            _ => return false,
-        };
-        start >= end
+        matches!((self.after, self.before), (Some(after), Some(before)) if after >= before)
     }
 }
 
@@ -90,7 +83,8 @@ impl SessionFilter {
     }
 
     /// The sessions whose client has this text in its user agent or its address. Upper and lower
-    /// case are the same.
+    /// case are the same. `192.0.2.1` is in `192.0.2.10` too, and a client can write anything into
+    /// its user agent: look at the page before you end sessions by this.
     #[doc(alias("user_agent", "address", "ip"))]
     pub fn client(mut self, text: &str) -> Self {
         self.client = Some(text.to_lowercase().into());
@@ -104,13 +98,13 @@ impl SessionFilter {
         self
     }
 
-    /// The sessions that were created, or whose user logged in, at this time or later.
+    /// The sessions whose creation or last login, whichever is later, is at this time or later.
     pub fn created_after(mut self, time: Timestamp) -> Self {
         self.created.after = Some(time);
         self
     }
 
-    /// The sessions that were created, or whose user logged in, before this time.
+    /// The sessions whose creation or last login, whichever is later, is before this time.
     pub fn created_before(mut self, time: Timestamp) -> Self {
         self.created.before = Some(time);
         self
@@ -142,8 +136,12 @@ impl SessionFilter {
         }
         let why = if self.client.as_deref() == Some("") {
             "the text of the client is empty"
-        } else if self.external_id.as_deref() == Some("") {
-            "the external id is empty"
+        } else if self
+            .external_id
+            .as_deref()
+            .is_some_and(|id| !is_external_id(id))
+        {
+            "an external id has 1 to 255 bytes, none of them NUL"
         } else if self.created.is_empty() {
             "`created_after` is not before `created_before`"
         } else if self.last_seen.is_empty() {

@@ -230,6 +230,7 @@ impl<K, P> Following<K, P> {
     }
 
     /// What is made of the newest keys.
+    #[inline(never)]
     pub(super) fn now(&self) -> Arc<P> {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
         if made.0 == self.keys.number() {

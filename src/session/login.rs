@@ -10,8 +10,8 @@ use crate::commit::lookup::{InitialState, LoadedSession};
 use crate::error::{SessionError, SessionErrorKind, StepUp};
 use crate::hooks::cause::EndCause;
 use crate::id::RecordId;
-use crate::record::Record;
 use crate::record::client::Client;
+use crate::record::is_external_id;
 use crate::record::lifetime::Lifetimes;
 use crate::record::login::{Account, Authentication, IntoAccount, Login};
 use crate::record::user::UserId;
@@ -207,9 +207,7 @@ impl Session {
     #[doc(alias("sid", "session_index", "backchannel"))]
     pub fn set_external_id(&self, id: impl AsRef<str>) -> Result<(), SessionError> {
         let id = id.as_ref();
-        // PostgreSQL has no NUL in a text.
-        let is_good = matches!(id.len(), 1..=Record::EXTERNAL_ID_LEN) && !id.contains('\0');
-        if !is_good {
+        if !is_external_id(id) {
             return Err(SessionErrorKind::InvalidExternalId.into());
         }
         self.write()?.set_external_id(id.into())

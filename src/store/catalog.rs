@@ -2,6 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,7 +29,8 @@ use crate::record::Record;
 ///
 /// - A walk through the store is a row of [`scan`](Self::scan) calls, each with the cursor that the
 ///   call before has answered with. A session that is there from the first call to the last comes up
-///   in the walk. A session that begins, changes or ends meanwhile may come up or not.
+///   in the walk, and should come up once. A session that begins, changes or ends meanwhile may come
+///   up or not.
 /// - Each walk ends: a call that has looked at the last session answers without a cursor.
 /// - A session that was written with an [`external_id`](Record::external_id) before a call of
 ///   [`find_by_external_id`](Self::find_by_external_id), and has not ended, is found by the call.
@@ -36,7 +45,7 @@ use crate::record::Record;
 ///
 /// As [`SessionStore`](crate::SessionStore#how-the-trait-may-grow): by methods that have a default.
 ///
-/// Memcached cannot list its keys, so this does not compile:
+/// Memcached cannot list its keys, and the store for DynamoDB does not. So this does not compile:
 ///
 /// ```compile_fail,E0277
 /// use cloakroom::{AnyStore, SessionFilter, Sessions};
@@ -56,7 +65,7 @@ use crate::record::Record;
 pub trait SessionCatalog: UserIndex {
     /// Looks at some sessions, of those that follow `after`, in an order that the store chooses.
     /// Without `after`, the walk begins. The answer has the records that `accept` takes, and `limit`
-    /// of them at most.
+    /// of them at most. `limit` is at least 1.
     ///
     /// The call may look at so many sessions as it can in a short time. So the answer may have fewer
     /// than `limit` records, or none, although others follow. Expired records may be among them.
@@ -175,10 +184,28 @@ pub(crate) struct IdWalk<'a> {
     records: Vec<(RecordId, Record)>,
     looked_at: usize,
     part: usize,
+    began: Instant,
 }
 
 /// How many records a call looks at, at most, so that no call takes long.
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
 pub(crate) const MOST_LOOKED_AT: usize = 10_000;
+
+/// How long a call goes on to look, if records are large or the store is slow.
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "redis",
+    feature = "sqlite"
+))]
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 #[cfg(any(
     feature = "memory",
@@ -202,11 +229,12 @@ impl<'a> IdWalk<'a> {
         };
         Some(Self {
             after,
-            limit,
+            limit: limit.max(1),
             accept,
             records: Vec::new(),
             looked_at: 0,
             part: limit.clamp(1, Self::LARGEST_PART),
+            began: Instant::now(),
         })
     }
 
@@ -226,7 +254,9 @@ impl<'a> IdWalk<'a> {
 
     /// Whether the call should end here, although other records follow.
     pub(crate) fn is_full(&self) -> bool {
-        self.records.len() >= self.limit || self.looked_at >= MOST_LOOKED_AT
+        self.records.len() >= self.limit
+            || self.looked_at >= MOST_LOOKED_AT
+            || self.looked_at > 0 && self.began.elapsed() >= LONGEST_LOOK
     }
 
     /// Looks at the next record. Without one, it could not be decoded.

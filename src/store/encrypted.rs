@@ -152,15 +152,6 @@ impl<S> EncryptedStore<S> {
     /// The record for a write of it: filed as new records are.
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
         let user = record.user().map(|user| self.users.name_of(user));
-        self.seal_for(id, record, user)
-    }
-
-    fn seal_for(
-        &self,
-        id: RecordId,
-        record: &Record,
-        user: Option<UserId>,
-    ) -> Result<Record, StoreError> {
         let external_id = record.fields().external_id();
         let external_id = external_id.map(|id| self.users.name_of_external(id));
         self.ciphers.now().seal(id, record, user, external_id)
@@ -221,7 +212,10 @@ impl<S: SessionStore> SessionStore for EncryptedStore<S> {
     /// stored record is, because the other stores move nothing but the expiry.
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let sealed = match record.filed_under() {
-            Some(user) => self.seal_for(id, record, Some(user.clone()))?,
+            Some((user, external_id)) => {
+                let ciphers = self.ciphers.now();
+                ciphers.seal(id, record, Some(user), external_id)?
+            }
             None => self.seal(id, record)?,
         };
         self.store.touch(id, &sealed).await

@@ -59,6 +59,12 @@ const CALL_OVERHEAD: usize = 320;
 /// removed some of them. A new entry in a long index removes a few of them too. An entry is removed
 /// because its session is gone, and never because of a node's clock.
 ///
+/// In a cluster, the index and the session may be on different nodes. A write to a logged-in
+/// session takes a second round trip there. An entry without a session stays for ten minutes,
+/// because its session may be about to be written. A cluster's client sends a call again if the
+/// answer was lost. If it sends a removal again, the second answer may be that there was no
+/// session.
+///
 /// An external id has an index of the same kind, if the application sets one. A logout leaves its
 /// entry there. The index ends a second after its last session.
 ///
@@ -68,12 +74,6 @@ const CALL_OVERHEAD: usize = 320;
 /// cluster at each master in turn. It is for administration, and too slow for requests of users. A
 /// session can come up twice. Its cursor belongs to one server: after a failover, or a change of a
 /// cluster's masters, begin the walk again.
-///
-/// In a cluster, the index and the session may be on different nodes. A write to a logged-in
-/// session takes a second round trip there. An entry without a session stays for ten minutes,
-/// because its session may be about to be written. A cluster's client sends a call again if the
-/// answer was lost. If it sends a removal again, the second answer may be that there was no
-/// session.
 ///
 /// # A server that fails
 ///

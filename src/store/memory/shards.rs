@@ -66,6 +66,9 @@ impl Shards {
     pub(super) fn scan(&self, mut walk: IdWalk<'_>) -> Scan {
         let first = walk.after().map_or(0, number_of);
         for lock in self.shards.iter().skip(first) {
+            if walk.is_full() {
+                return walk.finish(false);
+            }
             let mut part: Vec<_> = {
                 let shard = read(lock);
                 let after = walk.after();

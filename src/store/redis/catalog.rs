@@ -1,6 +1,7 @@
 //! All sessions: a walk by `SCAN`, at each master in turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use redis::{Cmd, RedisError, RedisResult, Value as Answer, from_redis_value};
@@ -11,7 +12,7 @@ use super::{RedisStore, failed};
 use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::Record;
-use crate::store::catalog::{Accept, Cursor, MOST_LOOKED_AT, Scan, SessionCatalog};
+use crate::store::catalog::{Accept, Cursor, LONGEST_LOOK, MOST_LOOKED_AT, Scan, SessionCatalog};
 
 /// How many keys one `SCAN` goes through, about.
 const SCANNED_AT_ONCE: std::ops::RangeInclusive<usize> = 10..=100;
@@ -92,7 +93,11 @@ impl RedisStore {
         limit: usize,
         accept: &Accept<'_>,
     ) -> RedisResult<Scan> {
-        let mut records = HashMap::new();
+        let began = Instant::now();
+        let limit = limit.max(1);
+        // In the order in which they come up, so that a page is the same each time.
+        let mut records = Vec::new();
+        let mut known = HashSet::new();
         let (mut looked_at, mut scans) = (0, 0);
         loop {
             while !place.left.is_empty() {
@@ -105,9 +110,11 @@ impl RedisStore {
                 looked_at += ids.len();
                 for (id, value) in ids.iter().zip(self.values(&ids).await?) {
                     if let Some(record) = value.decode(*id)
+                        && !known.contains(id)
                         && accept(*id, &record)
                     {
-                        records.insert(*id, record);
+                        known.insert(*id);
+                        records.push((*id, record));
                     }
                 }
             }
@@ -121,17 +128,19 @@ impl RedisStore {
                     }
                     None => {
                         return Ok(Scan {
-                            records: records.into_iter().collect(),
+                            records,
                             next: None,
                         });
                     }
                 }
             }
             let is_full = records.len() >= limit || looked_at >= MOST_LOOKED_AT;
-            if is_full || scans >= MOST_SCANS {
+            let is_late = scans >= MOST_SCANS || scans > 0 && began.elapsed() >= LONGEST_LOOK;
+            if is_full || is_late {
+                let next = place.cursor().ok_or_else(too_many_left)?;
                 return Ok(Scan {
-                    next: place.cursor(),
-                    records: records.into_iter().collect(),
+                    records,
+                    next: Some(next),
                 });
             }
             scans += 1;
@@ -194,7 +203,7 @@ impl RedisStore {
         Ok(first_slots.into_iter().filter(|first| *first > slot).min())
     }
 
-    /// Where a walk begins. The first slot of a cluster has a master, as all slots have.
+    /// All sessions of an index.
     async fn find_by_index(&self, by: &IndexedBy) -> RedisResult<HashMap<RecordId, Record>> {
         // A scan may answer with an entry twice.
         let mut sessions = HashMap::new();
@@ -245,6 +254,12 @@ fn ranges_of(answer: &Answer) -> RedisResult<Vec<(u16, u16, Answer)>> {
     ranges.iter().map(range).collect()
 }
 
+/// A walk that ended here would leave sessions out.
+fn too_many_left() -> RedisError {
+    let what = "SCAN has answered with many more keys than it was asked for";
+    (redis::ErrorKind::UnexpectedReturnType, what).into()
+}
+
 fn unexpected() -> RedisError {
     let what = "the answer to CLUSTER SLOTS is not a list of slots";
     (redis::ErrorKind::UnexpectedReturnType, what).into()
@@ -273,8 +288,8 @@ impl SessionCatalog for RedisStore {
         let place = match after {
             None => Place::FIRST,
             Some(cursor) => match Place::read(cursor) {
-                Some(place) => place,
-                None => return Ok(None),
+                Some(place) if place.slot == 0 || self.connection.is_cluster() => place,
+                _ => return Ok(None),
             },
         };
         let scan = self.scan_from(place, limit, accept).await;

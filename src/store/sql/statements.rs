@@ -183,9 +183,10 @@ impl Statements {
             find_by_user: statement("SELECT id, expires_at, record FROM {table} WHERE user_id = ?"),
             remove_by_user: statement(dialect.remove_by_user),
             // The primary key has this order, so that a page in the middle costs no more than the
-            // first one.
+            // first one. A row with another id is not one of this store, and must stop no walk.
             scan: statement(
-                "SELECT id, expires_at, record FROM {table} WHERE id > ? ORDER BY id LIMIT ?",
+                "SELECT id, expires_at, record FROM {table} WHERE id > ? AND length(id) = 16 \
+                 ORDER BY id LIMIT ?",
             ),
             find_by_external_id: statement(
                 "SELECT id, expires_at, record FROM {table} WHERE external_id = ?",

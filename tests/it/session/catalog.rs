@@ -393,7 +393,18 @@ async fn a_filter_that_makes_no_sense_is_refused_and_ends_nothing() {
     let filter = SessionFilter::new;
     for (filter, why) in [
         (filter().client(""), "the text of the client is empty"),
-        (filter().external_id(""), "the external id is empty"),
+        (
+            filter().external_id(""),
+            "an external id has 1 to 255 bytes, none of them NUL",
+        ),
+        (
+            filter().external_id("a\0b"),
+            "an external id has 1 to 255 bytes, none of them NUL",
+        ),
+        (
+            filter().external_id("x".repeat(256)),
+            "an external id has 1 to 255 bytes, none of them NUL",
+        ),
         (
             filter().created_after(now).created_before(now),
             "`created_after` is not before `created_before`",
@@ -432,7 +443,7 @@ async fn a_page_of_no_or_too_many_sessions_is_refused() {
         let page = site.sessions.page(&everything, None, limit).await;
         let error = page.unwrap_err();
         assert_eq!(error.kind(), SessionErrorKind::InvalidFilter);
-        assert!(error.to_string().ends_with("a page has 1 to 1000 sessions"));
+        assert!(error.to_string().ends_with("`limit` must be 1 to 1000"));
     }
 }
 

@@ -1,6 +1,6 @@
--- For a cluster: puts a session into its user's index.
+-- For a cluster: puts a session into an index.
 --
--- KEYS: the user's index.
+-- KEYS: the index.
 -- ARGV: see the first line.
 -- Answers with old entries of a long index. The caller has to look whether their sessions are
 -- there.

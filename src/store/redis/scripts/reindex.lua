@@ -1,6 +1,6 @@
 -- For a cluster: notes that the sessions of these entries are there.
 --
--- KEYS: the user's index.
+-- KEYS: the index.
 -- ARGV: the ids.
 local now = redis.call('TIME')[1]
 for i = 1, #ARGV do

@@ -1,6 +1,6 @@
 -- For a cluster: takes entries out of an index.
 --
--- KEYS: the user's index.
+-- KEYS: the index.
 -- ARGV: how many seconds old an entry must be, and then the ids.
 local age = tonumber(ARGV[1])
 local now = redis.call('TIME')[1]

@@ -210,7 +210,7 @@ async fn a_logout_token_without_a_signature_is_refused() {
         let (text, _) = signed.rsplit_once('.').unwrap();
         vec![
             format!("{unsigned}."),
-            unsigned.clone(),
+            unsigned,
             format!("{text}."),
             text.to_owned(),
         ]
