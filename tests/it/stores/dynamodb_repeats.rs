@@ -266,6 +266,17 @@ async fn the_entry_of_a_session_is_written_again_before_a_touch_outlives_it() {
     let ttl = |item| number(item, "ttl");
     assert!(ttl(entry) > ttl(session));
 
+    // A touch that knows nothing about the entry finds out that it is too short.
+    let long = record.expires_at() + DAY * 90;
+    let long = Record::decode(ID, record.encode().unwrap())
+        .unwrap()
+        .with_expires_at(long);
+    assert!(store.touch(ID, &long).await.unwrap());
+    let all = items(&wire, "sessions").await;
+    let session = all.iter().find(|item| of_session(item)).unwrap();
+    let entry = all.iter().find(|item| !of_session(item)).unwrap();
+    assert!(ttl(entry) > ttl(session));
+
     // A write that knows less about the entry does not make it shorter.
     let before = ttl(entry);
     let short = Record::decode(ID, record.encode().unwrap()).unwrap();
@@ -306,17 +317,16 @@ async fn a_session_that_changes_its_user_is_found_by_the_new_one_alone() {
         records(["/insert/theme/dark", "/insert/theme/light", "/insert/a/b"]).await;
     // Nothing says that the user is another one.
     let of_grace = Record::decode(ID, of_grace.encode().unwrap()).unwrap();
-    let found = async |user| store.find_by_user(user).await.unwrap().len();
+    let found = async |user: UserId| store.find_by_user(&user).await.unwrap().len();
 
     assert!(store.insert(ID, &of_ada).await.unwrap());
     let replaced = store.replace(ID, of_ada.version(), &of_grace).await;
     assert_eq!(replaced.unwrap(), Replaced::Done);
-    let ada = ada();
-    assert_eq!((found(&ada).await, found(&grace).await), (0, 1));
-    assert_eq!(store.remove_by_user(&ada, None).await.unwrap(), 0);
+    assert_eq!((found(ada()).await, found(grace.clone()).await), (0, 1));
+    assert_eq!(store.remove_by_user(&ada(), None).await.unwrap(), 0);
     let replaced = store.replace(ID, of_grace.version(), &visitor).await;
     assert_eq!(replaced.unwrap(), Replaced::Done);
-    assert_eq!((found(&ada).await, found(&grace).await), (0, 0));
+    assert_eq!((found(ada()).await, found(grace.clone()).await), (0, 0));
     assert_eq!(store.remove_by_user(&grace, None).await.unwrap(), 0);
     assert!(store.load(ID).await.unwrap().is_some());
 }
