@@ -40,8 +40,8 @@ use crate::store::{SessionStore, UserIndex};
 /// So change the password, or mark the ban, before you revoke sessions. Then every later check of
 /// the old password fails. But a login may be in flight whose password was checked before the
 /// change. To keep such a login out, put the password's version into the session, and compare it at
-/// each request, as `examples/login/member.rs` does. Put the version there after
-/// [`log_in`](crate::Session::log_in), because `log_in` may start an empty session.
+/// each request. The feature `login` does so with a [`Stamp`](crate::Stamp). Put the version there
+/// after [`log_in`](crate::Session::log_in), because `log_in` may start an empty session.
 ///
 /// ```
 /// use cloakroom::{Session, SessionError};

@@ -196,7 +196,6 @@ impl<K, P> MadeOfKeys<K, P> {
 
     /// What is made of the newest keys.
     #[inline]
-    #[inline]
     pub(crate) fn now(&self) -> Cow<'_, Arc<P>> {
         match self {
             Self::Once(made) => Cow::Borrowed(made),

@@ -2,11 +2,12 @@
 //! there, or that somebody has ended the user's session. No browser takes part.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::BoxError;
 use axum::extract::State;
+use axum::extract::rejection::FormRejection;
 use axum::http::{StatusCode, header::CACHE_CONTROL};
 use axum::response::{IntoResponse, Response};
 use axum::{Form, Json};
@@ -14,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::{MemoryStore, SessionFilter, Sessions, Timestamp, UserId};
 use openidconnect::core::CoreJwsSigningAlgorithm;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
@@ -50,6 +51,7 @@ struct Header {
     alg: CoreJwsSigningAlgorithm,
     kid: Option<String>,
     typ: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     crit: Option<Value>,
 }
 
@@ -63,7 +65,13 @@ struct Claims {
     events: Map<String, Value>,
     sub: Option<String>,
     sid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     nonce: Option<Value>,
+}
+
+/// A null is there too.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -85,9 +93,13 @@ impl Audience {
 /// `POST /backchannel_logout`
 pub(crate) async fn log_out(
     State(channel): State<BackChannel>,
-    Form(form): Form<Logout>,
+    form: Result<Form<Logout>, FormRejection>,
 ) -> Response {
-    let answer = match channel.carry_out(&form.logout_token).await {
+    let ended = match form {
+        Ok(Form(form)) => channel.carry_out(&form.logout_token).await,
+        Err(error) => Err(error.into()),
+    };
+    let answer = match ended {
         Ok(ended) => {
             eprintln!("the provider has ended {ended} sessions");
             StatusCode::OK.into_response()
@@ -112,8 +124,8 @@ impl BackChannel {
 
     /// Ends the sessions that a logout token names, and returns how many.
     ///
-    /// A login whose handler runs at this moment makes a session afterwards. The provider has ended
-    /// the session at its side, so such a login is one of a moment before.
+    /// A login whose callback runs at this moment makes its session afterwards. A site that must not
+    /// have this gap keeps each `sid` for some minutes, and refuses a login with it.
     async fn carry_out(&self, token: &str) -> Result<u64, BoxError> {
         let claims = self.verify(token).await?;
         let mut filter = SessionFilter::new();
@@ -124,12 +136,16 @@ impl BackChannel {
         if let Some(sub) = claims.sub {
             filter = filter.user(UserId::new(sub)?);
         }
-        let ended = self.sessions.end(&filter).await?;
-        // Not before: if the store fails, the provider may send the token again.
-        let too_old_at = Timestamp::from(SystemTime::now()) + MAX_AGE + LEEWAY * 2;
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.insert(claims.jti, too_old_at);
-        Ok(ended)
+        let ended = self.sessions.end(&filter).await;
+        if ended.is_err() {
+            // The store has failed, and the provider may send the token again.
+            self.used().remove(&claims.jti);
+        }
+        Ok(ended?)
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The claims of a token that the provider has made for this site, a moment ago (section 2.6).
@@ -140,7 +156,9 @@ impl BackChannel {
         let (signed, signature) = token.rsplit_once('.').ok_or("it is no token")?;
         let (header, claims) = signed.split_once('.').ok_or("it is no token")?;
         let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
-        let is_logout = |typ: &String| typ == "logout+jwt" || typ == "JWT";
+        let is_logout = |typ: &String| {
+            typ.eq_ignore_ascii_case("logout+jwt") || typ.eq_ignore_ascii_case("JWT")
+        };
         if !header.typ.as_ref().is_none_or(is_logout) {
             return Err("it is a token of another type".into());
         }
@@ -190,11 +208,12 @@ impl BackChannel {
         if claims.jti.is_empty() {
             return Err("it has no name");
         }
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used();
         used.retain(|_, too_old_at| *too_old_at > now);
-        match used.contains_key(&claims.jti) {
-            true => Err("it was used before"),
-            false => Ok(()),
+        // Of two at once, one is the first.
+        match used.insert(claims.jti.clone(), now + MAX_AGE + LEEWAY * 2) {
+            Some(_) => Err("it was used before"),
+            None => Ok(()),
         }
     }
 }

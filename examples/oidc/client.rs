@@ -218,8 +218,13 @@ impl Client {
         if is_signed() {
             return Ok(());
         }
-        // Providers replace their keys now and then.
-        if self.may_ask() {
+        // Providers replace their keys now and then. A key that the site has needs no other one.
+        let provider = self.provider();
+        let is_known = |id: &str| {
+            let mut keys = provider.jwks().keys().iter();
+            keys.any(|key| key.key_id().is_some_and(|own| own.as_str() == id))
+        };
+        if !key_id.is_some_and(is_known) && self.may_ask() {
             self.renew().await?;
             if is_signed() {
                 return Ok(());

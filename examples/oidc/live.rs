@@ -2,13 +2,11 @@
 
 use std::pin::pin;
 
+use axum::extract::Extension;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header::ORIGIN};
 use axum::response::{IntoResponse, Response};
 use cloakroom::{CurrentUser, DetachedSession, Session};
-
-use crate::login::Login;
 
 /// The address of the site.
 #[derive(Clone)]
@@ -16,7 +14,6 @@ pub(crate) struct Site(pub(crate) String);
 
 /// `GET /live`. Only a page of this site may open a socket: see the example `chat`.
 pub(crate) async fn open(
-    State(_): State<Login>,
     Extension(Site(site)): Extension<Site>,
     _user: CurrentUser, // 401 without a login
     session: Session,

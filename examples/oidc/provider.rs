@@ -288,6 +288,9 @@ impl Provider {
     async fn log_out(&self, session: &Session) -> Result<(), SessionError> {
         let (user, sid) = (session.user(), session.get(SID)?);
         session.log_out()?;
+        // A code that nobody has redeemed yet would make a session after all.
+        self.grants()
+            .retain(|_, grant| sid.is_none() || grant.sid != sid);
         if let (Some(user), Some(sid)) = (user, sid)
             && let Err(error) = self.tell_site(user.as_str(), &sid).await
         {
