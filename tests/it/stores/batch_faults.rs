@@ -210,8 +210,8 @@ async fn each_call_to_a_partitioned_table_of_postgres_has_its_own_answer() {
     let backend = Backend::start(Kind::Postgres);
     let pool = PgPool::connect(&backend.direct_url()).await.unwrap();
     let table = "CREATE TABLE cloakroom_sessions (id BYTEA NOT NULL PRIMARY KEY,
-            version BIGINT NOT NULL, user_id TEXT COLLATE \"C\", expires_at BIGINT NOT NULL,
-            record BYTEA NOT NULL) PARTITION BY HASH (id);
+            version BIGINT NOT NULL, user_id TEXT COLLATE \"C\", external_id TEXT COLLATE \"C\",
+            expires_at BIGINT NOT NULL, record BYTEA NOT NULL) PARTITION BY HASH (id);
         CREATE TABLE one PARTITION OF cloakroom_sessions FOR VALUES WITH (MODULUS 2, REMAINDER 0);
         CREATE TABLE two PARTITION OF cloakroom_sessions FOR VALUES WITH (MODULUS 2, REMAINDER 1);
         CREATE VIEW seen AS SELECT * FROM cloakroom_sessions";

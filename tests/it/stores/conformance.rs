@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
+use std::time::Duration;
 
 use ::redis::AsyncCommands;
 use cloakroom::conformance as contract;
@@ -373,8 +374,14 @@ async fn clear(url: &str, name: &str) {
             connection.execute(drop_table).await.unwrap();
         }
         "dynamodb" => {
-            let delete = wire_of(url).client().delete_table().table_name(name);
+            let client = wire_of(url).client();
+            let delete = client.delete_table().table_name(name);
             delete.send().await.unwrap();
+            // The server takes a moment. The table is gone once nobody can describe it.
+            let describe = || client.describe_table().table_name(name).send();
+            while describe().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
         // Memcached cannot list keys. The keys expire, or make room for other keys.
         "memcache" | "memcached" => {}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use cloakroom::{
     AtLimit, EncryptedStore, EncryptionKey, EncryptionKeys, MemoryStore, NearCache, Record,
-    RecordId, RedisStore, Session, SessionLayer, SessionStore, TestClock, Timestamp, UserHashKey,
-    UserId, UserIndex,
+    RecordId, RedisStore, Session, SessionCatalog, SessionLayer, SessionStore, TestClock,
+    Timestamp, UserHashKey, UserId, UserIndex,
 };
 use cloakroom_fuzz::sealed;
 use support::servers::{Server, run_redis};
@@ -359,27 +359,36 @@ async fn a_touch_keeps_a_session_in_the_index_that_it_is_in() {
     let url = format!("redis://{}", server.address());
     let redis = RedisStore::connect(&url).await.unwrap();
     let old = encrypted(redis.clone()).hash_users(hash_key(3));
-    let id = id_of(&ada_in(old.clone()).await.token());
+    let mut browser = ada_in(old.clone()).await;
+    let call = async |session: Session| session.set_external_id("sid");
+    let external = support::routes().route("/external", axum::routing::get(call));
+    let external = external.layer(SessionLayer::new(old.clone(), key()));
+    let mut named = with_cookie_of(&browser, &external);
+    named.get("/external").await.assert(200, "");
+    browser.get("/user").await.assert(200, "ada");
+    let id = id_of(&browser.token());
     let new = encrypted(redis)
         .hash_users(hash_key(4))
         .also_find_users_by(hash_key(3));
     let record = new.load(id).await.unwrap().unwrap();
     let later = record.clone().with_expires_at(IN_2100);
     assert!(new.touch(id, &later).await.unwrap());
-    let indexes = run_redis(&server.address(), &["KEYS", "*user:*"]);
-    assert_eq!(indexes.lines().count(), 1, "{indexes}");
     let ada = user("__Host-session:ada");
     for store in [&old, &new] {
         let found = store.find_by_user(&ada).await.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1.expires_at(), IN_2100);
+        assert_eq!(store.find_by_external_id("sid").await.unwrap().len(), 1);
     }
-    let index = indexes.trim();
-    let lasts = run_redis(&server.address(), &["TTL", index]);
-    assert!(
-        lasts.trim().parse::<u64>().unwrap() > 1_000_000_000,
-        "{lasts}"
-    );
+    for indexes in ["*user:*", "*external:*"] {
+        let index = run_redis(&server.address(), &["KEYS", indexes]);
+        assert_eq!(index.lines().count(), 1, "{index}");
+        let lasts = run_redis(&server.address(), &["TTL", index.trim()]);
+        assert!(
+            lasts.trim().parse::<u64>().unwrap() > 1_000_000_000,
+            "{lasts}"
+        );
+    }
 }
 
 #[tokio::test]

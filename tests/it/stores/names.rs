@@ -85,7 +85,7 @@ async fn the_longest_names_of_tables_are_not_cut() {
         let indexes = format!(
             "SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND tablename = '{name}'"
         );
-        assert_eq!(postgres.watcher.numbers(&indexes).await, [3]);
+        assert_eq!(postgres.watcher.numbers(&indexes).await, [4]);
     }
 }
 

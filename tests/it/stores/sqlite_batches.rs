@@ -145,7 +145,7 @@ async fn a_row_of_other_types_hides_no_other_row() {
         .create_if_missing(true);
     let pool = SqlitePool::connect_with(options).await.unwrap();
     let table = "CREATE TABLE cloakroom_sessions (id BLOB PRIMARY KEY, version INTEGER, \
-                 user_id TEXT, expires_at, record)";
+                 user_id TEXT, external_id TEXT, expires_at, record)";
     sqlx::query(table).execute(&pool).await.unwrap();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     let record = record_of(&store, "ada").await;
