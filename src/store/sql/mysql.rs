@@ -153,9 +153,9 @@ impl MySqlStore {
                  id BINARY(16) NOT NULL PRIMARY KEY,\n    \
                  version BIGINT NOT NULL,\n    \
                  user_id VARBINARY({longest_user}),\n    \
-                 external_id VARBINARY({longest_external}),\n    \
                  expires_at BIGINT NOT NULL,\n    \
                  record MEDIUMBLOB NOT NULL,\n    \
+                 external_id VARBINARY({longest_external}),\n    \
                  KEY expires_at (expires_at),\n    \
                  KEY user_id (user_id),\n    \
                  KEY external_id (external_id)\n\

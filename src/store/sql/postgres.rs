@@ -211,9 +211,9 @@ impl PostgresStore {
                      id BYTEA NOT NULL PRIMARY KEY,\n    \
                      version BIGINT NOT NULL,\n    \
                      user_id TEXT COLLATE \"C\",\n    \
-                     external_id TEXT COLLATE \"C\",\n    \
                      expires_at BIGINT NOT NULL,\n    \
-                     record BYTEA NOT NULL\n\
+                     record BYTEA NOT NULL,\n    \
+                     external_id TEXT COLLATE \"C\"\n\
                  )"
             ),
             format!("CREATE INDEX IF NOT EXISTS {expiry} ON {quoted} (expires_at)"),

@@ -265,9 +265,9 @@ impl SqliteStore {
                      id BLOB NOT NULL PRIMARY KEY,\n    \
                      version INTEGER NOT NULL,\n    \
                      user_id TEXT,\n    \
-                     external_id TEXT,\n    \
                      expires_at INTEGER NOT NULL,\n    \
-                     record BLOB NOT NULL\n\
+                     record BLOB NOT NULL,\n    \
+                     external_id TEXT\n\
                  ) STRICT"
             ),
             format!("CREATE INDEX IF NOT EXISTS {expiry} ON {quoted} (expires_at)"),

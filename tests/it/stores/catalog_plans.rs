@@ -76,8 +76,8 @@ async fn in_postgres_a_page_of_a_million_sessions_reads_no_whole_table() {
     two_sessions(&store).await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     let copies = format!(
-        "INSERT INTO cloakroom_sessions SELECT decode(md5(n::text), 'hex'), version, NULL, NULL,
-         expires_at, record FROM cloakroom_sessions, generate_series(3, {SESSIONS}) AS n
+        "INSERT INTO cloakroom_sessions SELECT decode(md5(n::text), 'hex'), version, NULL,
+         expires_at, record, NULL FROM cloakroom_sessions, generate_series(3, {SESSIONS}) AS n
          WHERE user_id IS NULL"
     );
     let run = |statement: String| sqlx::query(AssertSqlSafe(statement));
@@ -143,7 +143,7 @@ async fn in_sqlite_a_page_of_a_million_sessions_reads_no_whole_table() {
     let mut connection = SqliteConnection::connect(&url).await.unwrap();
     let copies = format!(
         "WITH RECURSIVE n(n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM n WHERE n < {SESSIONS})
-         INSERT INTO cloakroom_sessions SELECT randomblob(16), version, NULL, NULL, expires_at, record
+         INSERT INTO cloakroom_sessions SELECT randomblob(16), version, NULL, expires_at, record, NULL
          FROM cloakroom_sessions, n WHERE user_id IS NULL"
     );
     sqlx::query(AssertSqlSafe(copies))
@@ -187,8 +187,8 @@ async fn in_mysql_a_page_goes_along_the_primary_key() {
     store.migrate().await.unwrap();
     two_sessions(&store).await;
     let mut connection = MySqlConnection::connect(&url).await.unwrap();
-    let copies = "INSERT INTO cloakroom_sessions SELECT unhex(md5(seq)), version, NULL, NULL,
-         expires_at, record FROM cloakroom_sessions, seq_3_to_20000 WHERE user_id IS NULL";
+    let copies = "INSERT INTO cloakroom_sessions SELECT unhex(md5(seq)), version, NULL,
+         expires_at, record, NULL FROM cloakroom_sessions, seq_3_to_20000 WHERE user_id IS NULL";
     sqlx::query(copies).execute(&mut connection).await.unwrap();
     for (rest, key) in [
         ("id > x'7f' ORDER BY id LIMIT 51", "PRIMARY"),

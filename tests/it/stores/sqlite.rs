@@ -156,7 +156,8 @@ async fn columns_of_the_wrong_type_are_no_session() {
     let pool = SqlitePool::connect("sqlite::memory:").await.unwrap();
     // A table without STRICT. Somebody's own migration may make such a table.
     sqlx::query(
-        "CREATE TABLE cloakroom_sessions (id PRIMARY KEY, version, user_id, expires_at, record)",
+        "CREATE TABLE cloakroom_sessions \
+         (id PRIMARY KEY, version, user_id, expires_at, record, external_id)",
     )
     .execute(&pool)
     .await

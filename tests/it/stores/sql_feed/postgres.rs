@@ -82,7 +82,7 @@ impl Rig {
     async fn add(&mut self, numbers: std::ops::RangeInclusive<usize>) {
         let (first, last) = (numbers.start(), numbers.end());
         self.run(&format!(
-            "INSERT INTO cloakroom_sessions \
+            "INSERT INTO cloakroom_sessions (id, version, user_id, expires_at, record) \
              SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), 0, NULL, 1, '' \
              FROM generate_series({first}, {last}) AS n"
         ))

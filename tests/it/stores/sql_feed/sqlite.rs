@@ -85,7 +85,7 @@ fn add(numbers: std::ops::RangeInclusive<usize>) -> String {
     format!(
         "WITH RECURSIVE numbers(n) AS \
          (VALUES ({first}) UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}) \
-         INSERT INTO cloakroom_sessions \
+         INSERT INTO cloakroom_sessions (id, version, user_id, expires_at, record) \
          SELECT unhex(printf('%032x', n)), 0, NULL, 1, x'' FROM numbers"
     )
 }
