@@ -50,8 +50,7 @@ use crate::token::keys::SigningKeys;
 /// The second parameter is the kind of the layer: [`NoDevices`], or `WithDevices` after
 /// [`bind_to_device`](SessionLayerBuilder::bind_to_device).
 pub struct SessionLayer<St, D = NoDevices> {
-    /// The context with the first keys. It is for what needs no keys.
-    context: Arc<LayerContext>,
+    /// Axum clones the layer with each request, so it has as few parts as can be.
     contexts: ContextSource,
     store: Arc<St>,
     kind: PhantomData<fn() -> D>,
@@ -95,19 +94,18 @@ impl<St: SessionStore, D> SessionLayer<St, D> {
     /// ```
     #[must_use]
     pub fn sessions(&self) -> Sessions<St> {
-        Sessions::new(self.context.clone(), self.store.clone())
+        Sessions::new(self.contexts.first().clone(), self.store.clone())
     }
 
     #[cfg(feature = "testing")]
     pub(crate) fn context(&self) -> &Arc<LayerContext> {
-        &self.context
+        self.contexts.first()
     }
 }
 
 impl<St, D> Clone for SessionLayer<St, D> {
     fn clone(&self) -> Self {
         Self {
-            context: self.context.clone(),
             contexts: self.contexts.clone(),
             store: self.store.clone(),
             kind: PhantomData,
@@ -119,7 +117,7 @@ impl<St: fmt::Debug, D> fmt::Debug for SessionLayer<St, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("store", &self.store)
-            .field("live", self.context.live())
+            .field("live", self.contexts.first().live())
             .finish_non_exhaustive()
     }
 }

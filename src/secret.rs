@@ -194,6 +194,14 @@ impl<K, P> MadeOfKeys<K, P> {
         }
     }
 
+    /// What was made of the first keys. It is for what needs no keys.
+    pub(crate) fn first(&self) -> &Arc<P> {
+        match self {
+            Self::Once(made) => made,
+            Self::Following(following) => following.first(),
+        }
+    }
+
     /// What is made of the newest keys.
     #[inline]
     pub(crate) fn now(&self) -> Cow<'_, Arc<P>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{ACCEPT, AUTHORIZATION};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{BoxError, Router};
@@ -63,7 +63,16 @@ async fn hand_on(
         Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
             Err(StatusCode::BAD_GATEWAY.into_response())
         }
-        Ok(answer) => Ok(answer.map(Body::new)),
+        // No other header: a service must not set the cookie of the gateway.
+        Ok(answer) => {
+            let (head, body) = answer.into_parts();
+            let content_type = head.headers.get(CONTENT_TYPE).cloned();
+            let mut response = (head.status, Body::new(body)).into_response();
+            response
+                .headers_mut()
+                .extend(content_type.map(|it| (CONTENT_TYPE, it)));
+            Ok(response)
+        }
         Err(_) => Err(StatusCode::BAD_GATEWAY.into_response()),
     }
 }

@@ -132,16 +132,22 @@ impl Cache {
             .tried_at
             // A clock that was set back must not stop all fetches.
             .is_none_or(|tried_at| now.distance(tried_at) >= SHORTEST_INTERVAL);
-        if is_due && is_allowed && !state.is_fetching {
+        let begins = is_due && is_allowed && !state.is_fetching;
+        if begins {
             state.is_fetching = true;
             state.tried_at = Some(now);
-            tokio::spawn(Arc::clone(self).fetch(now));
         }
-        match known {
+        let answer = match known {
             Some(key) if age < WAIT_AFTER => Answer::Key(key),
             _ if state.is_fetching => Answer::Wait,
             known => state.without_fetch(known, now),
+        };
+        drop(state);
+        if begins {
+            let done = Done(Arc::clone(self));
+            tokio::spawn(done.fetch(now));
         }
+        answer
     }
 
     /// What the keys say, whether or not there will be others.
@@ -149,20 +155,21 @@ impl Cache {
         let state = self.state();
         state.without_fetch(state.get(kid, now), now)
     }
+}
 
-    async fn fetch(self: Arc<Self>, now: Timestamp) {
-        /// Whatever becomes of the task, nobody waits for ever.
-        struct Done(Arc<Cache>);
+/// A fetch. Whatever becomes of its task, nobody waits for ever: it may be dropped before it runs.
+struct Done(Arc<Cache>);
 
-        impl Drop for Done {
-            fn drop(&mut self) {
-                self.0.state().is_fetching = false;
-                self.0.done.send_replace(());
-            }
-        }
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.state().is_fetching = false;
+        self.0.done.send_replace(());
+    }
+}
 
-        let done = Done(self);
-        let cache = &done.0;
+impl Done {
+    async fn fetch(self, now: Timestamp) {
+        let cache = &self.0;
         match timeout(FETCH_TIMEOUT, (cache.fetch)()).await {
             Ok(Ok(keys)) => {
                 cache.state().keys = Some((keys, now));

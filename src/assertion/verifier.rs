@@ -61,8 +61,8 @@ impl AssertionVerifier {
     /// 200. Trust the way: HTTPS, or a network of your own.
     ///
     /// The first assertion waits for the keys. They are fetched again every five minutes while
-    /// assertions come, in the background. After ten minutes, an assertion waits for them, so that
-    /// no retired key is good for longer. If an assertion names a key that is not among them, they
+    /// assertions come, in the background. After ten minutes, an assertion waits for them. So a
+    /// retired key is good for no longer, if the fetch succeeds and no cache is on the way. If an assertion names a key that is not among them, they
     /// are fetched at once, but at most every ten seconds. So a flood of bad assertions is no flood
     /// of fetches.
     ///

@@ -23,8 +23,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// `EncryptionKeys`. A [`SessionLayer`](crate::SessionLayer) and an `EncryptedStore` take them in
 /// the place of other keys.
 ///
-/// - A request has the keys of when it came, all of them, until its response is made. A call of an
-///   `EncryptedStore` has the keys of when it began.
+/// - A request has the keys of when it came, all of them, until its response is made. An
+///   `EncryptedStore` encrypts and decrypts each record with the keys of that moment.
 /// - If the file or the function fails, the keys stay as they are, and the event `keys_rejected`
 ///   says why. Of many failures in a row, the log warns of the 1st, the 2nd, the 4th and so on.
 ///   When the keys are other ones, or good again, there is the event `keys_accepted`.
@@ -210,6 +210,7 @@ impl<K> fmt::Debug for WatchedKeys<K> {
 pub(crate) struct Following<K, P> {
     keys: WatchedKeys<K>,
     make: Box<dyn Fn(&K) -> P + Send + Sync>,
+    first: Arc<P>,
     /// What was made, and the number of the keys.
     made: RwLock<(u64, Arc<P>)>,
 }
@@ -225,8 +226,14 @@ impl<K, P> Following<K, P> {
         Self {
             keys,
             make: Box::new(make),
+            first: Arc::clone(&first),
             made: RwLock::new((number, first)),
         }
+    }
+
+    /// What was made of the first keys.
+    pub(super) fn first(&self) -> &Arc<P> {
+        &self.first
     }
 
     /// What is made of the newest keys.

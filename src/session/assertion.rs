@@ -47,13 +47,14 @@ impl Session {
     pub fn assertion(&self, audience: &str, ttl: Duration) -> Result<String, SessionError> {
         let context = &self.0.context;
         let assertions = context.assertions().ok_or(SessionErrorKind::NoAssertions)?;
-        let login = self.require_login(|login| Ok(login.clone()))?;
+        self.require_login(|_| Ok(()))?;
         // The clock may be code of the application. So no lock is held while it runs.
         let now = context.now();
-        let (session, ends) = {
+        let (login, session, ends) = {
             let state = self.read();
-            match state.session() {
-                Some(session) if state.changes().login().is_none() => (
+            match (state.session(), state.login()) {
+                (Some(session), Some(login)) if state.changes().login().is_none() => (
+                    login.clone(),
                     session.id(),
                     context.lifetimes().expires_at(&session.record),
                 ),

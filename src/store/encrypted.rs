@@ -33,7 +33,7 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 ///
 /// - the record id, which is no credential,
 /// - the version, which is how often the session was written,
-/// - the expiry, and when the session was last used before it was last written,
+/// - the expiry, and about when the session was last used, as of its last write,
 /// - the user and the external id, unless [`hash_users`](Self::hash_users) hides them,
 /// - about how long the record is.
 ///
@@ -46,8 +46,9 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 ///
 /// A record that does not decrypt counts as no session. The event `unopened_record` says why: no
 /// key decrypts the record, it was changed, or it is not encrypted at all. The record stays in the
-/// store until it expires or somebody removes it, so that a key that was lost for an hour loses no
-/// session.
+/// store until it expires or somebody removes it. Once the key is back, the session goes on. But a
+/// browser that wrote something meanwhile has a new session, and nobody could log out of the old one:
+/// end such sessions with [`Sessions::revoke_user`](crate::Sessions::revoke_user).
 ///
 /// All abilities of the other store stay. A [`NearCache`](crate::NearCache) around an
 /// `EncryptedStore` keeps decrypted records, so that a hit costs no decryption. An
@@ -114,7 +115,7 @@ impl<S: SessionStore> EncryptedStore<S> {
 
     /// The same store, which also finds the sessions that are filed under the hash of this key. It
     /// files no session there: a session moves to the key of [`hash_users`](Self::hash_users) with
-    /// its next write. Each such key costs each look-up of a user's sessions one more call.
+    /// its next write. Each such key costs each look-up of a user's sessions two more calls.
     #[must_use]
     pub fn also_find_users_by(mut self, key: UserHashKey) -> Self {
         self.users.also_find_by(&key);

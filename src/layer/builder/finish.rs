@@ -72,7 +72,6 @@ impl<St: SessionStore, D> SessionLayerBuilder<St, D> {
         let context = LayerContext::new(self.store.clone(), settings);
         SessionLayer {
             contexts: ContextSource::of_layer(self.key_source, self.keys.number, &context),
-            context,
             store: self.store,
             kind: PhantomData,
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use hmac::Mac as _;
+use rand::TryRng;
 use zeroize::Zeroizing;
 
 use super::keys::{EncryptionKey, EncryptionKeys};
@@ -16,7 +17,6 @@ use crate::id::RecordId;
 use crate::record::sealed::{KeyId, Sealed, SealedHeader};
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
-use crate::token::random::RandomSource;
 
 /// What a key encrypts under. Another format of encrypted records gets another text.
 const FORMAT: &[u8] = b"cloakroom record 1\0";
@@ -30,7 +30,6 @@ const BOUND_LEN: usize = FORMAT.len() + RecordId::LEN + size_of::<u64>() + UserI
 pub(super) struct Cipher {
     encrypting: PreparedKey,
     decrypting: Vec<PreparedKey>,
-    random: RandomSource,
 }
 
 struct PreparedKey {
@@ -78,7 +77,6 @@ impl Cipher {
         Self {
             encrypting: PreparedKey::new(keys.encrypting()),
             decrypting: keys.decrypting().iter().map(PreparedKey::new).collect(),
-            random: RandomSource::default(),
         }
     }
 
@@ -91,9 +89,11 @@ impl Cipher {
         external_id: Option<Arc<str>>,
     ) -> Result<Record, StoreError> {
         let failed = || StoreError::new("could not encrypt a session");
-        let nonce = self
-            .random
-            .bytes()
+        // Not from a buffer: two copies of a process, as of a snapshot of its machine, must never
+        // use a nonce twice.
+        let mut nonce = [0; SealedHeader::NONCE_LEN];
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut nonce)
             .map_err(|error| failed().with_source(error))?;
         let PreparedKey { id: key, cipher } = &self.encrypting;
         let mut text = record.encode()?;

@@ -46,6 +46,17 @@ impl UserHash {
     }
 }
 
+/// The earlier names, the last one, and the earlier names again.
+fn in_turn<T: Clone>(plain: Option<T>, former: impl Iterator<Item = T>, last: T) -> Vec<T> {
+    let earlier: Vec<T> = plain.into_iter().chain(former).collect();
+    earlier
+        .iter()
+        .cloned()
+        .chain([last])
+        .chain(earlier.iter().cloned())
+        .collect()
+}
+
 fn name(hash: &Hmac<Sha256>, text: &str) -> Arc<str> {
     let hash = hash.clone().chain_update(text).finalize();
     let mut name = [0; NAME_LEN];
@@ -78,18 +89,14 @@ impl UserNames {
         }
     }
 
-    /// All names under which records of this user may be filed. A write moves a record from an
-    /// earlier one of these to the last one, and never back. So nobody who looks in this order
-    /// misses it.
+    /// All names under which records of this user may be filed, in the order in which to look. A
+    /// write moves a record from an earlier one of these to the last one. During a rotation, a node
+    /// with the former settings may move it back. So the earlier names come once more at the end.
     pub(super) fn names_of(&self, user: &UserId, has_plaintext: bool) -> Vec<UserId> {
         let finds_plain = self.finds_plain || has_plaintext;
         let plain = (self.hash.is_some() && finds_plain).then(|| user.clone());
         let former = self.former_hashes.iter().map(|hash| hash.name_of(user));
-        plain
-            .into_iter()
-            .chain(former)
-            .chain([self.name_of(user)])
-            .collect()
+        in_turn(plain, former, self.name_of(user))
     }
 
     /// The same for an external id.
@@ -106,10 +113,11 @@ impl UserNames {
         external_id: &str,
         has_plaintext: bool,
     ) -> Vec<Arc<str>> {
-        let finds_plain = self.hash.is_none() || self.finds_plain || has_plaintext;
-        let plain = finds_plain.then(|| external_id.into());
-        let hashes = self.former_hashes.iter().chain(&self.hash);
-        let hashed = hashes.map(|hash| hash.name_of_external(external_id));
-        plain.into_iter().chain(hashed).collect()
+        let finds_plain = self.finds_plain || has_plaintext;
+        let own: Arc<str> = external_id.into();
+        let plain = (self.hash.is_some() && finds_plain).then(|| own.clone());
+        let former = self.former_hashes.iter();
+        let former = former.map(|hash| hash.name_of_external(external_id));
+        in_turn(plain, former, self.name_of_external(&own))
     }
 }
