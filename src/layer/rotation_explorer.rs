@@ -199,7 +199,7 @@ impl World {
         let now = self.start.plus_millis(TICK_MILLIS * now);
         self.clock.0.store(now.as_millis(), Ordering::Relaxed);
         self.store.record.lock().unwrap().clone_from(stored);
-        let context = self.layer.context.clone();
+        let context = self.layer.contexts.first().clone();
         let base = match token {
             None => InitialState::Visitor,
             Some(token) => {

@@ -183,6 +183,7 @@ pub(crate) struct IdWalk<'a> {
     accept: &'a Accept<'a>,
     records: Vec<(RecordId, Record)>,
     looked_at: usize,
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     part: usize,
     began: Instant,
 }
@@ -215,6 +216,7 @@ pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(500);
 ))]
 impl<'a> IdWalk<'a> {
     /// The most records that a store reads at once. Each may have 64 KiB or more.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     const LARGEST_PART: usize = 500;
 
     /// `None` if the cursor is not one of such a store.
@@ -233,6 +235,7 @@ impl<'a> IdWalk<'a> {
             accept,
             records: Vec::new(),
             looked_at: 0,
+            #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
             part: limit.clamp(1, Self::LARGEST_PART),
             began: Instant::now(),
         })

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 
 use super::DynamoDbStore;
-use super::failure::{Attempts, Effect, Failure, Unwritten};
+use super::failure::{Attempts, Failure, Unwritten};
 use super::index::Entry;
 use super::layout::{Item, Stored, attribute, bytes, number, seconds};
 use crate::clock::Timestamp;
@@ -145,16 +145,6 @@ impl DynamoDbStore {
                 );
             match put.send().await.map_err(Unwritten::from) {
                 Ok(_) => return Ok(true),
-                // A second write could bring a session back that somebody has ended since.
-                Err(Unwritten::Failed(failure)) if failure.effect() == Effect::Unknown => {
-                    let item = self.or_read(id, None).await?;
-                    let stored = item.as_ref().and_then(Stored::of);
-                    let write = stored.as_ref().and_then(|stored| stored.write.as_deref());
-                    return match write == Some(&name[..]) {
-                        true => Ok(true),
-                        false => Err(failure),
-                    };
-                }
                 Err(Unwritten::Failed(failure)) => attempts.wait(failure).await?,
                 Err(Unwritten::Refused(item)) => {
                     let item = self.or_read(id, item).await?;
