@@ -21,6 +21,7 @@ use tower_layer::Layer;
 use self::answer::NoDevices;
 use self::builder::SessionLayerBuilder;
 use self::service::SessionService;
+#[cfg(feature = "testing")]
 use crate::context::LayerContext;
 use crate::context::keys::ContextSource;
 use crate::registry::Sessions;

@@ -14,14 +14,8 @@ use crate::record::user::UserId;
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
-/// use axum::extract::FromRef;
 /// use axum::{Router, routing::get};
 /// use cloakroom::assertion::{Asserted, AssertionVerifier};
-///
-/// #[derive(Clone, FromRef)]
-/// struct Service {
-///     verifier: AssertionVerifier,
-/// }
 ///
 /// async fn orders(user: Asserted) -> String {
 ///     match user.actor() {
@@ -30,8 +24,8 @@ use crate::record::user::UserId;
 ///     }
 /// }
 ///
-/// # fn show(service: Service) {
-/// let app: Router = Router::new().route("/orders", get(orders)).with_state(service);
+/// # fn show(verifier: AssertionVerifier) {
+/// let app: Router = Router::new().route("/orders", get(orders)).with_state(verifier);
 /// # } }
 /// ```
 ///

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 pub(super) use self::dropped::DroppedChanges;
 use crate::binding::rotation::Chance;
+#[cfg(feature = "login")]
 use crate::clock::Timestamp;
 use crate::commit::changes::{ChangeSet, DataChange, check_size};
 use crate::commit::lookup::{InitialState, KnownSession, LoadedSession};
