@@ -9,7 +9,14 @@ use std::str::FromStr;
     feature = "redis",
     feature = "sqlite"
 ))]
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(any(
+    feature = "memory",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
