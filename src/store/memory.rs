@@ -14,7 +14,8 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
-use crate::store::catalog::{Accept, Cursor, IdWalk, Scan, SessionCatalog};
+use crate::store::catalog::walk::IdWalk;
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 use crate::store::feed::{Feed, SessionFeed};
 use crate::store::{Replaced, SessionStore, UserIndex};
 

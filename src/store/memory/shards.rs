@@ -15,7 +15,8 @@ use crate::events;
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::user::UserId;
-use crate::store::catalog::{IdWalk, Scan};
+use crate::store::catalog::Scan;
+use crate::store::catalog::walk::IdWalk;
 
 /// More than the cores of a large machine, so that two requests seldom meet.
 const SHARDS: usize = 64;

@@ -12,7 +12,8 @@ use super::{RedisStore, failed};
 use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::Record;
-use crate::store::catalog::{Accept, Cursor, LONGEST_LOOK, MOST_LOOKED_AT, Scan, SessionCatalog};
+use crate::store::catalog::bounds::{LONGEST_LOOK, MOST_LOOKED_AT};
+use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 
 /// How many keys one `SCAN` goes through, about.
 const SCANNED_AT_ONCE: std::ops::RangeInclusive<usize> = 10..=100;

@@ -127,7 +127,8 @@ macro_rules! implement_store {
             use $crate::record::user::UserId;
             use $crate::record::{Record, Version};
             use $crate::store::batch::{Batches, READ_LANES};
-            use $crate::store::catalog::{Accept, Cursor, IdWalk, Scan, SessionCatalog};
+            use $crate::store::catalog::walk::IdWalk;
+            use $crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
             use $crate::store::feed::SessionFeed;
             use $crate::store::sql::calls::{Row, StoredRow, Write};
             use $crate::store::sql::connections::Connections;
