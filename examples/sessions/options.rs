@@ -271,7 +271,7 @@ fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, String> {
         text.map_err(|_| "an argument is not UTF-8".to_owned())
     });
     while let Some(arg) = args.next().transpose()? {
-        if !arg.starts_with('-') {
+        if !arg.starts_with('-') || is_id(&arg) {
             given.words.push(arg);
             continue;
         }
@@ -298,7 +298,7 @@ fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, String> {
                 .next()
                 .transpose()?
                 // A forgotten value must not make a value of the next option.
-                .filter(|value| !value.starts_with("--"))
+                .filter(|value| !value.starts_with("--") || is_id(value))
                 .ok_or_else(|| format!("{flag} needs a value"))?,
         };
         if *takes_value && value.is_empty() {
@@ -309,6 +309,11 @@ fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Given>, String> {
         }
     }
     Ok(Some(given))
+}
+
+/// An id of a session, and so a cursor, may start with `-`, as an option does.
+fn is_id(text: &str) -> bool {
+    text.parse::<RecordId>().is_ok()
 }
 
 /// What `end` ends. Nobody ends all sessions by leaving something out.

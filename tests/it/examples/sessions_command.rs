@@ -254,6 +254,19 @@ async fn an_operator_lists_counts_shows_and_ends_the_sessions_of_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_starts_as_an_option_does_is_an_id() {
+    let (_dir, operator, _) = sqlite().await;
+    for id in ["-AAAAAAAAAAAAAAAAAAAAA", "--AAAAAAAAAAAAAAAAAAAA"] {
+        let shown = operator.run(&["show", id]);
+        shown.assert_refused(1, "no live session");
+        let ended = operator.run(&["end", id, "--yes"]);
+        ended.assert_refused(1, "nothing ended");
+        assert_eq!(operator.run(&["list", "--after", id]).code, 0);
+    }
+    assert_eq!(operator.count(&[]), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_makes_no_sense_says_why_and_ends_nothing() {
     let (_dir, operator, [ada, ..]) = sqlite().await;
     let ada = &*ada;
