@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
+use crate::endings::Endings;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -35,6 +36,7 @@ const MAX_LEN: usize = 8 * 1024;
 pub(crate) struct BackChannel {
     pub(crate) client: Arc<Client>,
     pub(crate) sessions: Sessions<MemoryStore>,
+    endings: Endings,
     /// The tokens of the last minutes, and when each is too old anyway. Several nodes would keep
     /// them in a database.
     used: Arc<Mutex<HashMap<String, Timestamp>>>,
@@ -114,20 +116,25 @@ pub(crate) async fn log_out(
 }
 
 impl BackChannel {
-    pub(crate) fn new(client: Arc<Client>, sessions: Sessions<MemoryStore>) -> Self {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        sessions: Sessions<MemoryStore>,
+        endings: Endings,
+    ) -> Self {
         Self {
             client,
             sessions: sessions.by("the OpenID provider"),
+            endings,
             used: Arc::default(),
         }
     }
 
     /// Ends the sessions that a logout token names, and returns how many.
-    ///
-    /// A login whose callback runs at this moment makes its session afterwards. A site that must not
-    /// have this gap keeps each `sid` for some minutes, and refuses a login with it.
     async fn carry_out(&self, token: &str) -> Result<u64, BoxError> {
         let claims = self.verify(token).await?;
+        let made_at = Timestamp::from_millis(claims.iat.saturating_mul(1000));
+        self.endings
+            .add(claims.sid.clone(), claims.sub.clone(), made_at);
         let mut filter = SessionFilter::new();
         if let Some(sid) = claims.sid {
             filter = filter.external_id(sid);

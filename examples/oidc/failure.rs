@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Refused,
     /// The provider did not confirm the login, or the application cannot reach the provider.
     Unconfirmed,
+    /// The user has logged out at the provider since.
+    Ended,
     /// The provider let the user in with less than the page needs.
     NotEnough,
     Session(SessionError),
@@ -47,6 +49,7 @@ impl IntoResponse for Failure {
             Self::Unknown => "This login was not begun here, or it is over.",
             Self::Refused => "You were not logged in.",
             Self::Unconfirmed => "The provider did not confirm the login.",
+            Self::Ended => "You have logged out at the provider.",
             Self::NotEnough => "The provider did not ask you to log in as this page needs it.",
             Self::ToProvider(redirect) => return redirect.into_response(),
             Self::Session(error) => return error.into_response(),

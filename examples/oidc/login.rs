@@ -11,6 +11,7 @@ use cloakroom::{Authentication, Key, Session, SessionError, SessionErrorKind, Ti
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
+use crate::endings::Endings;
 use crate::failure::Failure;
 use crate::token::Claims;
 
@@ -85,6 +86,7 @@ pub(crate) struct Login {
     pub(crate) client: Arc<Client>,
     /// How long a user may stay at the provider.
     pub(crate) patience: Duration,
+    pub(crate) endings: Endings,
 }
 
 impl Login {
@@ -107,6 +109,13 @@ impl Login {
             pending.split_off(surplus)
         })?;
         Ok(Redirect::to(new.url.as_str()))
+    }
+
+    /// Whether the user has logged out at the provider while this login was on its way.
+    fn has_ended(&self, claims: &Claims) -> bool {
+        let sid = claims.additional_claims().sid.as_deref();
+        let made_at = Timestamp::from(SystemTime::from(claims.issue_time()));
+        self.endings.cover(sid, claims.subject().as_str(), made_at)
     }
 
     fn is_over(&self, login: &PendingLogin) -> bool {
@@ -156,7 +165,11 @@ pub(crate) async fn callback(
         return Err(Failure::Refused);
     };
     let claims = login.client.redeem(code, this.verifier, this.nonce).await;
-    log_in(&session, &claims.map_err(Failure::provider)?)?;
+    let claims = claims.map_err(Failure::provider)?;
+    if login.has_ended(&claims) {
+        return Err(Failure::Ended);
+    }
+    log_in(&session, &claims)?;
     // The login counts for what the provider says about it. If that is not what the page needs,
     // the page would send the user to the provider again, and the provider would send them back.
     match this.needs.check(&session) {

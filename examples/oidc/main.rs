@@ -15,6 +15,7 @@
 //! - `main.rs`: the pages
 //! - `login.rs`: the login, and the data that the session keeps for it
 //! - `back_channel.rs`: logouts that the provider tells the site
+//! - `endings.rs`: what the provider has ended, for a login that was on its way
 //! - `live.rs`: a socket that ends with its session
 //! - `client.rs`: what the site asks the provider, with the crate `openidconnect`
 //! - `failure.rs`: what a user sees if a login fails
@@ -22,6 +23,7 @@
 
 mod back_channel;
 mod client;
+mod endings;
 mod failure;
 mod live;
 mod login;
@@ -43,6 +45,7 @@ use tower_http::csrf::CsrfLayer;
 
 use back_channel::BackChannel;
 use client::{Client, Registration};
+use endings::Endings;
 use failure::Failure;
 use live::Site;
 use login::{Login, NAME, Needs, Visit};
@@ -120,6 +123,7 @@ async fn main() -> Result<(), BoxError> {
     let login = Login {
         client: Arc::new(Client::discover(registration).await?),
         patience: Duration::from_secs(setting("LOGIN_SECONDS", "600").parse()?),
+        endings: Endings::default(),
     };
 
     let layer = SessionLayer::builder(MemoryStore::new(), SigningKey::generate()?)
@@ -130,7 +134,11 @@ async fn main() -> Result<(), BoxError> {
         // be missing.
         .same_site(SameSite::Lax)
         .build()?;
-    let back_channel = BackChannel::new(login.client.clone(), layer.sessions());
+    let back_channel = BackChannel::new(
+        login.client.clone(),
+        layer.sessions(),
+        login.endings.clone(),
+    );
     let app = Router::new()
         .route("/", get(home))
         .route("/orders", get(orders))

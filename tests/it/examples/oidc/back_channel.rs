@@ -136,6 +136,44 @@ async fn a_logout_at_the_provider_ends_the_sessions_and_closes_their_sockets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_on_its_way_comes_to_nothing_after_a_logout_at_the_provider() {
+    let (provider, site) = Provider::start().await;
+    let ends = json!({ "sid": "sid of ada" });
+    let ends_all = json!({ "sid": null, "sub": "ada" });
+    for (ends, claims, is_refused) in [
+        (&ends, json!({ "sub": "ada", "sid": "sid of ada" }), true),
+        (&ends, json!({ "sub": "ada", "sid": "another sid" }), false),
+        (
+            &ends_all,
+            json!({ "sub": "ada", "sid": "a third sid" }),
+            true,
+        ),
+        (&ends_all, json!({ "sub": "ada", "sid": null }), true),
+        (
+            &ends_all,
+            json!({ "sub": "grace", "sid": "of grace" }),
+            false,
+        ),
+        // It was made after the logout.
+        (&ends_all, json!({ "sub": "ada", "iat": now() + 20 }), false),
+    ] {
+        assert_eq!(tell(&site, &provider.logout_with(ends)).await, 200);
+        let mut browser = ExampleClient::new();
+        let reply = provider
+            .log_in_with(&mut browser, &site, "/login", claims)
+            .await;
+        let user = browser.orders(&site).await;
+        match is_refused {
+            true => {
+                super::assert_refused(&reply, "You have logged out at the provider.");
+                assert_eq!(user, None);
+            }
+            false => assert!(user.is_some(), "{reply:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_of_another_site_or_without_a_login_is_refused() {
     let shop = start();
     let mut browser = ExampleClient::new();
