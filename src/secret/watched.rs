@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::error::ConfigError;
 use crate::events;
@@ -25,8 +25,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// - A request has the keys of when it came, all of them, until its response is made. An
 ///   `EncryptedStore` encrypts and decrypts each record with the keys of that moment.
-/// - If the file or the function fails, the keys stay as they are, and the event `keys_rejected`
-///   says why. Of many failures in a row, the log warns of the 1st, the 2nd, the 4th and so on.
+/// - If the file or the function fails, or takes longer than the interval, the keys stay as they
+///   are, and the event `keys_rejected` says why. Of many failures in a row, the log warns of the 1st, the 2nd, the 4th and so on.
 ///   When the keys are other ones, or good again, there is the event `keys_accepted`.
 /// - A key that is left out is no good from then on: a token that it signed is refused.
 ///
@@ -57,8 +57,10 @@ struct Watched<K> {
     current: RwLock<Snapshot<K>>,
     /// The number of `current`. Most readers need no more.
     number: AtomicU64,
-    /// How many reads have failed since the last good one. Only one read is under way at a time.
-    failures: Mutex<u64>,
+    /// How many reads have failed, or have given no answer in time, since the last good one.
+    failures: AtomicU64,
+    /// Only one read is under way at a time, so that no older keys come after newer ones.
+    reading: Mutex<()>,
     task: AbortHandle,
 }
 
@@ -96,7 +98,8 @@ impl<K: Send + Sync + 'static> WatchedKeys<K> {
                 keys: Arc::new(first),
             }),
             number: AtomicU64::new(0),
-            failures: Mutex::new(0),
+            failures: AtomicU64::new(0),
+            reading: Mutex::new(()),
             task: tokio::spawn(follow(
                 Weak::clone(watched),
                 interval.max(SHORTEST_INTERVAL),
@@ -111,18 +114,30 @@ impl<K: Send + Sync + 'static> WatchedKeys<K> {
 async fn follow<K: Send + Sync + 'static>(watched: Weak<Watched<K>>, interval: Duration) {
     loop {
         sleep(interval).await;
-        let watched = Weak::clone(&watched);
+        let reader = Weak::clone(&watched);
         // A file system may be slow, and so may the application's function.
-        let read = spawn_blocking(move || {
-            if let Some(watched) = watched.upgrade() {
+        let mut read = spawn_blocking(move || {
+            if let Some(watched) = reader.upgrade() {
                 // A failure has an event.
                 drop(watched.reload());
             }
         });
-        if read.await.is_err() {
-            return;
+        loop {
+            match timeout(interval, &mut read).await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => return,
+                Err(_) => watched.upgrade().iter().for_each(|it| it.rejected(&late())),
+            }
         }
     }
+}
+
+/// Nobody can stop the read. It goes on, and its keys count once they are there.
+fn late() -> ConfigError {
+    ConfigError::new(
+        "keys",
+        "the file or the function has given no keys for an interval and longer",
+    )
 }
 
 /// What the source answers. The source of an application may panic.
@@ -135,16 +150,9 @@ fn call<K>(source: &dyn Fn() -> Result<K, ConfigError>) -> Result<K, ConfigError
 
 impl<K> Watched<K> {
     fn reload(&self) -> Result<bool, ConfigError> {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = match call(&*self.source) {
-            Ok(keys) => keys,
-            Err(error) => {
-                *failures += 1;
-                events::keys_rejected(self.kind, &error, *failures);
-                return Err(error);
-            }
-        };
-        let was_rejected = std::mem::take(&mut *failures) > 0;
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = call(&*self.source).inspect_err(|error| self.rejected(error))?;
+        let was_rejected = self.failures.swap(0, Ordering::Relaxed) > 0;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let is_changed = !(self.is_same)(&current.keys, &keys);
         if is_changed {
@@ -160,10 +168,15 @@ impl<K> Watched<K> {
         }
         Ok(is_changed)
     }
+
+    fn rejected(&self, error: &ConfigError) {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        events::keys_rejected(self.kind, error, before + 1);
+    }
 }
 
 impl<K> WatchedKeys<K> {
-    /// Reads the keys now, in this thread. The answer is whether they are other ones than before.
+    /// Reads the keys now, in this thread. If the task is reading them already, this waits first. The answer is whether they are other ones than before.
     /// Requests that come from now on have them.
     ///
     /// # Errors

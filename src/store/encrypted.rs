@@ -38,7 +38,7 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// - about how long the record is.
 ///
 /// Each record is encrypted with XChaCha20-Poly1305 and a random nonce. It is bound to its record
-/// id, its version, its format and its user in the store. So nobody who can write to the store but
+/// id, its version, its format, and its user and external id in the store. So nobody who can write to the store but
 /// has no key can change a session, make one, or put one session's record into the place of
 /// another. They can remove a session, take it out of the index of its user, move its expiry up to
 /// the absolute timeout, which is encrypted, and put an older record of a session back into its
@@ -73,8 +73,25 @@ pub struct EncryptedStore<S> {
     store: S,
     ciphers: MadeOfKeys<EncryptionKeys, Cipher>,
     users: UserNames,
-    accepts_plaintext: bool,
+    plaintext: Plaintext,
     unopened: Arc<events::Count>,
+}
+
+/// What an [`EncryptedStore`] does about records that are not encrypted.
+///
+/// Without [`Refuse`](Self::Refuse), whoever can write to the store can plant a record, as without
+/// encryption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plaintext {
+    /// Such a record is no session. This is the default.
+    #[default]
+    Refuse,
+    /// Such a record is a session. Its next write encrypts it.
+    Accept,
+    /// Such a record is a session, and so is an encrypted one. All writes are plain: the store
+    /// encrypts nothing and hashes no user. It is for the time before the first record is encrypted
+    /// or after the last one, while other nodes read plain records alone.
+    Write,
 }
 
 impl<S: SessionStore> EncryptedStore<S> {
@@ -88,7 +105,7 @@ impl<S: SessionStore> EncryptedStore<S> {
             store,
             ciphers: MadeOfKeys::new(source, number, first, Cipher::new),
             users: UserNames::default(),
-            accepts_plaintext: false,
+            plaintext: Plaintext::Refuse,
             unopened: Arc::default(),
         }
     }
@@ -124,21 +141,30 @@ impl<S: SessionStore> EncryptedStore<S> {
 
     /// Whether the store also finds the sessions that are filed under the user themselves, as they
     /// are without [`hash_users`](Self::hash_users). It is for a deployment that begins to hash
-    /// users. `false` by default. [`accept_plaintext`](Self::accept_plaintext) turns it on as well.
+    /// users. `false` by default. A store that accepts [`plaintext`](Self::plaintext) does so anyway.
     #[must_use]
     pub fn also_find_plain_users(mut self, find: bool) -> Self {
         self.users.also_find_plain(find);
         self
     }
 
-    /// Whether a record that is not encrypted is a session as well. `false` by default.
+    /// What to do about records that are not encrypted. If this is not called, the store refuses
+    /// them.
     ///
-    /// It is for a deployment that has sessions already: they go on, and each one is encrypted with
-    /// its next write. Meanwhile, whoever can write to the store can plant a record, as without
-    /// encryption. Turn it off once the longest absolute timeout has passed.
+    /// It is for a deployment that has sessions already, so that they go on. The page on
+    /// [operations](crate::docs::operations#encryption-at-rest) has the steps, both to encryption
+    /// and back.
+    ///
+    /// ```
+    /// # use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, Plaintext};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = EncryptionKey::generate()?;
+    /// let store = EncryptedStore::new(MemoryStore::new(), key).plaintext(Plaintext::Accept);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
-    pub fn accept_plaintext(mut self, accept: bool) -> Self {
-        self.accepts_plaintext = accept;
+    pub fn plaintext(mut self, plaintext: Plaintext) -> Self {
+        self.plaintext = plaintext;
         self
     }
 }
@@ -150,12 +176,25 @@ impl<S> EncryptedStore<S> {
         &self.store
     }
 
+    fn accepts_plaintext(&self) -> bool {
+        self.plaintext != Plaintext::Refuse
+    }
+
     /// The record for a write of it: filed as new records are.
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
+        if self.plaintext == Plaintext::Write {
+            return Ok(record.clone());
+        }
         let user = record.user().map(|user| self.users.name_of(user));
         let external_id = record.fields().external_id();
         let external_id = external_id.map(|id| self.users.name_of_external(id));
         self.ciphers.now().seal(id, record, user, external_id)
+    }
+
+    /// Whether a touch can hand in the plain record, although the store may have an encrypted one:
+    /// it is filed under the same names.
+    fn leaves_plain(&self, record: &Record, filed_under: &UserId) -> bool {
+        self.plaintext == Plaintext::Write && record.user() == Some(filed_under)
     }
 
     fn open(&self, id: RecordId, stored: Record) -> Option<Record> {
@@ -164,7 +203,7 @@ impl<S> EncryptedStore<S> {
                 Ok(record) => return record,
                 Err(reason) => reason.as_str(),
             },
-            None if self.accepts_plaintext => return Some(stored.found_plain()),
+            None if self.accepts_plaintext() => return Some(stored.found_plain()),
             None => "it is not encrypted",
         };
         events::unopened_record(id, reason, self.unopened.next());
@@ -213,11 +252,11 @@ impl<S: SessionStore> SessionStore for EncryptedStore<S> {
     /// stored record is, because the other stores move nothing but the expiry.
     async fn touch(&self, id: RecordId, record: &Record) -> Result<bool, StoreError> {
         let sealed = match record.filed_under() {
-            Some((user, external_id)) => {
+            Some((user, external_id)) if !self.leaves_plain(record, &user) => {
                 let ciphers = self.ciphers.now();
                 ciphers.seal(id, record, Some(user), external_id)?
             }
-            None => self.seal(id, record)?,
+            _ => self.seal(id, record)?,
         };
         self.store.touch(id, &sealed).await
     }
@@ -236,7 +275,7 @@ impl<S: SessionStore> SessionStore for EncryptedStore<S> {
 impl<S: UserIndex> UserIndex for EncryptedStore<S> {
     async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let mut found = Vec::<(RecordId, Record)>::new();
-        for name in self.users.names_of(user, self.accepts_plaintext) {
+        for name in self.users.names_of(user, self.accepts_plaintext()) {
             let sessions = self.store.find_by_user(&name).await?;
             // A session may have moved to its next name since the last call.
             found.retain(|(id, _)| sessions.iter().all(|(other, _)| id != other));
@@ -256,7 +295,7 @@ impl<S: UserIndex> UserIndex for EncryptedStore<S> {
         except: Option<RecordId>,
     ) -> Result<u64, StoreError> {
         let mut removed = 0;
-        for name in self.users.names_of(user, self.accepts_plaintext) {
+        for name in self.users.names_of(user, self.accepts_plaintext()) {
             removed += self.store.remove_by_user(&name, except).await?;
         }
         Ok(removed)
@@ -302,7 +341,7 @@ impl<S: SessionCatalog> SessionCatalog for EncryptedStore<S> {
         let mut found = Vec::<(RecordId, Record)>::new();
         for name in self
             .users
-            .names_of_external(external_id, self.accepts_plaintext)
+            .names_of_external(external_id, self.accepts_plaintext())
         {
             let sessions = self.store.find_by_external_id(&name).await?;
             // As for a user, a session may have moved.
@@ -329,7 +368,7 @@ impl<S: fmt::Debug> fmt::Debug for EncryptedStore<S> {
         f.debug_struct("EncryptedStore")
             .field("store", &self.store)
             .field("hashes_users", &self.users.are_hashed())
-            .field("accepts_plaintext", &self.accepts_plaintext)
+            .field("plaintext", &self.plaintext)
             .finish_non_exhaustive()
     }
 }

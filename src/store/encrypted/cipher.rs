@@ -23,8 +23,14 @@ const FORMAT: &[u8] = b"cloakroom record 1\0";
 
 const TAG_LEN: usize = 16;
 
-/// The longest additional data: the format, the id, the version and the user.
-const BOUND_LEN: usize = FORMAT.len() + RecordId::LEN + size_of::<u64>() + UserId::STORED_LEN;
+/// The longest additional data: the format, the id, the version, the length of the user, the user
+/// and the external id.
+const BOUND_LEN: usize = FORMAT.len()
+    + RecordId::LEN
+    + size_of::<u64>()
+    + size_of::<u64>()
+    + UserId::STORED_LEN
+    + Record::EXTERNAL_ID_LEN;
 
 /// Encrypts with one key, and decrypts with several. It prepares each key once.
 pub(super) struct Cipher {
@@ -97,7 +103,8 @@ impl Cipher {
             .map_err(|error| failed().with_source(error))?;
         let PreparedKey { id: key, cipher } = &self.encrypting;
         let mut text = record.encode()?;
-        let bound = Bound::new(id, record.version(), user.as_ref()).ok_or_else(failed)?;
+        let bound = Bound::new(id, record.version(), user.as_ref(), external_id.as_deref());
+        let bound = bound.ok_or_else(failed)?;
         let tag = cipher
             .encrypt_inout_detached(&XNonce::from(nonce), bound.as_bytes(), (&mut *text).into())
             .map_err(|_| failed())?;
@@ -116,7 +123,8 @@ impl Cipher {
         sealed: &Sealed,
     ) -> Result<Option<Record>, Unopened> {
         let SealedHeader { key, nonce } = sealed.header;
-        let bound = Bound::new(id, stored.version(), stored.user()).ok_or(Unopened::Changed)?;
+        let bound = Bound::new(id, stored.version(), stored.user(), stored.external_id());
+        let bound = bound.ok_or(Unopened::Changed)?;
         let mut reason = Unopened::NoKey;
         let keys = std::iter::once(&self.encrypting).chain(&self.decrypting);
         for PreparedKey { cipher, .. } in keys.filter(|known| known.id == key) {
@@ -158,16 +166,25 @@ struct Bound {
 }
 
 impl Bound {
-    fn new(id: RecordId, version: Version, user: Option<&UserId>) -> Option<Self> {
+    fn new(
+        id: RecordId,
+        version: Version,
+        user: Option<&UserId>,
+        external_id: Option<&str>,
+    ) -> Option<Self> {
         let mut bytes = [0; BOUND_LEN];
         let version = version.as_u64().to_be_bytes();
+        let user = user.map_or("", UserId::as_str);
+        let user_len = u64::try_from(user.len()).ok()?.to_be_bytes();
         let mut len = 0;
-        // All except the last have a fixed length.
+        // All except the last have a fixed length, or their length before them.
         for part in [
             FORMAT,
             id.as_bytes(),
             &version,
-            user.map_or("", UserId::as_str).as_bytes(),
+            &user_len,
+            user.as_bytes(),
+            external_id.unwrap_or_default().as_bytes(),
         ] {
             let end = len + part.len();
             bytes.get_mut(len..end)?.copy_from_slice(part);

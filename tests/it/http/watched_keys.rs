@@ -325,6 +325,42 @@ async fn a_task_reads_the_keys_at_the_interval_and_ends_with_the_layer() {
 }
 
 #[tokio::test]
+async fn a_function_that_hangs_keeps_the_old_keys_and_says_so() {
+    let (answer, answers) = std::sync::mpsc::channel();
+    answer.send(1).unwrap();
+    let answers = Mutex::new(answers);
+    let keys = SigningKeys::watch(Duration::from_secs(1), move || {
+        let byte = answers.lock().unwrap().recv()?;
+        Ok::<SigningKeys, std::sync::mpsc::RecvError>(signing_key(byte).into())
+    });
+    let keys = keys.unwrap();
+    let store = MemoryStore::new();
+    let site = app(SessionLayer::new(store.clone(), keys.clone()));
+    let mut browser = logged_in(&site).await;
+    let (log, _guard) = Log::start();
+    let mut told = String::new();
+    while !told.contains("keys_rejected") {
+        sleep(Duration::from_millis(20)).await;
+        told += &log.take();
+    }
+    assert!(
+        told.contains("WARN") && told.contains("no keys for an interval"),
+        "{told}"
+    );
+    browser.get("/user").await.assert(200, "ada");
+    // Late keys are good keys.
+    answer.send(2).unwrap();
+    while !format!("{keys:?}").contains("changes: 1") {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let new = logged_in(&site).await;
+    moved(&new, &app(SessionLayer::new(store, signing_key(2))))
+        .get("/user")
+        .await
+        .assert(200, "ada");
+}
+
+#[tokio::test]
 async fn hooks_and_limits_stay_those_of_the_layer_when_keys_change() {
     let (set, keys) = Settable::new(signing_key(1).into());
     let heard = Arc::new(AtomicUsize::new(0));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Router;
 use cloakroom::{
-    AtLimit, EncryptedStore, EncryptionKey, EncryptionKeys, MemoryStore, NearCache, Record,
-    RecordId, RedisStore, Session, SessionCatalog, SessionLayer, SessionStore, TestClock,
+    AtLimit, EncryptedStore, EncryptionKey, EncryptionKeys, MemoryStore, NearCache, Plaintext,
+    Record, RecordId, RedisStore, Session, SessionCatalog, SessionLayer, SessionStore, TestClock,
     Timestamp, UserHashKey, UserId, UserIndex,
 };
 use cloakroom_fuzz::sealed;
@@ -50,6 +50,15 @@ fn with_cookie_of(browser: &Browser, app: &Router) -> Browser {
     let mut other = Browser::new(app);
     other.adopt(browser);
     other
+}
+
+/// Gives the session the external id `sid`.
+async fn name_at_provider(browser: &Browser, store: impl SessionStore) {
+    let call = async |session: Session| session.set_external_id("sid");
+    let site = support::routes().route("/external", axum::routing::get(call));
+    let site = site.layer(SessionLayer::new(store, key()));
+    let mut named = with_cookie_of(browser, &site);
+    named.get("/external").await.assert(200, "");
 }
 
 async fn is_live(browser: &mut Browser) -> bool {
@@ -191,7 +200,7 @@ async fn a_plain_record_is_no_session_unless_the_application_says_so() {
     let accepting = || {
         encrypted(inner.clone())
             .hash_users(hash_key(3))
-            .accept_plaintext(true)
+            .plaintext(Plaintext::Accept)
     };
     let layer = SessionLayer::new(accepting(), key());
     let sessions = layer.sessions();
@@ -214,11 +223,86 @@ async fn a_plain_record_is_no_session_unless_the_application_says_so() {
     assert!(inner.is_empty());
 }
 
+/// A node at each step of the way in `docs/operations.md`.
+fn node(step: Option<Plaintext>, inner: &MemoryStore) -> Box<dyn SessionCatalog> {
+    let inner = inner.clone();
+    match step {
+        None => Box::new(inner),
+        Some(plaintext) => Box::new(
+            encrypted(inner)
+                .hash_users(hash_key(3))
+                .plaintext(plaintext),
+        ),
+    }
+}
+
 #[tokio::test]
-async fn ciphertext_opens_only_under_its_own_id_version_and_user() {
+async fn a_store_in_use_comes_to_encryption_and_back_and_nobody_is_logged_out() {
+    let [write, accept, refuse] =
+        [Plaintext::Write, Plaintext::Accept, Plaintext::Refuse].map(Some);
+    let way = [None, write, accept, refuse, accept, write, None];
+    let ada = user("__Host-session:ada");
+    for steps in way.windows(2) {
+        // Some nodes are still at the step before.
+        let inner = MemoryStore::new();
+        let mut browsers = Vec::new();
+        for step in steps {
+            browsers.push(ada_in(node(*step, &inner)).await);
+        }
+        for count in 1..=4 {
+            let here = node(steps[count % 2], &inner);
+            let found = here.find_by_user(&ada).await.unwrap();
+            assert_eq!(found.len(), 2, "{steps:?}");
+            let site = app(SessionLayer::new(here, key()));
+            for browser in &browsers {
+                let mut browser = with_cookie_of(browser, &site);
+                browser.get("/user").await.assert(200, "ada");
+                let update = browser.get("/update/n").await;
+                update.assert(200, &count.to_string());
+            }
+        }
+        let last = node(steps[1], &inner);
+        assert_eq!(last.remove_by_user(&ada, None).await.unwrap(), 2);
+        assert!(inner.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_writes_plain_records_reads_both_kinds_and_touches_both() {
+    let inner = MemoryStore::new();
+    let writes = || {
+        encrypted(inner.clone())
+            .hash_users(hash_key(3))
+            .plaintext(Plaintext::Write)
+    };
+    let sealed = ada_in(encrypted(inner.clone()).hash_users(hash_key(3))).await;
+    let plain = ada_in(writes()).await;
+    for (browser, is_encrypted) in [(&sealed, true), (&plain, false)] {
+        let id = id_of(&browser.token());
+        let record = writes().load(id).await.unwrap().unwrap();
+        let later = record.with_expires_at(IN_2100);
+        assert!(writes().touch(id, &later).await.unwrap());
+        let stored = inner.load(id).await.unwrap().unwrap();
+        assert_eq!(stored.expires_at(), IN_2100);
+        assert_eq!(
+            stored.to_json().contains("\"encrypted\": true"),
+            is_encrypted
+        );
+        // Its next write is plain in any case.
+        let mut browser = moved(browser, writes());
+        browser.get("/update/n").await.assert(200, "1");
+        let stored = inner.load(id).await.unwrap().unwrap();
+        assert!(stored.to_json().contains("dark"));
+    }
+}
+
+#[tokio::test]
+async fn ciphertext_opens_only_under_its_own_id_version_user_and_external_id() {
     let inner = MemoryStore::new();
     let store = encrypted(inner.clone());
-    let mine = id_of(&ada_in(store.clone()).await.token());
+    let browser = ada_in(store.clone()).await;
+    name_at_provider(&browser, store.clone()).await;
+    let mine = id_of(&browser.token());
     let theirs = id_of(&ada_in(store.clone()).await.token());
     let record = inner.load(mine).await.unwrap().unwrap();
     let is_opened = |id: RecordId, bytes: Vec<u8>| {
@@ -243,8 +327,13 @@ async fn ciphertext_opens_only_under_its_own_id_version_and_user() {
     let at = memchr::memmem::find(&bytes, b":ada").unwrap() + 1;
     changed[at..at + 3].copy_from_slice(b"eve");
     assert!(!is_opened(mine, sealed(&changed)).await, "another user");
+    let mut changed = bytes.clone();
+    let at = memchr::memmem::find(&bytes, b"sid").unwrap();
+    changed[at..at + 3].copy_from_slice(b"sod");
+    let is_other = is_opened(mine, sealed(&changed)).await;
+    assert!(!is_other, "another external id");
     // From the id of the key on, everything is authentic or nothing is.
-    for at in at + 6..bytes.len() {
+    for at in at + 3..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         assert!(!is_opened(mine, sealed(&changed)).await, "byte {at}");
@@ -360,11 +449,7 @@ async fn a_touch_keeps_a_session_in_the_index_that_it_is_in() {
     let redis = RedisStore::connect(&url).await.unwrap();
     let old = encrypted(redis.clone()).hash_users(hash_key(3));
     let mut browser = ada_in(old.clone()).await;
-    let call = async |session: Session| session.set_external_id("sid");
-    let external = support::routes().route("/external", axum::routing::get(call));
-    let external = external.layer(SessionLayer::new(old.clone(), key()));
-    let mut named = with_cookie_of(&browser, &external);
-    named.get("/external").await.assert(200, "");
+    name_at_provider(&browser, old.clone()).await;
     browser.get("/user").await.assert(200, "ada");
     let id = id_of(&browser.token());
     let new = encrypted(redis)
