@@ -60,7 +60,7 @@
 //! | tell services behind who the user is | [`assertion`]: [`Session::assertion`], [`Asserted`](assertion::Asserted), [its page](docs::assertions) |
 //! | choose a store | [`MemoryStore`], [`SqliteStore`], [`PostgresStore`], [`MySqlStore`], [`RedisStore`], [`MemcachedStore`], [`DynamoDbStore`], [`AnyStore`] |
 //! | read a shared store without a round trip | [`NearCache`] |
-//! | encrypt what a store keeps | [`EncryptedStore`], [`EncryptionKeys`], [`EncryptionKey`], [`UserHashKey`] |
+//! | encrypt what a store keeps | [`EncryptedStore`], [`EncryptionKeys`], [`EncryptionKey`], [`UserHashKey`], [`Plaintext`] |
 //! | write a store | [`SessionStore`], [`UserIndex`], [`SessionCatalog`], [`SessionFeed`], [`Feed`], [`Record`], [`conformance`] |
 //! | test an application | [`testing`], [`TestClock`] |
 //! | understand it | [`docs`]: [login](docs::login), [how it works](docs::how_it_works), [concurrency](docs::concurrency), [security](docs::security), [stolen cookies](docs::stolen_cookies), [design](docs::design) |
@@ -116,7 +116,8 @@
 //!
 //! It checks no passwords. It does not protect from CSRF: check the `Origin` header, and let
 //! `SameSite` be the second line of defence. Without an [`EncryptedStore`], data in the store is not
-//! encrypted, and the layer trusts whoever can write to the store. It needs a Tokio runtime, for the timeouts of store calls.
+//! encrypted, and the layer trusts whoever can write to the store. It needs a Tokio runtime, for the
+//! timeouts of store calls.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -190,9 +191,9 @@ pub use store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 #[cfg(feature = "dynamodb")]
 pub use store::dynamodb::DynamoDbStore;
 #[cfg(feature = "encryption")]
-pub use store::encrypted::EncryptedStore;
-#[cfg(feature = "encryption")]
 pub use store::encrypted::keys::{EncryptionKey, EncryptionKeys, UserHashKey};
+#[cfg(feature = "encryption")]
+pub use store::encrypted::{EncryptedStore, Plaintext};
 pub use store::feed::{Feed, FeedSender, Notice, SessionFeed};
 #[cfg(feature = "memcached")]
 pub use store::memcached::MemcachedStore;

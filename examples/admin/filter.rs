@@ -130,13 +130,13 @@ impl Fields {
             _ => return Err(bad("“Bound to a device” is yes or no.")),
         }
         if let Some(time) = time("Created since", &self.created_since)? {
-            filter = filter.created_after(time);
+            filter = filter.created_since(time);
         }
         if let Some(time) = time("Created before", &self.created_before)? {
             filter = filter.created_before(time);
         }
         if let Some(time) = time("Seen since", &self.seen_since)? {
-            filter = filter.last_seen_after(time);
+            filter = filter.last_seen_since(time);
         }
         if let Some(time) = time("Not seen since", &self.seen_before)? {
             filter = filter.last_seen_before(time);

@@ -149,7 +149,7 @@ fn back_to(address: &str) -> String {
     }
 }
 
-/// `GET /admin/end`: shows which sessions the filter means, and asks whether they shall end.
+/// `GET /admin/end`: shows which sessions match the filter, and asks whether they shall end.
 pub(crate) async fn preview(
     State(app): State<App>,
     admin: Admin,
@@ -183,7 +183,7 @@ pub(crate) async fn preview(
     })
 }
 
-/// `POST /admin/end`: ends the sessions that the filter means. To ban a user, mark the ban in the
+/// `POST /admin/end`: ends the sessions that match the filter. To ban a user, mark the ban in the
 /// table of users first: a login that is under way may still make a session afterwards.
 pub(crate) async fn end(
     State(app): State<App>,
@@ -223,7 +223,7 @@ fn condition(fields: &Fields) -> Result<SessionFilter, Failure> {
     Ok(filter)
 }
 
-/// Ends the sessions that the filter means, except one.
+/// Ends the sessions that match the filter, except one.
 async fn end_others<St: SessionCatalog>(
     sessions: &Sessions<St>,
     filter: &SessionFilter,

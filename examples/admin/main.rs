@@ -2,7 +2,7 @@
 //! as grace in another browser.
 //!
 //! A page for administrators. It shows the sessions of all users, of visitors too, page by page, and
-//! finds them by user, client and time. It ends one session, or all those that a filter means. Only
+//! finds them by user, client and time. It ends one session, or all that match a filter. Only
 //! an administrator who has logged in a short while ago gets the page (`FRESH_SECONDS`, 300 by
 //! default). The application refuses forms that other sites send. While the page is open, it shows
 //! which sessions have come or gone. That ends with the administrator's own session. Without

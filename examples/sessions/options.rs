@@ -15,7 +15,7 @@ Commands:
   show ID        show one session
   count          count sessions
   end ID         end one session
-  end FILTER     end all sessions that the filter means; `list` and `count` with the same filter show which
+  end FILTER     end all sessions that match the filter; `list` and `count` with the same filter show which
   purge          remove expired sessions from a store that does not do so by itself
   new-key        print a new signing key, for SESSION_KEYS or a file of keys; it needs no store
 
@@ -166,9 +166,9 @@ impl Given {
             filter = filter.device_bound(is_bound);
         }
         let times: [(&str, SetTime); 4] = [
-            ("--created-since", SessionFilter::created_after),
+            ("--created-since", SessionFilter::created_since),
             ("--created-before", SessionFilter::created_before),
-            ("--seen-since", SessionFilter::last_seen_after),
+            ("--seen-since", SessionFilter::last_seen_since),
             ("--seen-before", SessionFilter::last_seen_before),
         ];
         for (flag, condition) in times {

@@ -30,7 +30,7 @@ const READ_AT_ONCE: usize = 256;
 /// How often `end_everything` goes through the store. It stops when nothing is left.
 const MOST_WALKS: usize = 3;
 
-/// Some of the sessions that a filter means, and where the next ones are. With serde it can be an
+/// Some of the sessions that match a filter, and where the next ones are. With serde it can be an
 /// answer in JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionPage {
@@ -53,7 +53,7 @@ impl<St: SessionStore> Sessions<St> {
     /// How many sessions a page may have.
     pub const MAX_PAGE: usize = 1000;
 
-    /// A page of the sessions that the filter means: the first one, or the one that begins at the
+    /// A page of the sessions that match the filter: the first one, or the one that begins at the
     /// cursor `next` of another page of the same filter. Pages have `limit` sessions at most.
     ///
     /// A user who acts as another may have a session on the page whose own session is over. The call
@@ -111,7 +111,7 @@ impl<St: SessionStore> Sessions<St> {
         })
     }
 
-    /// How many sessions the filter means. Without a user or an external id, the call looks at all
+    /// How many sessions match the filter. Without a user or an external id, the call looks at all
     /// sessions of the store: with a million of them, that takes some seconds. Unlike a page, it does
     /// not ask whether the user who acts in a session is still there, and a Redis may count a session
     /// twice while it makes room for keys.
@@ -152,7 +152,7 @@ impl<St: SessionStore> Sessions<St> {
         }
     }
 
-    /// Ends the sessions that the filter means, and returns how many. [`page`](Self::page) with the
+    /// Ends the sessions that match the filter, and returns how many. [`page`](Self::page) with the
     /// same filter shows beforehand which ones they are.
     ///
     /// A session that begins while the call runs may go on, and a login in flight creates a new one:
@@ -308,7 +308,7 @@ impl<St: SessionStore> Sessions<St> {
     }
 }
 
-/// The sessions that a filter means, of those that this layer knows.
+/// The sessions that match a filter, of those that this layer knows.
 struct Meant<'a, St> {
     sessions: &'a Sessions<St>,
     filter: &'a SessionFilter,

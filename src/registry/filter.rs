@@ -42,18 +42,18 @@ pub struct SessionFilter {
 /// From a time on, and before another time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Period {
-    after: Option<Timestamp>,
+    since: Option<Timestamp>,
     before: Option<Timestamp>,
 }
 
 impl Period {
     fn has(self, time: Timestamp) -> bool {
-        self.after.is_none_or(|after| after <= time)
+        self.since.is_none_or(|since| since <= time)
             && self.before.is_none_or(|before| time < before)
     }
 
     fn is_empty(self) -> bool {
-        matches!((self.after, self.before), (Some(after), Some(before)) if after >= before)
+        matches!((self.since, self.before), (Some(since), Some(before)) if since >= before)
     }
 }
 
@@ -99,8 +99,8 @@ impl SessionFilter {
     }
 
     /// The sessions whose creation or last login, whichever is later, is at this time or later.
-    pub fn created_after(mut self, time: Timestamp) -> Self {
-        self.created.after = Some(time);
+    pub fn created_since(mut self, time: Timestamp) -> Self {
+        self.created.since = Some(time);
         self
     }
 
@@ -112,8 +112,8 @@ impl SessionFilter {
 
     /// The sessions that were used at this time or later, as far as the store knows. See
     /// [`SessionInfo::last_seen_at`](crate::SessionInfo::last_seen_at).
-    pub fn last_seen_after(mut self, time: Timestamp) -> Self {
-        self.last_seen.after = Some(time);
+    pub fn last_seen_since(mut self, time: Timestamp) -> Self {
+        self.last_seen.since = Some(time);
         self
     }
 
@@ -143,9 +143,9 @@ impl SessionFilter {
         {
             "an external id has 1 to 255 bytes, none of them NUL"
         } else if self.created.is_empty() {
-            "`created_after` is not before `created_before`"
+            "`created_since` is not before `created_before`"
         } else if self.last_seen.is_empty() {
-            "`last_seen_after` is not before `last_seen_before`"
+            "`last_seen_since` is not before `last_seen_before`"
         } else if self.logged_in == Some(false)
             && (self.user.is_some() || self.external_id.is_some())
         {

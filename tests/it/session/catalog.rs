@@ -117,7 +117,7 @@ fn ids<'a>(sessions: impl IntoIterator<Item = &'a SessionInfo>) -> BTreeSet<Reco
     sessions.into_iter().map(SessionInfo::id).collect()
 }
 
-/// All sessions that a filter means, in pages of this size.
+/// All sessions that match a filter, in pages of this size.
 async fn all<S: SessionCatalog>(
     sessions: &Sessions<S>,
     filter: &SessionFilter,
@@ -309,7 +309,7 @@ async fn each_condition_of_a_filter_leaves_its_sessions() {
         ),
         (filter().client("no such"), BTreeSet::new()),
         (
-            filter().created_after(start + STEP),
+            filter().created_since(start + STEP),
             BTreeSet::from([ada_laptop, graces]),
         ),
         (
@@ -318,12 +318,12 @@ async fn each_condition_of_a_filter_leaves_its_sessions() {
         ),
         (
             filter()
-                .created_after(start)
+                .created_since(start)
                 .created_before(start + STEP)
                 .logged_in(true),
             one(ada_phone),
         ),
-        (filter().last_seen_after(start + STEP * 2), one(ada_phone)),
+        (filter().last_seen_since(start + STEP * 2), one(ada_phone)),
         (
             filter().last_seen_before(start + STEP * 2),
             BTreeSet::from([visitor, ada_laptop, graces]),
@@ -406,12 +406,12 @@ async fn a_filter_that_makes_no_sense_is_refused_and_ends_nothing() {
             "an external id has 1 to 255 bytes, none of them NUL",
         ),
         (
-            filter().created_after(now).created_before(now),
-            "`created_after` is not before `created_before`",
+            filter().created_since(now).created_before(now),
+            "`created_since` is not before `created_before`",
         ),
         (
-            filter().last_seen_after(now + DAY).last_seen_before(now),
-            "`last_seen_after` is not before `last_seen_before`",
+            filter().last_seen_since(now + DAY).last_seen_before(now),
+            "`last_seen_since` is not before `last_seen_before`",
         ),
         (
             filter().user("ada").logged_in(false),
