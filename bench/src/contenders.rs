@@ -138,6 +138,10 @@ pub async fn over(store: impl ::cloakroom::SessionStore) -> Result<Ready> {
     Ready::of(cloakroom::routes().layer(layer)).await
 }
 
+/// Puts the payload into a session of this crate.
+#[cfg(feature = "peers")]
+pub use self::cloakroom::fill;
+
 /// This crate's routes with this layer, and routes that end a session.
 #[cfg(feature = "peers")]
 pub fn with_ends<S: ::cloakroom::SessionStore>(layer: ::cloakroom::SessionLayer<S>) -> Router {

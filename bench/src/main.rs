@@ -27,6 +27,8 @@ mod report;
 mod results;
 mod scenario;
 mod size;
+#[cfg(feature = "peers")]
+mod sizing;
 mod threads;
 mod time;
 #[cfg(any(feature = "peers", test))]
@@ -63,6 +65,10 @@ cargo run --release -p cloakroom-bench -- COMMAND
   contention      many requests on one session, over each store (needs the servers)
 
   encryption      what encryption at rest costs, over Redis (needs the server)
+
+  sizing [SESSIONS [STORE...]]
+                  bytes of a session in each store, and the time of calls about all sessions (needs the
+                  servers)
 
   feed            what a feed costs writes, over each store that has one (needs the servers)
 
@@ -174,6 +180,18 @@ fn command(arguments: &[&str]) -> Result<()> {
         ["feed"] => {
             for it in two_threads()?.block_on(feed::measure())? {
                 println!("{it:?}");
+            }
+            Ok(())
+        }
+        #[cfg(feature = "peers")]
+        ["sizing", sizing @ ..] => {
+            let (sessions, stores) = match sizing {
+                [] => (100_000, &sizing::STORES[..]),
+                [sessions] => (sessions.parse()?, &sizing::STORES[..]),
+                [sessions, stores @ ..] => (sessions.parse()?, stores),
+            };
+            for store in stores {
+                two_threads()?.block_on(sizing::measure(store, sessions))?;
             }
             Ok(())
         }

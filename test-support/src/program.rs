@@ -126,6 +126,20 @@ pub fn cookie(head: &str) -> String {
     format!("Cookie: {}\r\n", value(head, "set-cookie"))
 }
 
+/// A command that may call cargo again. Cargo gives a test some variables about its package. With
+/// these variables, the build of some dependencies would look different, and cargo would build them
+/// once more.
+pub fn without_variables_of_cargo(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
 /// The program of one of cloakroom's examples. The same cargo that runs the tests builds it, with
 /// the tests' profile. Not every test run builds the examples.
 pub fn binary(example: &str) -> PathBuf {
@@ -136,16 +150,7 @@ pub fn binary(example: &str) -> PathBuf {
         "debug" => "dev",
         name => name,
     };
-    let mut cargo = Command::new(env!("CARGO"));
-    // Cargo gives a test some variables about its package. With these variables, the build of some
-    // dependencies would look different, and cargo would build them once more.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&*name);
-        }
-    }
-    let built = cargo
+    let built = without_variables_of_cargo(env!("CARGO"))
         .args(["build", "--quiet", "--all-features"])
         .args(["--example", example, "--profile", profile, "--target-dir"])
         .arg(profile_dir.parent().unwrap())

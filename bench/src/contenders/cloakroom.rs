@@ -47,7 +47,7 @@ pub(super) fn routes() -> Router {
         .route("/create", get(create))
 }
 
-pub(super) async fn fill(session: Session) -> Result<(), SessionError> {
+pub async fn fill(session: Session) -> Result<(), SessionError> {
     session.insert("profile", Profile::example())?;
     session.insert("cart", cart())?;
     session.insert("nonce", NONCE)?;

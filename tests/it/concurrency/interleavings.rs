@@ -448,7 +448,7 @@ impl<'a> World<'a> {
             for node in &self.nodes {
                 self.now(self.request_at(node, Act::Passive, "", Some(&token)));
             }
-            if let Some(answers) = self.run(running, &mut path) {
+            if let Some(answers) = self.run(acts, running, &mut path) {
                 orders += 1;
                 self.deliver_all();
                 self.check(&token, id, &answers);
@@ -470,9 +470,15 @@ impl<'a> World<'a> {
 
     /// Moves the requests on in the order of `path`. After the end of `path`, it takes the first
     /// request that can move on, and adds it to `path`. Returns `None` if every remaining choice
-    /// waits for a request whose turn belongs to another order.
-    fn run(&self, running: Vec<Running>, path: &mut Vec<(usize, usize)>) -> Option<Vec<Answer>> {
+    /// belongs to another order.
+    fn run(
+        &self,
+        acts: &[Act],
+        running: Vec<Running>,
+        path: &mut Vec<(usize, usize)>,
+    ) -> Option<Vec<Answer>> {
         let mut running: Vec<Option<Running>> = running.into_iter().map(Some).collect();
+        let mut has_begun = vec![false; acts.len()];
         let mut answers = Vec::new();
         let mut step = 0;
         while running.iter().any(Option::is_some) {
@@ -490,12 +496,21 @@ impl<'a> World<'a> {
                     path.truncate(step);
                     return None;
                 };
-                if let Some(request) = slot {
+                // Of two requests that do the same at the same node, the first begins first. The
+                // order with the second before it is the same order, under other names.
+                let is_twin = !has_begun[which]
+                    && (0..which).any(|other| {
+                        !has_begun[other]
+                            && acts[other] == acts[which]
+                            && (which - other).is_multiple_of(self.nodes.len())
+                    });
+                if let Some(request) = slot.as_mut().filter(|_| !is_twin) {
                     self.store.turns.store(1, Ordering::SeqCst);
                     let polled = request
                         .as_mut()
                         .poll(&mut Context::from_waker(Waker::noop()));
                     let went_on = self.store.turns.swap(0, Ordering::SeqCst) == 0;
+                    has_begun[which] |= went_on || polled.is_ready();
                     if let Poll::Ready(answer) = polled {
                         answers.push(answer);
                         *slot = None;

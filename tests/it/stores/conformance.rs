@@ -1,4 +1,6 @@
-//! Every store keeps the contract. The test starts the server, or an environment variable names it.
+//! Every store keeps the contract. The test starts the server, or an environment variable names it:
+//! `CLOAKROOM_TEST_POSTGRES=postgres://…`, and so on. `tests/with_servers.rs` starts servers for all of
+//! these tests.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -40,12 +42,12 @@ cloakroom::conformance_tests! {
 }
 
 cloakroom::conformance_tests! {
-    encrypted_redis: hashed(Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await), with catalog, with feed
+    encrypted_redis: hashed(Place::named_by("REDIS", redis).redis().await), with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
     encrypted_memcached: encrypted(
-        Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await
+        Place::named_by("MEMCACHED", memcached).memcached().await
     ), without user index
 }
 
@@ -68,33 +70,33 @@ cloakroom::conformance_tests! {
 }
 
 cloakroom::conformance_tests! {
-    postgres: Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres).postgres().await, with catalog, with feed
+    postgres: Place::named_by("POSTGRES", postgres).postgres().await, with catalog, with feed
 }
 
-cloakroom::conformance_tests! { pgbouncer: Place::own(pgbouncer()).postgres().await, with catalog, with feed }
+cloakroom::conformance_tests! { pgbouncer: Place::named_by("PGBOUNCER", pgbouncer).postgres().await, with catalog, with feed }
 
 cloakroom::conformance_tests! {
-    mysql: Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb).mysql().await, with catalog
-}
-
-cloakroom::conformance_tests! {
-    redis: Place::named_by("CLOAKROOM_TEST_REDIS", redis).redis().await, with catalog, with feed
+    mysql: Place::named_by("MYSQL", mariadb).mysql().await, with catalog
 }
 
 cloakroom::conformance_tests! {
-    redis_cluster: Place::own(redis_cluster()).redis().await, with catalog, with feed
+    redis: Place::named_by("REDIS", redis).redis().await, with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    redis_sentinel: Place::own(redis_sentinel()).redis().await, with catalog, with feed
+    redis_cluster: Place::named_by("REDIS_CLUSTER", redis_cluster).redis().await, with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    memcached: Place::named_by("CLOAKROOM_TEST_MEMCACHED", memcached).memcached().await, without user index
+    redis_sentinel: Place::named_by("REDIS_SENTINEL", redis_sentinel).redis().await, with catalog, with feed
 }
 
 cloakroom::conformance_tests! {
-    dynamodb: Place::named_by("CLOAKROOM_TEST_DYNAMODB", dynalite).dynamodb().await
+    memcached: Place::named_by("MEMCACHED", memcached).memcached().await, without user index
+}
+
+cloakroom::conformance_tests! {
+    dynamodb: Place::named_by("DYNAMODB", dynalite).dynamodb().await
 }
 
 fn encrypted<S: SessionStore>(store: S) -> EncryptedStore<S> {
@@ -132,11 +134,16 @@ fn encrypted_records_in_postgres_mysql_and_a_redis_cluster_keep_the_contract() {
         contract::a_cursor_of_another_store_is_refused(store.clone()).await;
     }
     contract::run(async {
-        let place = Place::named_by("CLOAKROOM_TEST_POSTGRES", postgres);
+        let place = Place::named_by("POSTGRES", postgres);
         check(hashed(place.postgres().await)).await;
-        let place = Place::named_by("CLOAKROOM_TEST_MYSQL", mariadb);
+        let place = Place::named_by("MYSQL", mariadb);
         check(hashed(place.mysql().await)).await;
-        check(hashed(Place::own(redis_cluster()).redis().await)).await;
+        check(hashed(
+            Place::named_by("REDIS_CLUSTER", redis_cluster)
+                .redis()
+                .await,
+        ))
+        .await;
     });
 }
 
@@ -154,43 +161,30 @@ fn passes(test: &str, variable: &str, url: &str) -> bool {
 #[tokio::test]
 async fn a_server_that_a_variable_names_is_used_and_left_as_it_was() {
     let tests = [
-        (
-            "postgres::data_of_64_kib_is_kept",
-            "CLOAKROOM_TEST_POSTGRES",
-            postgres(),
-        ),
-        (
-            "mysql::data_of_64_kib_is_kept",
-            "CLOAKROOM_TEST_MYSQL",
-            mariadb(),
-        ),
-        (
-            "redis::data_of_64_kib_is_kept",
-            "CLOAKROOM_TEST_REDIS",
-            redis(),
-        ),
-        (
-            "memcached::data_of_64_kib_is_kept",
-            "CLOAKROOM_TEST_MEMCACHED",
-            memcached(),
-        ),
-        (
-            "dynamodb::data_of_64_kib_is_kept",
-            "CLOAKROOM_TEST_DYNAMODB",
-            dynalite(),
-        ),
+        ("POSTGRES", postgres()),
+        ("MYSQL", mariadb()),
+        ("REDIS", redis()),
+        ("MEMCACHED", memcached()),
+        ("DYNAMODB", dynalite()),
     ];
     run_redis(&REDIS.address(), &["SET", "theirs", "1"]);
-    for (test, variable, url) in tests {
-        assert!(passes(test, variable, &url), "{test}");
+    for (kind, addresses) in tests {
+        let test = format!("{}::data_of_64_kib_is_kept", kind.to_lowercase());
+        let variable = format!("CLOAKROOM_TEST_{kind}");
+        let url = url_of(kind, &addresses);
+        assert!(passes(&test, &variable, &url), "{test}");
         let (scheme, _) = url.split_once(':').unwrap();
         // No server listens at this address.
         let nowhere = format!("{scheme}://user:secret@127.0.0.1:1/database");
-        assert!(!passes(test, variable, &nowhere), "{test}");
+        assert!(!passes(&test, &variable, &nowhere), "{test}");
     }
 
-    let mut postgres = PgConnection::connect(&postgres()).await.unwrap();
-    let mut mariadb = MySqlConnection::connect(&mariadb()).await.unwrap();
+    let mut postgres = PgConnection::connect(&url_of("POSTGRES", &postgres()))
+        .await
+        .unwrap();
+    let mut mariadb = MySqlConnection::connect(&url_of("MYSQL", &mariadb()))
+        .await
+        .unwrap();
     let tables =
         "SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'cloakroom%'";
     let of_postgres: i64 = sqlx::query_scalar(tables)
@@ -225,43 +219,53 @@ static MEMCACHED: LazyLock<[Server; 2]> =
 static DYNALITE: LazyLock<Server> = LazyLock::new(Server::dynalite);
 
 fn postgres() -> String {
-    let address = POSTGRES.address();
-    format!("postgres://cloakroom:secret@{address}/cloakroom")
+    POSTGRES.address()
 }
 
 /// PgBouncer's default pool has room for all connections of one store.
 fn pgbouncer() -> String {
-    let address = PGBOUNCER.address();
-    format!("postgres://cloakroom:secret@{address}/cloakroom")
+    PGBOUNCER.address()
 }
 
 fn mariadb() -> String {
-    let address = MARIADB.address();
-    format!("mysql://cloakroom:secret@{address}/cloakroom")
+    MARIADB.address()
 }
 
 fn redis() -> String {
-    format!("redis://{}", REDIS.address())
+    REDIS.address()
 }
 
 fn redis_cluster() -> String {
-    format!("redis+cluster://{}", REDIS_CLUSTER.addresses().join(","))
+    REDIS_CLUSTER.addresses().join(",")
 }
 
 fn redis_sentinel() -> String {
-    format!(
-        "redis+sentinel://{}/cloakroom",
-        REDIS_SENTINEL.sentinels().join(",")
-    )
+    REDIS_SENTINEL.sentinels().join(",")
 }
 
 fn memcached() -> String {
     let addresses: Vec<_> = MEMCACHED.iter().map(Server::address).collect();
-    format!("memcache://{}", addresses.join(","))
+    addresses.join(",")
 }
 
 fn dynalite() -> String {
-    format!("dynamodb://{}", DYNALITE.address())
+    DYNALITE.address()
+}
+
+/// The URL of the servers of this kind at these addresses.
+fn url_of(kind: &str, addresses: &str) -> String {
+    match kind {
+        "POSTGRES" | "PGBOUNCER" => {
+            format!("postgres://cloakroom:secret@{addresses}/cloakroom")
+        }
+        "MYSQL" => format!("mysql://cloakroom:secret@{addresses}/cloakroom"),
+        "REDIS" => format!("redis://{addresses}"),
+        "REDIS_CLUSTER" => format!("redis+cluster://{addresses}"),
+        "REDIS_SENTINEL" => format!("redis+sentinel://{addresses}/cloakroom"),
+        "MEMCACHED" => format!("memcache://{addresses}"),
+        "DYNAMODB" => format!("dynamodb://{addresses}"),
+        other => panic!("{other}"),
+    }
 }
 
 /// A table or a key prefix that no other test uses.
@@ -275,20 +279,21 @@ struct Place {
 }
 
 impl Place {
-    /// A place on the server that an environment variable names, or on a server that the test
-    /// starts.
-    fn named_by(variable: &str, start: impl FnOnce() -> String) -> Self {
+    /// A place on the server that `CLOAKROOM_TEST_` and the kind names by its URL. Without this
+    /// variable, it is on the server that the program `with_servers` has started, or on one that the
+    /// test starts.
+    fn named_by(kind: &str, start: impl FnOnce() -> String) -> Self {
         // An empty variable counts as missing. A workflow's matrix leaves a variable out in this
         // way.
-        match env::var(variable).ok().filter(|url| !url.is_empty()) {
-            Some(url) => Self::at(url, true),
-            None => Self::own(start()),
+        let variable = |name: &str| {
+            let value = env::var(format!("CLOAKROOM_{name}_{kind}"));
+            value.ok().filter(|value| !value.is_empty())
+        };
+        match (variable("TEST"), variable("SHARED")) {
+            (Some(url), _) => Self::at(url, true),
+            (None, Some(addresses)) => Self::at(url_of(kind, &addresses), false),
+            (None, None) => Self::at(url_of(kind, &start()), false),
         }
-    }
-
-    /// A place on a server that the test has started.
-    fn own(url: String) -> Self {
-        Self::at(url, false)
     }
 
     fn at(url: String, is_foreign: bool) -> Self {

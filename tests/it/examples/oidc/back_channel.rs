@@ -321,11 +321,15 @@ async fn a_logout_token_that_is_old_or_of_the_future_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_token_is_good_once() {
     let (provider, site) = Provider::start().await;
-    let token = provider.logout().signed(&provider.key);
+    let token = provider.logout_with(&json!({ "sid": null, "sub": ADA }));
     let mut ada = provider.visitor(&site, ADA, "sid of ada").await;
     assert_eq!(tell(&site, &token).await, 200);
     assert_eq!(ada.orders(&site).await, None);
-    let mut again = provider.visitor(&site, ADA, "sid of ada").await;
+    let mut again = ExampleClient::new();
+    let after_it = json!({ "sub": ADA, "iat": now() + 20 });
+    provider
+        .log_in_with(&mut again, &site, "/login", after_it)
+        .await;
     assert_eq!(tell(&site, &token).await, 400);
     assert!(again.orders(&site).await.is_some());
 }
