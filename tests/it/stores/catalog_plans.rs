@@ -23,21 +23,23 @@ async fn two_sessions<S: SessionCatalog + Clone>(store: &S) {
     ada.get("/log_in/ada").await.assert(200, "done");
 }
 
-/// The middle one of eleven.
-async fn time_of_page<S: SessionCatalog>(
+/// The shortest times of a page of 50 behind each of these places. The pages take turns, so that
+/// whatever else the machine does slows all of them equally.
+async fn times_of_pages<S: SessionCatalog>(
     sessions: &Sessions<S>,
     filter: &SessionFilter,
-    after: Option<&Cursor>,
-) -> Duration {
-    let mut times = Vec::new();
-    for _ in 0..11 {
-        let start = Instant::now();
-        let page = sessions.page(filter, after, 50).await.unwrap();
-        times.push(start.elapsed());
-        assert_eq!(page.sessions.len(), 50);
+    places: &[Option<Cursor>],
+) -> Vec<Duration> {
+    let mut shortest = vec![Duration::MAX; places.len()];
+    for _ in 0..31 {
+        for (place, shortest) in places.iter().zip(&mut shortest) {
+            let start = Instant::now();
+            let page = sessions.page(filter, place.as_ref(), 50).await.unwrap();
+            *shortest = start.elapsed().min(*shortest);
+            assert_eq!(page.sessions.len(), 50);
+        }
     }
-    times.sort();
-    times[5]
+    shortest
 }
 
 /// A page of 50 in the middle takes at most three times as long as the first one.
@@ -46,12 +48,12 @@ async fn a_page_in_the_middle_costs_as_much_as_the_first<S: SessionCatalog>(
 ) {
     // Half of all ids are below this one, and nine in ten below the other.
     let behind = |first: u8| Cursor::behind(cloakroom::RecordId::from_bytes([first; 16]));
+    let places = [None, Some(behind(127)), Some(behind(230))];
     for filter in [SessionFilter::new(), SessionFilter::new().logged_in(false)] {
-        let first = time_of_page(sessions, &filter, None).await;
-        for place in [127, 230] {
-            let later = time_of_page(sessions, &filter, Some(&behind(place))).await;
-            println!("{filter:?}: first {first:?}, behind {place}: {later:?}");
-            assert!(later <= first * 3, "{later:?} and {first:?}");
+        let times = times_of_pages(sessions, &filter, &places).await;
+        println!("{filter:?}: first, in the middle, near the end: {times:?}");
+        for later in &times[1..] {
+            assert!(*later <= times[0] * 3, "{times:?}");
         }
     }
     // Nobody has this client. A page looks at some of the sessions, and says where to go on.
@@ -105,10 +107,6 @@ async fn in_postgres_a_page_of_a_million_sessions_reads_no_whole_table() {
         plan_of_postgres(&mut connection, "external_id = 'sid'").await,
         "Index Scan using cloakroom_sessions_external_id"
     );
-    let start = Instant::now();
-    let count = sessions.count(&SessionFilter::new()).await.unwrap();
-    println!("count of a million: {:?}", start.elapsed());
-    assert_eq!(count, SESSIONS);
 }
 
 /// A counter, once the server has written what it counts.
@@ -173,10 +171,6 @@ async fn in_sqlite_a_page_of_a_million_sessions_reads_no_whole_table() {
             .unwrap();
         assert_eq!(row.get::<String, _>("detail"), plan);
     }
-    let start = Instant::now();
-    let count = sessions.count(&SessionFilter::new()).await.unwrap();
-    println!("count of a million: {:?}", start.elapsed());
-    assert_eq!(count, SESSIONS);
 }
 
 #[tokio::test]
