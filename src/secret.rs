@@ -5,7 +5,8 @@ pub(crate) mod watched;
 use std::borrow::Cow;
 use std::env::VarError;
 use std::fmt::{self, Write as _};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -98,7 +99,11 @@ pub(crate) fn keys_of_env<K: SecretKey>(variable: &str) -> Result<Several<K>, Co
 
 /// The keys in a file. White space or commas separate them.
 pub(crate) fn keys_of_file<K: SecretKey>(path: &Path) -> Result<Several<K>, ConfigError> {
-    match std::fs::read_to_string(path).map(Zeroizing::new) {
+    match read(path) {
+        Ok(text) if text.len() > LONGEST_FILE => Err(ConfigError::new(
+            "keys",
+            format!("the file {} is too long for keys", path.display()),
+        )),
         Ok(text) => keys_of_text(&text, &format!("the file {}", path.display())),
         Err(error) => {
             let how = match error.kind() {
@@ -109,6 +114,18 @@ pub(crate) fn keys_of_file<K: SecretKey>(path: &Path) -> Result<Several<K>, Conf
             Err(ConfigError::new("keys", reason).with_source(error))
         }
     }
+}
+
+/// A file of keys is not longer. Whatever else is at the path must not fill the memory.
+const LONGEST_FILE: usize = 64 * 1024;
+
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let limit = LONGEST_FILE as u64 + 1;
+    let file = File::open(path)?;
+    // It has room for all of the file, so that no copy of it stays behind.
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST_FILE + 1));
+    file.take(limit).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn keys_of_text<K: SecretKey>(text: &str, place: &str) -> Result<Several<K>, ConfigError> {

@@ -263,10 +263,9 @@ pub(crate) async fn purge(State(app): State<App>, admin: Admin) -> Result<Redire
 /// Whether an error is the fault of the filter, and what it says.
 pub(crate) fn problem_of(error: &SessionError) -> Option<String> {
     match error.kind() {
-        SessionErrorKind::InvalidFilter
-        | SessionErrorKind::InvalidCursor
-        | SessionErrorKind::InvalidUserId
-        | SessionErrorKind::InvalidExternalId => Some(error.to_string()),
+        SessionErrorKind::InvalidFilter | SessionErrorKind::InvalidCursor => {
+            Some(error.to_string())
+        }
         _ => None,
     }
 }

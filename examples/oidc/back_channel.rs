@@ -21,8 +21,6 @@ use serde_json::{Map, Value, json};
 use crate::client::Client;
 use crate::endings::Endings;
 
-const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-
 /// How long after it was made a logout token is good, whatever it says itself.
 const MAX_AGE: Duration = Duration::from_secs(2 * 60);
 
@@ -63,12 +61,21 @@ struct Claims {
     aud: Audience,
     iat: u64,
     exp: u64,
+    nbf: Option<u64>,
     jti: String,
-    events: Map<String, Value>,
+    #[serde(rename = "events")]
+    _events: Events,
     sub: Option<String>,
     sid: Option<String>,
     #[serde(default, deserialize_with = "present")]
     nonce: Option<Value>,
+}
+
+/// Says that somebody has logged out. Other events may stand beside it.
+#[derive(Deserialize)]
+struct Events {
+    #[serde(rename = "http://schemas.openid.net/event/backchannel-logout")]
+    _logout: Map<String, Value>,
 }
 
 /// A null is there too.
@@ -98,7 +105,12 @@ pub(crate) async fn log_out(
     form: Result<Form<Logout>, FormRejection>,
 ) -> Response {
     let ended = match form {
-        Ok(Form(form)) => channel.carry_out(&form.logout_token).await,
+        // A provider that hangs up does not stop it half-way.
+        Ok(Form(form)) => {
+            let carry_out = async move { channel.carry_out(&form.logout_token).await };
+            let done = tokio::spawn(carry_out).await;
+            done.unwrap_or_else(|error| Err(error.into()))
+        }
         Err(error) => Err(error.into()),
     };
     let answer = match ended {
@@ -198,11 +210,11 @@ impl BackChannel {
         if time(claims.iat) > now + LEEWAY {
             return Err("it was made in the future");
         }
+        if claims.nbf.is_some_and(|nbf| time(nbf) > now + LEEWAY) {
+            return Err("it is not good yet");
+        }
         if time(claims.iat) + MAX_AGE + LEEWAY < now || time(claims.exp) + LEEWAY < now {
             return Err("it is too old");
-        }
-        if !claims.events.get(EVENT).is_some_and(Value::is_object) {
-            return Err("it does not say that somebody has logged out");
         }
         // An ID token has one. Without this check, an ID token could be used to log a user out.
         if claims.nonce.is_some() {

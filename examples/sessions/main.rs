@@ -13,6 +13,7 @@
 mod options;
 mod output;
 
+use std::env;
 use std::error::Error;
 use std::io::{self, BufWriter, IsTerminal, Write, stderr, stdin, stdout};
 use std::path::Path;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cloakroom::{
-    AnyStore, Cursor, RecordId, SessionCatalog, SessionError, SessionErrorKind, SessionFilter,
-    SessionLayer, SessionStore, Sessions, SigningKey, Timestamp,
+    AnyStore, ConfigError, Cursor, EncryptedStore, EncryptionKeys, Plaintext, RecordId,
+    SessionCatalog, SessionError, SessionErrorKind, SessionFilter, SessionLayer, SessionStore,
+    Sessions, SigningKey, Timestamp, UserHashKey,
 };
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +37,10 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// No session of the application lasts so long.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The keys of an application with an `EncryptedStore`.
+const ENCRYPTION_KEYS: &str = "CLOAKROOM_ENCRYPTION_KEYS";
+const USER_HASH_KEY: &str = "CLOAKROOM_USER_HASH_KEY";
 
 /// Why the command ends without having done what it was asked for.
 enum Failure {
@@ -52,10 +58,9 @@ impl<E: Error + 'static> From<E> for Failure {
 /// A filter or a cursor that the library refuses is the fault of the command line.
 fn of_session(error: SessionError) -> Failure {
     match error.kind() {
-        SessionErrorKind::InvalidFilter
-        | SessionErrorKind::InvalidCursor
-        | SessionErrorKind::InvalidUserId
-        | SessionErrorKind::InvalidExternalId => Failure::Usage(error.to_string()),
+        SessionErrorKind::InvalidFilter | SessionErrorKind::InvalidCursor => {
+            Failure::Usage(error.to_string())
+        }
         _ => error.into(),
     }
 }
@@ -68,8 +73,8 @@ async fn main() -> ExitCode {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal())
         .init();
-    let store = std::env::var("CLOAKROOM_STORE").ok();
-    let options = match options::parse(std::env::args_os().skip(1), store, now()) {
+    let store = env::var("CLOAKROOM_STORE").ok();
+    let options = match options::parse(env::args_os().skip(1), store, now()) {
         Ok(options) => options,
         Err(reason) => return refuse(&reason),
     };
@@ -82,10 +87,10 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Failure::Failed(error)) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             let mut source = error.source();
             while let Some(cause) = source {
-                eprintln!("caused by: {cause}");
+                say(&format!("caused by: {cause}"));
                 source = cause.source();
             }
             ExitCode::FAILURE
@@ -94,7 +99,7 @@ async fn main() -> ExitCode {
 }
 
 fn refuse(reason: &str) -> ExitCode {
-    eprintln!("error: {reason}\n`--help` shows what there is");
+    say(&format!("error: {reason}\n`--help` shows what there is"));
     ExitCode::from(2)
 }
 
@@ -143,12 +148,12 @@ async fn run(options: &Options) -> Result<ExitCode, Failure> {
 async fn show(options: &Options, id: RecordId) -> Result<ExitCode, Failure> {
     let sessions = layer(open(options).await?, options)?.sessions();
     let Some(info) = sessions.get(id).await? else {
-        eprintln!("error: there is no live session with this id");
+        say("error: there is no live session with this id");
         hint(options, 0);
         return Ok(ExitCode::FAILURE);
     };
     match options.is_json {
-        true => print(&serde_json::to_string(&info)?)?,
+        true => print(&output::json(&info)?)?,
         false => output::show(&mut stdout().lock(), &info, now())?,
     }
     Ok(ExitCode::SUCCESS)
@@ -179,7 +184,7 @@ async fn list(
             (true, Some(_)) => kept.extend(page.sessions),
             (true, None) => {
                 for info in &page.sessions {
-                    writeln!(out, "{}", serde_json::to_string(info)?)?;
+                    writeln!(out, "{}", output::json(info)?)?;
                 }
             }
         }
@@ -189,11 +194,11 @@ async fn list(
     }
     if options.is_json && limit.is_some() {
         let document = json!({ "sessions": kept, "next": after });
-        writeln!(out, "{document}")?;
+        writeln!(out, "{}", output::json(&document)?)?;
     }
     out.flush()?;
     if let Some(next) = after.filter(|_| !options.is_json) {
-        eprintln!("there may be more: add --after {next}");
+        say(&format!("there may be more: add --after {next}"));
     }
     hint(options, shown as u64);
     Ok(())
@@ -204,12 +209,12 @@ async fn end(options: &Options, which: &Which, is_confirmed: bool) -> Result<Exi
         Which::One(id) => {
             let sessions = layer(open(options).await?, options)?.sessions();
             let Some(info) = sessions.get(*id).await? else {
-                eprintln!("error: there is no live session with this id; nothing ended");
+                say("error: there is no live session with this id; nothing ended");
                 hint(options, 0);
                 return Ok(ExitCode::FAILURE);
             };
             if !is_confirmed {
-                output::show(&mut stderr().lock(), &info, now())?;
+                output::show(&mut stderr().lock(), &info, now()).map_err(io::Error::other)?;
             }
             if !is_confirmed && !ask("end this session?")? {
                 return Ok(ExitCode::FAILURE);
@@ -223,14 +228,18 @@ async fn end(options: &Options, which: &Which, is_confirmed: bool) -> Result<Exi
                 _ => &everything,
             };
             let sessions = catalog(options).await?.by("the command `sessions`");
-            if !is_confirmed {
-                let count = sessions.count(filter).await.map_err(of_session)?;
-                let question = format!("end {}?", sessions_in_words(count, ""));
-                if count > 0 && !ask(&question)? {
-                    return Ok(ExitCode::FAILURE);
-                }
+            let count = match is_confirmed {
+                true => None,
+                false => Some(sessions.count(filter).await.map_err(of_session)?),
+            };
+            if let Some(count) = count.filter(|count| *count > 0)
+                && !ask(&format!("end {}?", sessions_in_words(count, "")))?
+            {
+                return Ok(ExitCode::FAILURE);
             }
             match which {
+                // Nobody was asked about a session that begins meanwhile.
+                _ if count == Some(0) => 0,
                 Which::Everything => sessions.end_everything().await?,
                 _ => sessions.end(filter).await.map_err(of_session)?,
             }
@@ -244,13 +253,14 @@ async fn end(options: &Options, which: &Which, is_confirmed: bool) -> Result<Exi
 
 /// Asks a person, or whoever else answers on the standard input. No answer is a no.
 fn ask(question: &str) -> io::Result<bool> {
-    eprint!("{question} [y/N] ");
-    stderr().flush()?;
+    // A question that nobody can read has no answer. `BrokenPipe` is of the standard output alone.
+    let asked = write!(stderr(), "{question} [y/N] ").and_then(|()| stderr().flush());
+    asked.map_err(io::Error::other)?;
     let mut answer = String::new();
     stdin().read_line(&mut answer)?;
     let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
     if !is_yes {
-        eprintln!("nothing ended");
+        say("nothing ended");
     }
     Ok(is_yes)
 }
@@ -266,6 +276,7 @@ async fn open(options: &Options) -> Result<AnyStore, Failure> {
     }
     // The store would make the file.
     if let Some(path) = url.strip_prefix("sqlite:")
+        && let path = path.split_once('?').map_or(path, |(path, _)| path)
         && let path = Path::new(path.strip_prefix("//").unwrap_or(path))
         && !path.as_os_str().is_empty()
         && !path.exists()
@@ -273,7 +284,27 @@ async fn open(options: &Options) -> Result<AnyStore, Failure> {
         let reason = format!("there is no file {}", path.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, reason).into());
     }
-    Ok(AnyStore::connect(url).await?)
+    let store = AnyStore::connect(url).await?;
+    if env::var_os(ENCRYPTION_KEYS).is_none() {
+        return Ok(store);
+    }
+    Ok(match store.session_catalog() {
+        Some(catalog) => AnyStore::from_catalog(decrypted(catalog)?),
+        None => AnyStore::new(decrypted(store)?),
+    })
+}
+
+/// The store with the keys of the application. Plain records count as well, because a store that
+/// comes to encryption has both kinds.
+fn decrypted<S: SessionStore>(store: S) -> Result<EncryptedStore<S>, ConfigError> {
+    let store = EncryptedStore::new(store, EncryptionKeys::from_env(ENCRYPTION_KEYS)?);
+    let store = store
+        .plaintext(Plaintext::Accept)
+        .also_find_plain_users(true);
+    Ok(match env::var_os(USER_HASH_KEY) {
+        Some(_) => store.hash_users(UserHashKey::from_env(USER_HASH_KEY)?),
+        None => store,
+    })
 }
 
 /// The layer only knows the sessions, and serves no request. So its key verifies no token, and it
@@ -309,9 +340,9 @@ async fn catalog(options: &Options) -> Result<Sessions<Arc<dyn SessionCatalog>>,
 /// Nothing found may mean that the command looks for the users of another layer.
 fn hint(options: &Options, found: u64) {
     if found == 0 && !options.is_json && options.realm.is_none() && options.cookie_name.is_none() {
-        eprintln!(
+        say(
             "hint: users belong to the cookie's name or the realm of their application; see \
-             --cookie-name and --realm"
+             --cookie-name and --realm",
         );
     }
 }
@@ -328,6 +359,11 @@ fn print_either(options: &Options, json: serde_json::Value, text: &str) -> io::R
         true => print(&json.to_string()),
         false => print(text),
     }
+}
+
+/// Tells the person at the terminal. Whether somebody reads it changes nothing.
+fn say(text: &str) {
+    let _ = writeln!(stderr().lock(), "{text}");
 }
 
 fn print(text: &str) -> io::Result<()> {

@@ -22,6 +22,8 @@ Commands:
 The store and its sessions:
   --store URL           such as sqlite:PATH, postgres://…, mysql://… or redis://…; without it, the variable CLOAKROOM_STORE.
                         Everybody on the machine can read a URL on the command line, with its password: prefer the variable
+                        If the application has an `EncryptedStore`, the variables CLOAKROOM_ENCRYPTION_KEYS and
+                        CLOAKROOM_USER_HASH_KEY hold its keys. Without them, encrypted sessions are no sessions
   --cookie-name NAME    the name of the application's cookie [default: __Host-session; with `secure(false)` it is session]
   --realm NAME          the application's realm, if it sets one [default: the cookie's name]
 

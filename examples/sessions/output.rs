@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use cloakroom::{Client, SessionInfo, Timestamp};
+use serde::Serialize;
 
 /// The longest user agent that a line shows. `show` has all of it.
 const LONGEST_CLIENT: usize = 60;
@@ -114,12 +115,31 @@ fn client(info: &SessionInfo) -> String {
     }
 }
 
+/// JSON for scripts, and for a terminal that obeys none of its signs.
+pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let mut json = String::with_capacity(text.len());
+    for sign in text.chars() {
+        match is_obeyed(sign) {
+            // All such signs have four digits.
+            true => json += &format!("\\u{:04x}", u32::from(sign)),
+            false => json.push(sign),
+        }
+    }
+    Ok(json)
+}
+
+/// Whether a terminal may obey a sign, or show a text backwards because of it.
+fn is_obeyed(sign: char) -> bool {
+    let is_of_direction = matches!(
+        sign,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    sign.is_control() || is_of_direction
+}
+
 /// A text without signs that a terminal obeys. Clients choose what a user agent says.
 fn clean(text: &str) -> String {
-    let is_obeyed = |sign: char| {
-        sign.is_control()
-            || matches!(sign, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let mut clean = String::with_capacity(text.len());
     for sign in text.chars() {
         match is_obeyed(sign) {

@@ -15,8 +15,10 @@ impl LayerContext {
         limit: usize,
         accept: &Accept<'_>,
     ) -> Result<Option<Scan>, SessionError> {
-        self.bounded("scan", catalog.scan(after, limit, accept))
-            .await
+        let accept_readable =
+            |id: RecordId, record: &Record| self.can_read(record) && accept(id, record);
+        let scan = catalog.scan(after, limit, &accept_readable);
+        self.bounded("scan", scan).await
     }
 
     /// The sessions of an external id.
@@ -26,6 +28,8 @@ impl LayerContext {
         external_id: &str,
     ) -> Result<Vec<(RecordId, Record)>, SessionError> {
         let found = catalog.find_by_external_id(external_id);
-        self.bounded("find_by_external_id", found).await
+        let mut found = self.bounded("find_by_external_id", found).await?;
+        found.retain(|(_, record)| self.can_read(record));
+        Ok(found)
     }
 }

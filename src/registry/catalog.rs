@@ -71,7 +71,7 @@ impl<St: SessionStore> Sessions<St> {
     ///
     /// [`SessionErrorKind::InvalidFilter`] if the filter makes no sense, or if `limit` is 0 or more
     /// than [`MAX_PAGE`](Self::MAX_PAGE). [`SessionErrorKind::InvalidCursor`] if the store has not
-    /// made this cursor. [`SessionErrorKind::InvalidUserId`]. [`SessionErrorKind::Store`].
+    /// made this cursor. [`SessionErrorKind::Store`].
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};

@@ -87,7 +87,7 @@ impl SessionFilter {
     /// its user agent: look at the page before you end sessions by this.
     #[doc(alias("user_agent", "address", "ip"))]
     pub fn client(mut self, text: &str) -> Self {
-        self.client = Some(text.to_lowercase().into());
+        self.client = Some(lowercase(text).into());
         self
     }
 
@@ -131,10 +131,9 @@ impl SessionFilter {
 
     /// Refuses a condition that nobody can mean. An empty text would be in each client.
     pub(super) fn check(&self) -> Result<(), SessionError> {
-        if let Some(Err(invalid)) = &self.user {
-            return Err((*invalid).into());
-        }
-        let why = if self.client.as_deref() == Some("") {
+        let why = if let Some(Err(_)) = &self.user {
+            "a user id has 1 to 255 bytes, none of them NUL"
+        } else if self.client.as_deref() == Some("") {
             "the text of the client is empty"
         } else if self
             .external_id
@@ -199,11 +198,18 @@ impl SessionFilter {
     }
 }
 
+/// The text in lower case, where each letter is the same at each place: `str::to_lowercase` has two
+/// forms of the Greek sigma.
+fn lowercase(text: &str) -> String {
+    let letters = text.chars().flat_map(char::to_lowercase);
+    letters.map(|c| if c == 'ς' { 'σ' } else { c }).collect()
+}
+
 /// Whether a text in lower case is in what is known of the client.
 fn mentions(client: &Client, text: &str) -> bool {
     let known = [client.user_agent(), client.address()];
     known
         .into_iter()
         .flatten()
-        .any(|known| known.to_lowercase().contains(text))
+        .any(|known| lowercase(known).contains(text))
 }

@@ -30,8 +30,9 @@ impl Session {
     /// [`SessionErrorKind::NoAssertions`] if the layer has no
     /// [`assertions`](crate::SessionLayerBuilder::assertions).
     /// [`SessionErrorKind::InvalidAssertion`] if the audience is empty, or the `ttl` is too short or
-    /// too long, or this request has made the login, or the texts of the login are too long for a
-    /// header. [`SessionErrorKind::Random`] if the random generator fails. Others as
+    /// too long, or this request has made the login or has outlasted the session, or the texts of the
+    /// login are too long for a header. [`SessionErrorKind::Sealed`] after the response: a socket that
+    /// goes on for a user asks in a new request. [`SessionErrorKind::Random`] if the random generator fails. Others as
     /// [`require_user`](Self::require_user).
     ///
     /// ```
@@ -52,7 +53,21 @@ impl Session {
         let now = context.now();
         let (login, session, ends) = {
             let state = self.read();
+            if state.is_sealed() {
+                return Err(SessionErrorKind::Sealed.into());
+            }
             match (state.session(), state.login()) {
+                (Some(session), _)
+                    if context.lifetimes().is_over_for_request(
+                        &session.record,
+                        session.was_nearly_over,
+                        now,
+                    ) =>
+                {
+                    return Err(invalid(
+                        "the session may be over by now; ask in a new request",
+                    ));
+                }
                 (Some(session), Some(login)) if state.changes().login().is_none() => (
                     login.clone(),
                     session.id(),

@@ -118,7 +118,9 @@ impl RedisStore {
     }
 
     /// The same by single reads, for a cluster, and for an index that the scripts cannot check.
-    /// Entries that are old and without a session are taken out.
+    /// Entries that are old and without a session are taken out. On one server, an entry stays while
+    /// there is a session: the session may have moved back to this index since the read, and a write
+    /// does not renew an entry that is there.
     pub(super) async fn list_checked(
         &self,
         by: &IndexedBy,
@@ -131,6 +133,7 @@ impl RedisStore {
             let value = self.value(id).await?;
             match value.is_found_by(by, id) {
                 true => sessions.extend(value.decode(id).map(|record| (id, record))),
+                false if matches!(value, Value::Bytes(_)) && !self.connection.is_cluster() => {}
                 false => ended.push(id),
             }
         }

@@ -1,13 +1,14 @@
 //! What a gateway says in an assertion, and when it says nothing.
 
 use std::error::Error as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::routing::get;
 use cloakroom::assertion::{AssertionKey, AssertionKeys, Assertions};
 use cloakroom::{
     Authentication, Clock, ConfigError, MemoryStore, RecordId, Session, SessionError,
-    SessionErrorKind, SessionLayer, Timestamp, UserId,
+    SessionErrorKind, SessionLayer, TestClock, Timestamp, UserId,
 };
 use serde_json::{Value, json};
 use support::base64::decode;
@@ -328,6 +329,43 @@ fn settings_that_make_no_sense_are_refused() {
 }
 
 /// The session's own end is the latest.
+/// A socket of the gateway may keep the `Session` of its request for hours.
+#[tokio::test]
+async fn a_session_that_is_kept_beyond_its_response_or_its_expiry_makes_no_assertion() {
+    let kept = Arc::new(Mutex::new(None));
+    let keeps = kept.clone();
+    let keep = async move |session: Session| {
+        *keeps.lock().unwrap() = Some(session);
+    };
+    let clock = TestClock::new();
+    let layer = builder(MemoryStore::new())
+        .clock(clock.clone())
+        .assertions(Assertions::new(
+            ISSUER,
+            AssertionKeys::new(AssertionKey::generate().unwrap()),
+        ))
+        .build()
+        .unwrap();
+    let late = {
+        let clock = clock.clone();
+        async move |session: Session| {
+            clock.advance(HOUR);
+            why(session, "orders", MINUTE).await
+        }
+    };
+    let app = gateway_routes()
+        .route("/keep", get(keep))
+        .route("/late", get(late))
+        .layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    browser.get("/keep").await.assert(200, "");
+    let session = kept.lock().unwrap().take().unwrap();
+    assert!(why(session, "orders", MINUTE).await.starts_with("Sealed"));
+    let refused = browser.get("/late").await;
+    assert!(refused.body.contains("may be over by now"), "{refused:?}");
+}
+
 #[tokio::test]
 async fn an_assertion_does_not_outlive_the_expiry_of_its_session() {
     let gateway = Gateway::new();

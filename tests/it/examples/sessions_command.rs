@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use cloakroom::{AnyStore, Client, SessionStore, SigningKey, TestClock};
+use cloakroom::{
+    AnyStore, Client, EncryptedStore, EncryptionKey, SessionStore, SigningKey, TestClock,
+    UserHashKey,
+};
 use serde_json::Value;
 use support::program::binary;
 use support::servers::Server;
@@ -17,6 +20,8 @@ use tempfile::TempDir;
 struct Operator {
     binary: PathBuf,
     url: String,
+    /// The keys of an encrypted store.
+    keys: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -52,6 +57,7 @@ impl Operator {
         Self {
             binary: binary("sessions"),
             url,
+            keys: Vec::new(),
         }
     }
 
@@ -64,6 +70,7 @@ impl Operator {
         let mut process = Command::new(&self.binary)
             .args(arguments)
             .env("CLOAKROOM_STORE", &self.url)
+            .envs(self.keys.iter().map(|(name, key)| (name, key)))
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -251,6 +258,71 @@ async fn an_operator_lists_counts_shows_and_ends_the_sessions_of_redis() {
     let url = format!("redis://{}/", redis.address());
     let ids = fill(AnyStore::connect(&url).await.unwrap()).await;
     walk(&Operator::of(url), &ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sessions_of_an_encrypted_store_need_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("sessions.db").display());
+    let key = EncryptionKey::from_bytes(&[7; 32]).unwrap();
+    let hash = UserHashKey::from_bytes(&[8; 32]).unwrap();
+    let inner = AnyStore::connect(&url).await.unwrap().session_catalog();
+    let store = EncryptedStore::new(inner.unwrap(), key.clone()).hash_users(hash.clone());
+    let ids = fill(store).await;
+
+    let mut operator = Operator::of(url);
+    assert_eq!(operator.count(&[]), 0);
+    operator
+        .run(&["show", &ids[0]])
+        .assert_refused(1, "no live session");
+    for filter in [
+        &["--unbound"][..],
+        &["--seen-since", "1h"],
+        &["--everything"],
+    ] {
+        let end = [&["end", "--yes"], filter].concat();
+        operator.run(&end).assert(0, "0 sessions ended\n");
+    }
+
+    operator.keys = vec![
+        ("CLOAKROOM_ENCRYPTION_KEYS", key.to_hex()),
+        ("CLOAKROOM_USER_HASH_KEY", hash.to_hex()),
+    ];
+    walk(&operator, &ids);
+    operator.keys[0].1.truncate(20);
+    let refused = operator.run(&["count"]);
+    refused.assert_refused(1, "bad key");
+    assert!(!refused.errors.contains("07070707"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_url_of_an_application_with_a_near_cache_is_good_here_too() {
+    let (_dir, mut operator, _) = sqlite().await;
+    operator.url += "?near=1MiB";
+    assert_eq!(operator.count(&[]), 3);
+}
+
+/// As `head` does with both outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_leaves_stops_no_command_half_way() {
+    let (_dir, operator, ids) = sqlite().await;
+    let script = |command: &str| {
+        let binary = operator.binary.display();
+        let status = Command::new("bash")
+            .args([
+                "-c",
+                &format!("{binary} {command}; exit ${{PIPESTATUS[0]}}"),
+            ])
+            .env("CLOAKROOM_STORE", &operator.url)
+            .status();
+        status.unwrap().code()
+    };
+    assert_eq!(script("list --limit 1 2> >(true) | cat"), Some(0));
+    assert_eq!(script("list --limit 1 2>&1 | true"), Some(0));
+    // Nobody can read the question, so nothing ends.
+    let unasked = format!("end {} 2> >(exec <&-; sleep 0.2) </dev/null | cat", ids[0]);
+    assert_eq!(script(&unasked), Some(1));
+    assert_eq!(operator.count(&[]), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,6 +548,24 @@ async fn a_terminal_obeys_no_user_agent() {
     let id = id_of(&browser.token()).to_string();
     let list = operator.run(&["list"]);
     assert_eq!(list.out.lines().count(), 2, "{list:?}");
+    for arguments in [
+        &["list", "--json"][..],
+        &["list", "--json", "--all"],
+        &["show", "--json", &id],
+    ] {
+        let output = operator.run(arguments);
+        let mut text = output.json();
+        if let Some(first) = text.get("sessions") {
+            text = first[0].clone();
+        }
+        assert_eq!(text["client"]["user_agent"], evil);
+        assert!(
+            output
+                .out
+                .chars()
+                .all(|c| c == '\n' || matches!(c, ' '..='~'))
+        );
+    }
     for output in [list, operator.run(&["show", &id])] {
         assert!(!output.out.contains(['\u{1b}', '\u{202e}']), "{output:?}");
         assert!(

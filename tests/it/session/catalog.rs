@@ -427,8 +427,9 @@ async fn a_filter_that_makes_no_sense_is_refused_and_ends_nothing() {
         assert!(text.ends_with(why), "{text}");
     }
     for user in ["", "a\0b", &"x".repeat(256)] {
-        let (kind, _) = refused(&site.sessions, filter().user(user)).await;
-        assert_eq!(kind, SessionErrorKind::InvalidUserId);
+        let (kind, text) = refused(&site.sessions, filter().user(user)).await;
+        assert_eq!(kind, SessionErrorKind::InvalidFilter);
+        assert!(text.contains("1 to 255 bytes"), "{text}");
     }
     let error = site.sessions.end_external("").await.unwrap_err();
     assert_eq!(error.kind(), SessionErrorKind::InvalidFilter);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use cloakroom::{
     AtLimit, EncryptedStore, EncryptionKey, EncryptionKeys, MemoryStore, NearCache, Plaintext,
-    Record, RecordId, RedisStore, Session, SessionCatalog, SessionLayer, SessionStore, TestClock,
-    Timestamp, UserHashKey, UserId, UserIndex,
+    Record, RecordId, RedisStore, Session, SessionCatalog, SessionFilter, SessionLayer,
+    SessionStore, TestClock, Timestamp, UserHashKey, UserId, UserIndex,
 };
 use cloakroom_fuzz::sealed;
 use support::servers::{Server, run_redis};
@@ -172,6 +172,7 @@ async fn a_record_without_its_key_is_no_session_and_stays_with_a_warning() {
 async fn an_encrypted_record_is_no_session_to_a_layer_without_an_encrypted_store() {
     let inner = MemoryStore::new();
     let browser = ada_in(encrypted(inner.clone())).await;
+    name_at_provider(&browser, encrypted(inner.clone())).await;
     let layer = SessionLayer::new(inner.clone(), key());
     let sessions = layer.sessions();
     let mut plain = with_cookie_of(&browser, &app(layer));
@@ -183,6 +184,18 @@ async fn an_encrypted_record_is_no_session_to_a_layer_without_an_encrypted_store
         "{line}"
     );
     assert_eq!(sessions.list_for("ada").await.unwrap().len(), 0);
+    let all = SessionFilter::new();
+    assert_eq!(sessions.count(&all).await.unwrap(), 0);
+    assert!(
+        sessions
+            .page(&all, None, 9)
+            .await
+            .unwrap()
+            .sessions
+            .is_empty()
+    );
+    assert_eq!(sessions.end_everything().await.unwrap(), 0);
+    assert_eq!(sessions.end_external("sid").await.unwrap(), 0);
     // The record is still there for those who can read it.
     assert!(is_live(&mut moved(&browser, encrypted(inner))).await);
 }

@@ -312,6 +312,7 @@ async fn a_logout_token_that_is_old_or_of_the_future_is_refused() {
             json!({ "iat": null }),
             json!({ "exp": null }),
             json!({ "iat": "now" }),
+            json!({ "nbf": now() + 3600 }),
         ];
         claims.iter().map(|it| provider.logout_with(it)).collect()
     })
@@ -364,6 +365,19 @@ async fn an_id_token_and_other_tokens_of_the_provider_log_nobody_out() {
         let mut null = provider.logout();
         null.claims["nonce"] = Value::Null;
         tokens.push(null.signed(&provider.key));
+        // Of a member that comes twice, nobody can say which one counts.
+        for (member, twice) in [
+            (format!("\"{EVENT}\":{{}}"), format!("\"{EVENT}\":null")),
+            (
+                "\"sid\":\"sid of ada\"".to_owned(),
+                "\"sid\":\"other\"".to_owned(),
+            ),
+        ] {
+            let claims = provider.logout().claims.to_string();
+            assert!(claims.contains(&member), "{claims}");
+            let claims = claims.replace(&member, &format!("{twice},{member}"));
+            tokens.push(provider.logout().signed_with_claims(&provider.key, &claims));
+        }
         tokens
     })
     .await;

@@ -58,11 +58,25 @@ impl Draft {
         format!("{}.{}", encode(&self.header), encode(&self.claims))
     }
 
-    pub(super) fn signed(&self, key: &CoreEdDsaPrivateSigningKey) -> String {
-        let text = self.unsigned();
-        let signature = key.sign(&CoreJwsSigningAlgorithm::EdDsa, text.as_bytes());
-        format!("{text}.{}", encode(&signature.unwrap()))
+    /// The same with claims that no `Value` can hold.
+    pub(super) fn signed_with_claims(
+        &self,
+        key: &CoreEdDsaPrivateSigningKey,
+        claims: &str,
+    ) -> String {
+        let header = self.header.to_string();
+        let text = [header.as_str(), claims].map(|part| encode(part.as_bytes()));
+        sign(key, text.join("."))
     }
+
+    pub(super) fn signed(&self, key: &CoreEdDsaPrivateSigningKey) -> String {
+        sign(key, self.unsigned())
+    }
+}
+
+fn sign(key: &CoreEdDsaPrivateSigningKey, text: String) -> String {
+    let signature = key.sign(&CoreJwsSigningAlgorithm::EdDsa, text.as_bytes());
+    text + "." + &encode(&signature.unwrap())
 }
 
 impl Provider {
