@@ -16,8 +16,10 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::indexed_by::IndexedBy;
 use crate::store::{Replaced, SessionStore, UserIndex};
 
+mod catalog;
 mod failure;
 mod index;
 mod layout;
@@ -243,6 +245,7 @@ impl DynamoDbStore {
             attribute::VERSION,
             attribute::EXPIRES,
             attribute::USER,
+            attribute::EXTERNAL_ID,
             attribute::WRITE,
             attribute::ENTRY_AT,
             attribute::ENTRY_UNTIL,
@@ -337,7 +340,7 @@ impl SessionStore for DynamoDbStore {
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
         let removed = self
-            .take(id)
+            .take(id, None)
             .await
             .map_err(self.failed("remove a session"))?;
         if let Some(item) = &removed {
@@ -355,7 +358,7 @@ impl SessionStore for DynamoDbStore {
 #[async_trait]
 impl UserIndex for DynamoDbStore {
     async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let sessions = self.list(user).await;
+        let sessions = self.list(&IndexedBy::User(user.clone())).await;
         sessions.map_err(self.failed("list a user's sessions"))
     }
 
