@@ -154,7 +154,13 @@ async fn a_walk_meets_each_of_many_large_sessions() {
     }
     wire.take_calls();
     let met = walk(&store, 1000).await;
-    assert_eq!(operations(&wire), ["Scan"; 3]);
+    let calls = wire.take_calls();
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    // A unit for each 4 KB, since the reads are consistent. dynalite counts a scan as if it were not.
+    let units = calls.iter().map(|call| call.units * 2.0).sum::<f64>();
+    assert!((610.0..640.0).contains(&units), "{units}");
+    let mut requests = calls.iter().map(|call| &call.request);
+    assert!(requests.all(|request| request["ConsistentRead"] == true));
     assert_eq!(met.len(), 50);
     assert_eq!(met.into_iter().collect::<BTreeSet<_>>(), all);
 }
@@ -409,7 +415,8 @@ async fn what_an_external_id_costs_is_what_the_documentation_says() {
     let server = Server::dynalite();
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
-    let mut browser = Browser::new(&app(SessionLayer::new(store.clone(), key())));
+    let app = app(SessionLayer::new(store.clone(), key()));
+    let mut browser = Browser::new(&app);
     let [get, put, update, delete] = ["GetItem", "PutItem", "UpdateItem", "DeleteItem"];
     for (path, calls) in [
         ("/insert/theme/dark", &[put][..]),
@@ -439,11 +446,28 @@ async fn what_an_external_id_costs_is_what_the_documentation_says() {
     assert!(called(&store, &"x".repeat(5000)).await.is_empty());
     assert_eq!(operations(&wire), [""; 0]);
     browser.get("/log_out").await.assert(200, "done");
-    wire.wait_for_calls(3).await;
-    assert_eq!(operations(&wire), [delete; 3]);
+    wire.wait_for_calls(4).await;
+    assert_eq!(operations(&wire), [get, delete, delete, delete]);
     // Those of sid-1 and sid-2, which were the session's once, and that of sid-3 was removed.
     let left = wait_for_items(&wire, "sessions", 2).await;
     assert!(left.iter().all(|item| !item.contains_key("record")));
+
+    let sessions = SessionLayer::new(store, key()).sessions();
+    for _ in 0..2 {
+        let mut browser = Browser::new(&app);
+        browser.get("/log_in_as/ada/sid").await.assert(200, "");
+    }
+    wire.take_calls();
+    assert_eq!(sessions.end_external("sid").await.unwrap(), 2);
+    wire.wait_for_calls(8).await;
+    let mut made = wire.take_calls();
+    let removals = made.split_off(2);
+    assert_eq!((made[0].units, made[1].units), (1.0, 2.0));
+    assert!(
+        removals
+            .iter()
+            .all(|call| call.operation == delete && call.units == 1.0)
+    );
 }
 
 #[tokio::test]
