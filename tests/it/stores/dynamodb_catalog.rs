@@ -555,11 +555,16 @@ async fn the_entry_of_an_external_id_is_there_before_the_session_and_outlives_it
 
     // If one of the entries cannot be written, the session is not written either.
     let id = RecordId::from_bytes([8; 16]);
-    for fault in [Fault::Answers(400, "AccessDeniedException"), Fault::None] {
-        wire.break_next("PutItem", fault);
+    for works_first in [false, true] {
+        if works_first {
+            wire.break_next("PutItem", Fault::None);
+        }
+        let denied = Fault::Answers(400, "AccessDeniedException");
+        wire.break_next("PutItem", denied);
+        store.insert(id, &second).await.unwrap_err();
+        assert_eq!(wire.unbroken(), 0);
+        assert!(store.load(id).await.unwrap().is_none());
     }
-    store.insert(id, &second).await.unwrap_err();
-    assert!(store.load(id).await.unwrap().is_none());
 }
 
 #[tokio::test]
