@@ -337,8 +337,9 @@ async fn a_cursor_that_somebody_makes_up_shows_nothing_but_sessions() {
     let [record] = records_of(["/log_in_as/ada/sid"]).await;
     assert!(store.insert(ID, &record).await.unwrap());
     let other = store.clone().with_prefix("other#").unwrap();
-    let theirs = RecordId::from_bytes([8; 16]);
-    assert!(other.insert(theirs, &record).await.unwrap());
+    for theirs in ids(7) {
+        assert!(other.insert(theirs, &record).await.unwrap());
+    }
     for made_up in ["item.cHA.c2s", "item.YQ.Yg", "AAAAAAAAAAAAAAAAAAAAAA"] {
         let cursor: Cursor = made_up.parse().unwrap();
         for (id, _) in scan(&store, Some(&cursor), 10).await.records {
