@@ -125,22 +125,22 @@ pub(crate) struct RecordFields {
     /// `EncryptedStore` has the record that was loaded. No store keeps it.
     #[cfg(feature = "encryption")]
     filed_under: Option<Login>,
-    /// What DynamoDB's index of users has. No store keeps it.
+    /// What DynamoDB's indexes have. No store keeps it.
     #[cfg(feature = "dynamodb")]
     filed: Filed,
 }
 
-/// Whether DynamoDB's index of users has the session, under the user of the record. With it, a write
-/// need not try first. It may be out of date.
+/// Whether DynamoDB's indexes have the session, under the user and the external id of the record.
+/// With it, a write need not try first. It may be out of date.
 #[cfg(feature = "dynamodb")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Filed {
     /// The record did not come from this store.
     #[default]
     Unknown,
-    /// Somebody has just logged in, or there is no user.
+    /// Somebody has just logged in or set an external id, or there is no user.
     No,
-    /// The index keeps the session until this time, in seconds.
+    /// The indexes keep the session until this time, in seconds.
     Until(u64),
 }
 
@@ -294,6 +294,11 @@ impl RecordFields {
 
     /// Sets what somebody else calls the login. A visitor has none.
     pub(crate) fn set_external_id(&mut self, external_id: Arc<str>) {
+        if self.external_id() == Some(&external_id) {
+            return;
+        }
+        #[cfg(feature = "dynamodb")]
+        self.set_filed(Filed::No);
         let login = self.login.take();
         self.login = login.map(|login| login.with_external_id(external_id));
     }

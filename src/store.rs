@@ -26,6 +26,8 @@ pub(crate) mod dynamodb;
 pub(crate) mod encrypted;
 pub(crate) mod feed;
 mod forward;
+#[cfg(any(feature = "dynamodb", feature = "redis"))]
+mod indexed_by;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]

@@ -43,8 +43,7 @@ pub struct SessionPage {
 /// # All sessions
 ///
 /// These methods are for administration. The store must be a
-/// [`SessionCatalog`](crate::SessionCatalog), as all stores except those for Memcached and DynamoDB
-/// are.
+/// [`SessionCatalog`](crate::SessionCatalog), as all stores except the one for Memcached are.
 ///
 /// They know the sessions that this layer knows: logged-in users of its
 /// [realm](crate::SessionLayerBuilder::realm), and all visitors of the store, since a visitor has no

@@ -36,8 +36,7 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// feed: see [operations](crate::docs::operations#feeds) for their cost.
 ///
 /// DynamoDB has no URL, because its client needs credentials, a region and an HTTP client from the
-/// application. For a `DynamoDbStore` of your own, there is
-/// [`from_user_index`](Self::from_user_index).
+/// application. For a `DynamoDbStore` of your own, there is [`from_catalog`](Self::from_catalog).
 ///
 /// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user, and
 /// list all of them.

@@ -1,6 +1,7 @@
 //! [`SessionCatalog`]: a store that can list all its sessions.
 
 #[cfg(any(
+    feature = "dynamodb",
     feature = "memory",
     feature = "mysql",
     feature = "postgres",
@@ -53,7 +54,7 @@ use crate::record::Record;
 ///
 /// As [`SessionStore`](crate::SessionStore#how-the-trait-may-grow): by methods that have a default.
 ///
-/// Memcached cannot list its keys, and the store for DynamoDB does not. So this does not compile:
+/// Memcached cannot list its keys. So this does not compile:
 ///
 /// ```compile_fail,E0277
 /// use cloakroom::{AnyStore, SessionFilter, Sessions};

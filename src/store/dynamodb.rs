@@ -16,8 +16,10 @@ use crate::error::StoreError;
 use crate::id::RecordId;
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
+use crate::store::indexed_by::IndexedBy;
 use crate::store::{Replaced, SessionStore, UserIndex};
 
+mod catalog;
 mod failure;
 mod index;
 mod layout;
@@ -70,6 +72,9 @@ const LONGEST_NAME: usize = 255;
 /// [`Sessions::revoke_user`](crate::Sessions::revoke_user) finds each session that was written
 /// before the call. An entry counts only if its session is there and is the user's.
 ///
+/// A session with an [external id](crate::Session::set_external_id) has a second such entry, in the
+/// partition of the external id. Both are written at the same time.
+///
 /// The entry is an item of its own, and costs a write at a login and one at a logout. Another write
 /// of the session does not touch the entry. An entry outlasts its session by a day or more, so a
 /// touch writes it once a day or less. A secondary index would cost the same writes. It could only
@@ -78,6 +83,14 @@ const LONGEST_NAME: usize = 255;
 ///
 /// A reader removes the entries of sessions that have ended, except those of the last hour. The TTL
 /// removes what nobody reads.
+///
+/// # All sessions
+///
+/// As a [`SessionCatalog`](crate::SessionCatalog), the store walks through the table with strongly
+/// consistent `Scan` calls. Each of them looks at up to 1,000 items or 1 MB. DynamoDB charges for all
+/// that a `Scan` looks at: in a table that the application uses too, also for the application's
+/// items. If a call has looked at many items and at no session among the last ones, the
+/// [`Cursor`](crate::Cursor) names the key of another item, in an encoding that everybody can read.
 ///
 /// # Calls and capacity
 ///
@@ -91,10 +104,14 @@ const LONGEST_NAME: usize = 255;
 /// | a later write, a touch | 1 | | 1 |
 /// | a login | 2 | | 2 |
 /// | a logout | 1, and 1 for which nobody waits | | 2 |
-/// | finding a user's *n* sessions, up to 100 | 2 | 1 + *n* | |
+/// | a login with an external id | 2 | | 3 |
+/// | a logout from it | 1, and 2 for which nobody waits | | 3 |
+/// | finding *n* sessions by user or external id, up to 100 | 2 | 1 + *n* | |
 /// | removing a user's *n* sessions | 1 + *n*/16, and *n* for which nobody waits | 1 | 2 *n* |
 ///
-/// A write that finds another version costs its write units all the same. The page on
+/// A login with an external id makes its two entries in parallel, so it waits no longer than another
+/// one. A walk through all sessions costs a read unit for each 4 KB in the table. A write that finds
+/// another version costs its write units all the same. The page on
 /// [operations](crate::docs::operations#dynamodb) has the cost of a request, and what other ways to
 /// find a user's sessions would cost.
 ///
@@ -105,7 +122,10 @@ const LONGEST_NAME: usize = 255;
 /// DynamoDB throttles, and when the answer was lost. Each write has a name. So if the first attempt
 /// was done after all, the answer is the right one, and the change is in the session once. If other
 /// requests have written in between as well, nobody can tell any more, and the write is an error.
-/// A removal that is made again may answer that there was no session.
+/// A removal that is made again may answer that there was no session. So the count of
+/// [`remove_by_user`](UserIndex::remove_by_user), and with it that of
+/// [`revoke_user`](crate::Sessions::revoke_user), may be smaller than the number of sessions that it
+/// has removed.
 ///
 /// When a call is dropped, its write takes effect as a whole or not at all. An entry may be left
 /// without its session, which changes nothing.
@@ -120,9 +140,10 @@ const LONGEST_NAME: usize = 255;
 /// | --- | --- | --- |
 /// | a session | `cloakroom#session#AAECAwQFBgcICQoLDA0ODw` | `session` |
 /// | an entry of a user | `cloakroom#user#main:ada` | `session#AAECAwQFBgcICQoLDA0ODw` |
+/// | an entry of an external id | `cloakroom#external#08a5019c-17e1-4977-8f42-65a12843ea02` | `session#AAECAwQFBgcICQoLDA0ODw` |
 ///
-/// The other attributes are `record`, `version`, `expires`, `user`, `write`, `entry_at` and
-/// `entry_until`. A secondary index of the table with one of these names as its key would list the
+/// The other attributes are `record`, `version`, `expires`, `user`, `external_id`, `write`, `entry_at`
+/// and `entry_until`. A secondary index of the table with one of these names as its key would list the
 /// sessions too.
 ///
 /// The page on [operations](crate::docs::operations#dynamodb) has the rights that the store needs.
@@ -177,7 +198,7 @@ impl DynamoDbStore {
     /// `cloakroom#`.
     ///
     /// Stores with different prefixes share no session. Do not give one store a prefix that is
-    /// another store's prefix followed by `session#` or `user#`.
+    /// another store's prefix followed by `session#`, `user#` or `external#`.
     ///
     /// # Errors
     ///
@@ -243,6 +264,7 @@ impl DynamoDbStore {
             attribute::VERSION,
             attribute::EXPIRES,
             attribute::USER,
+            attribute::EXTERNAL_ID,
             attribute::WRITE,
             attribute::ENTRY_AT,
             attribute::ENTRY_UNTIL,
@@ -337,7 +359,7 @@ impl SessionStore for DynamoDbStore {
 
     async fn remove(&self, id: RecordId) -> Result<bool, StoreError> {
         let removed = self
-            .take(id)
+            .take(id, None)
             .await
             .map_err(self.failed("remove a session"))?;
         if let Some(item) = &removed {
@@ -355,7 +377,7 @@ impl SessionStore for DynamoDbStore {
 #[async_trait]
 impl UserIndex for DynamoDbStore {
     async fn find_by_user(&self, user: &UserId) -> Result<Vec<(RecordId, Record)>, StoreError> {
-        let sessions = self.list(user).await;
+        let sessions = self.list(&IndexedBy::User(user.clone())).await;
         sessions.map_err(self.failed("list a user's sessions"))
     }
 

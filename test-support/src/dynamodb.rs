@@ -41,6 +41,8 @@ pub enum Fault {
     LosesCall,
     /// The call does not reach the server, and the client gets an error of this type.
     Answers(u16, &'static str),
+    /// The call does not reach the server, and the client gets this answer.
+    Says(u16, String),
     /// The server does what it is asked for after some time. The client gets its answer then.
     IsSlow(Duration),
 }
@@ -223,6 +225,10 @@ async fn send(
         Some(Fault::Answers(status, kind)) => {
             wire.0.calls.lock().unwrap().push(call(0.0));
             return Ok(failure(status, kind));
+        }
+        Some(Fault::Says(status, answer)) => {
+            wire.0.calls.lock().unwrap().push(call(0.0));
+            return Ok(response(status, answer));
         }
         _ => {}
     }

@@ -86,6 +86,7 @@ mod stores {
     mod conformance;
     mod connections;
     mod dynamodb;
+    mod dynamodb_catalog;
     mod dynamodb_repeats;
     mod encrypted;
     mod expiry;

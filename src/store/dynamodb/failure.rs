@@ -19,6 +19,11 @@ use crate::error::{BoxError, StoreError};
 /// on.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often other writes may come in between, before the store gives up. Each of them has changed
+/// the item, so this many in a row mean that somebody writes all the time, or that the item is not
+/// as the store has written it.
+const MOST_REFUSALS: u32 = 32;
+
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -26,6 +31,7 @@ pub(super) struct Failure {
     /// What the client said, without the response that it got: a response may hold a record.
     source: Option<BoxError>,
     effect: Effect,
+    is_of_start_key: bool,
 }
 
 /// What a write that failed has done.
@@ -45,6 +51,7 @@ impl Failure {
             text: text.into(),
             source: None,
             effect: Effect::None,
+            is_of_start_key: false,
         }
     }
 
@@ -69,6 +76,9 @@ impl Failure {
             (SdkError::ServiceError(_), _) if !is_servers_fault => Effect::None,
             _ => Effect::Unknown,
         };
+        // "The provided starting key is invalid", with the reason.
+        let is_of_start_key = code == "ValidationException"
+            && error.message().unwrap_or_default().contains("starting key");
         let said = match (&error, error.message()) {
             (SdkError::ServiceError(_), Some(message)) => format!("{code}: {message}"),
             (SdkError::ServiceError(_), None) => code.to_owned(),
@@ -82,7 +92,21 @@ impl Failure {
             text,
             source: error.into_source().ok(),
             effect,
+            is_of_start_key,
         }
+    }
+
+    /// A call has failed that may work later.
+    pub(super) fn not_yet(text: impl Into<String>) -> Self {
+        Self {
+            effect: Effect::NotYet,
+            ..Self::new(text)
+        }
+    }
+
+    /// Whether DynamoDB does not take the key behind which a scan should begin.
+    pub(super) fn is_of_start_key(&self) -> bool {
+        self.is_of_start_key
     }
 
     pub(super) fn effect(&self) -> Effect {
@@ -147,6 +171,7 @@ impl From<StoreError> for Failure {
             text: error.to_string(),
             source: Some(error.into()),
             effect: Effect::None,
+            is_of_start_key: false,
         }
     }
 }
@@ -202,6 +227,7 @@ pub(super) struct Attempts {
     left: u32,
     pause: Duration,
     is_uncertain: bool,
+    refusals: u32,
 }
 
 impl Attempts {
@@ -212,6 +238,7 @@ impl Attempts {
             left: retries.map_or(3, |retries| retries.max_attempts()),
             pause: FIRST_PAUSE,
             is_uncertain: false,
+            refusals: 0,
         }
     }
 
@@ -227,6 +254,20 @@ impl Attempts {
         sleep(self.pause.mul_f64(0.5 + part as f64 / 1024.0)).await;
         self.pause *= 2;
         Ok(())
+    }
+
+    /// Counts an attempt whose condition did not hold, so that the store makes another one. If there
+    /// were too many, the answer is a failure.
+    pub(super) fn count_refusal(&mut self) -> Result<(), Failure> {
+        self.refusals += 1;
+        match self.refusals {
+            ..MOST_REFUSALS => Ok(()),
+            _ => Err(Failure::new(format!(
+                "{MOST_REFUSALS} attempts to write an item were refused, because the item was \
+                 another one each time; try again later, and make sure that nobody else writes to the \
+                 store's items"
+            ))),
+        }
     }
 
     /// Whether an earlier attempt may have been done.

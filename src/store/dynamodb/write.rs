@@ -1,5 +1,5 @@
-//! Writes of sessions. Each of them is one conditional call, or one more if the user's index has to
-//! be written.
+//! Writes of sessions. Each of them is one conditional call, and others before it
+//! if the indexes have to be written.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,12 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 use super::DynamoDbStore;
 use super::failure::{Attempts, Failure, Unwritten};
 use super::index::Entry;
-use super::layout::{Item, Stored, attribute, bytes, number, seconds};
+use super::layout::{Item, Stored, attribute, attribute_of, bytes, number, seconds};
 use crate::clock::Timestamp;
 use crate::id::RecordId;
 use crate::record::{Filed, Record, Version};
 use crate::store::Replaced;
+use crate::store::indexed_by::IndexedBy;
 
 /// DynamoDB keeps items of up to 400 KB. The rest of an item is smaller than what is left.
 const LONGEST_RECORD: usize = 396 * 1024;
@@ -72,7 +73,12 @@ impl Update {
         self.values.insert(format!(":{of}"), value);
     }
 
-    fn set_entry(&mut self, entry: Entry) {
+    /// The session has these entries, under all that its record is found by.
+    fn set_entry(&mut self, record: &Record, entry: Entry) {
+        for by in IndexedBy::all_of(record) {
+            let (name, text) = attribute_of(&by);
+            self.set(name, AttributeValue::S(text.into()));
+        }
         self.set(attribute::ENTRY_AT, number(entry.at));
         self.set(attribute::ENTRY_UNTIL, number(entry.until));
     }
@@ -102,14 +108,11 @@ impl DynamoDbStore {
         let encoded = encode(record)?;
         let mut attempts = Attempts::of(self);
         loop {
-            // An entry has another name with each attempt. If somebody ends the session after the
-            // first one, they do not take away the entry of the second one.
-            let entry = match record.user() {
-                Some(user) => Some(self.file(user, id, record.expires_at()).await?),
-                None => None,
-            };
-            let mut item = self.names.session_key(id);
+            // The entries have another name with each attempt. If somebody ends the session after the
+            // first one, they do not take away the entries of the second one.
             let expires_at = record.expires_at();
+            let entry = self.file(id, record, expires_at).await?;
+            let mut item = self.names.session_key(id);
             item.extend([
                 (attribute::RECORD.to_owned(), bytes(&*encoded)),
                 (
@@ -123,12 +126,12 @@ impl DynamoDbStore {
                 (attribute::WRITE.to_owned(), bytes(name)),
                 (self.names.ttl.clone(), number(seconds(expires_at))),
             ]);
-            if let (Some(user), Some(entry)) = (record.user(), entry) {
+            if let Some(entry) = entry {
+                item.extend(IndexedBy::all_of(record).map(|by| {
+                    let (name, text) = attribute_of(&by);
+                    (name.to_owned(), AttributeValue::S(text.into()))
+                }));
                 item.extend([
-                    (
-                        attribute::USER.to_owned(),
-                        AttributeValue::S(user.as_str().into()),
-                    ),
                     (attribute::ENTRY_AT.to_owned(), number(entry.at)),
                     (attribute::ENTRY_UNTIL.to_owned(), number(entry.until)),
                 ]);
@@ -149,7 +152,7 @@ impl DynamoDbStore {
                 Err(Unwritten::Refused(item)) => {
                     let item = self.or_read(id, item).await?;
                     let stored = item.as_ref().and_then(Stored::of);
-                    let write = stored.as_ref().and_then(|stored| stored.write.as_deref());
+                    let write = stored.and_then(|stored| stored.write);
                     return match write == Some(&name[..]) {
                         true => Ok(true),
                         false if attempts.are_uncertain() => Err(unclear()),
@@ -196,21 +199,18 @@ impl DynamoDbStore {
                     update.only_if(attribute::EXPIRES, "<=", "kept", number(kept.as_millis()));
                 }
             }
-            match (record.user(), entry) {
-                (None, _) => {
-                    update.remove(attribute::USER);
-                    update.remove(attribute::ENTRY_AT);
-                    update.remove(attribute::ENTRY_UNTIL);
-                }
-                (Some(user), Some(entry)) => {
-                    update.set(attribute::USER, AttributeValue::S(user.as_str().into()));
-                    update.set_entry(entry);
-                }
-                (Some(user), None) => {
-                    let user = AttributeValue::S(user.as_str().into());
-                    update.only_if(attribute::USER, "=", "owner", user);
-                    only_if_filed(&mut update, expires_at);
-                }
+            if record.user().is_none() {
+                update.remove(attribute::USER);
+                update.remove(attribute::ENTRY_AT);
+                update.remove(attribute::ENTRY_UNTIL);
+            }
+            // The entry of an external id that is no longer the session's counts no more.
+            if record.external_id().is_none() {
+                update.remove(attribute::EXTERNAL_ID);
+            }
+            match entry {
+                Some(entry) => update.set_entry(record, entry),
+                None => only_if_filed(&mut update, record, expires_at),
             }
             match self.send(id, update).await {
                 Ok(()) => return Ok(Replaced::Done),
@@ -221,7 +221,7 @@ impl DynamoDbStore {
                         return Ok(Replaced::Missing);
                     };
                     let is_next = stored.version == record.version();
-                    if is_next && stored.write.as_deref() == Some(&name[..]) {
+                    if is_next && stored.write == Some(&name[..]) {
                         return Ok(Replaced::Done);
                     }
                     if stored.version != expected {
@@ -231,7 +231,8 @@ impl DynamoDbStore {
                             false => Ok(Replaced::Conflict),
                         };
                     }
-                    filed = stored.filed(record.user());
+                    attempts.count_refusal()?;
+                    filed = stored.filed(record);
                     let stays = record.keeps_later_expiry() && stored.expires_at > own_expiry;
                     kept_expiry = stays.then_some(stored.expires_at);
                 }
@@ -250,11 +251,8 @@ impl DynamoDbStore {
             let mut update = Update::of_version(record.version());
             self.set_expiry(&mut update, record.expires_at());
             match entry {
-                Some(entry) => update.set_entry(entry),
-                None if record.user().is_some() => {
-                    only_if_filed(&mut update, record.expires_at());
-                }
-                None => {}
+                Some(entry) => update.set_entry(record, entry),
+                None => only_if_filed(&mut update, record, record.expires_at()),
             }
             match self.send(id, update).await {
                 Ok(()) => return Ok(true),
@@ -264,15 +262,16 @@ impl DynamoDbStore {
                     let stored = item.as_ref().and_then(Stored::of);
                     match stored.filter(|stored| stored.version == record.version()) {
                         None => return Ok(false),
-                        Some(stored) => filed = stored.filed(record.user()),
+                        Some(stored) => filed = stored.filed(record),
                     }
+                    attempts.count_refusal()?;
                 }
             }
         }
     }
 
-    /// Puts the session into its user's index, if the entry that is known is not enough. If nothing
-    /// is known, the write tries without.
+    /// Puts the session into its indexes, if the entries that are known are not enough. If nothing is
+    /// known, the write tries without.
     async fn file_if_due(
         &self,
         id: RecordId,
@@ -280,13 +279,10 @@ impl DynamoDbStore {
         filed: Filed,
         expires_at: Timestamp,
     ) -> Result<Option<Entry>, Failure> {
-        let Some(user) = record.user() else {
-            return Ok(None);
-        };
         match filed {
             Filed::Unknown => Ok(None),
             Filed::Until(until) if until >= seconds(expires_at) => Ok(None),
-            Filed::No | Filed::Until(_) => self.file(user, id, expires_at).await.map(Some),
+            Filed::No | Filed::Until(_) => self.file(id, record, expires_at).await,
         }
     }
 
@@ -315,10 +311,20 @@ impl DynamoDbStore {
     }
 }
 
-/// The index keeps the session for as long as the session may live.
-fn only_if_filed(update: &mut Update, expires_at: Timestamp) {
-    let needed = number(seconds(expires_at));
-    update.only_if(attribute::ENTRY_UNTIL, ">=", "needed", needed);
+/// The indexes have the session under all that its record is found by, and keep it for as long as it
+/// may live.
+fn only_if_filed(update: &mut Update, record: &Record, expires_at: Timestamp) {
+    let mut is_indexed = false;
+    for by in IndexedBy::all_of(record) {
+        let (name, text) = attribute_of(&by);
+        let text = AttributeValue::S(text.into());
+        update.only_if(name, "=", &format!("of_{name}"), text);
+        is_indexed = true;
+    }
+    if is_indexed {
+        let needed = number(seconds(expires_at));
+        update.only_if(attribute::ENTRY_UNTIL, ">=", "needed", needed);
+    }
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, Failure> {

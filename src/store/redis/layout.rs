@@ -1,15 +1,13 @@
 //! The keys, and what is kept under a session's key: the bytes of a record. In a cluster, the names
 //! of the last writes follow.
 
-use std::sync::Arc;
-
 use redis::{RedisResult, RedisWrite, ToRedisArgs};
 
 use crate::events;
 use crate::id::RecordId;
 use crate::record::Record;
 use crate::record::encoding::{stored_length, stored_user};
-use crate::record::user::UserId;
+pub(super) use crate::store::indexed_by::IndexedBy;
 
 /// A key, which is written into a command without a copy.
 pub(super) struct Key<'a> {
@@ -20,22 +18,6 @@ pub(super) struct Key<'a> {
 pub(super) enum KeyOf<'a> {
     Session(RecordId),
     Index(&'a IndexedBy),
-}
-
-/// By what an index finds sessions.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum IndexedBy {
-    User(UserId),
-    ExternalId(Arc<str>),
-}
-
-impl IndexedBy {
-    /// All that a record is found by.
-    pub(super) fn all_of(record: &Record) -> impl Iterator<Item = Self> {
-        let user = record.user().cloned().map(Self::User);
-        let external_id = record.fields().external_id().cloned();
-        user.into_iter().chain(external_id.map(Self::ExternalId))
-    }
 }
 
 impl ToRedisArgs for Key<'_> {

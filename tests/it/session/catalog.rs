@@ -15,6 +15,8 @@ use cloakroom::{
     SessionCatalog, SessionError, SessionErrorKind, SessionEventKind, SessionFilter, SessionInfo,
     SessionLayer, SessionStore, Sessions, SqliteStore, TestClock,
 };
+use support::dynamodb::Wire;
+use support::servers::Server;
 use support::{Browser, builder, key, routes};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -212,6 +214,17 @@ async fn pages_show_each_session_once_in_memory() {
 #[tokio::test]
 async fn pages_show_each_session_once_in_sqlite() {
     pages_show_each_session_once(SqliteStore::open(":memory:").await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn pages_show_each_session_once_in_dynamodb() {
+    let server = Server::dynalite();
+    let wire = Wire::to(&server);
+    let store = AnyStore::from_catalog(wire.store("sessions").await);
+    assert!(store.user_index().is_some());
+    pages_show_each_session_once(store.session_catalog().unwrap()).await;
+    let store = FaultyStore::new(wire.store("others").await);
+    pages_show_each_session_once(store).await;
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ cloakroom::conformance_tests! {
 }
 
 cloakroom::conformance_tests! {
-    dynamodb: Place::named_by("DYNAMODB", dynalite).dynamodb().await
+    dynamodb: Place::named_by("DYNAMODB", dynalite).dynamodb().await, with catalog
 }
 
 fn encrypted<S: SessionStore>(store: S) -> EncryptedStore<S> {
@@ -110,7 +110,7 @@ fn hashed<S: SessionStore>(store: S) -> EncryptedStore<S> {
 /// The other servers are as the ones above to a store around them. So one test has the contract's
 /// parts that look at what a record says of itself.
 #[test]
-fn encrypted_records_in_postgres_mysql_and_a_redis_cluster_keep_the_contract() {
+fn encrypted_records_in_postgres_mysql_a_redis_cluster_and_dynamodb_keep_the_contract() {
     async fn check(store: impl SessionCatalog) {
         let store = Arc::new(store);
         contract::a_new_record_is_loaded_as_it_was_inserted(store.clone()).await;
@@ -138,12 +138,10 @@ fn encrypted_records_in_postgres_mysql_and_a_redis_cluster_keep_the_contract() {
         check(hashed(place.postgres().await)).await;
         let place = Place::named_by("MYSQL", mariadb);
         check(hashed(place.mysql().await)).await;
-        check(hashed(
-            Place::named_by("REDIS_CLUSTER", redis_cluster)
-                .redis()
-                .await,
-        ))
-        .await;
+        let place = Place::named_by("REDIS_CLUSTER", redis_cluster);
+        check(hashed(place.redis().await)).await;
+        let place = Place::named_by("DYNAMODB", dynalite);
+        check(hashed(place.dynamodb().await)).await;
     });
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::dynamodb::{ID, ada, items, number, records, told, wait_for_items};
 
 /// The operations since the last time.
-fn operations(wire: &Wire) -> Vec<String> {
+pub(super) fn operations(wire: &Wire) -> Vec<String> {
     let calls = wire.take_calls().into_iter();
     calls.map(|call| call.operation).collect()
 }
@@ -190,7 +190,7 @@ async fn a_dropped_write_takes_effect_as_a_whole_and_the_index_has_the_session()
 }
 
 /// Makes the entries of the index so many milliseconds older.
-async fn make_entries_older(wire: &Wire, millis: u64) {
+pub(super) async fn make_entries_older(wire: &Wire, millis: u64) {
     for mut item in items(wire, "sessions").await {
         if item.contains_key("record") {
             continue;
