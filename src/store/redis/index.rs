@@ -117,8 +117,8 @@ impl RedisStore {
         Ok(cursor.unwrap_or_else(|| END.into()))
     }
 
-    /// The same by single reads, for a cluster, and for an index that the scripts cannot check.
-    /// Entries that are old and without a session are taken out.
+    /// The same by single reads, for a cluster, and for an index that the scripts cannot check. It
+    /// takes out old entries that have no session.
     pub(super) async fn list_checked(
         &self,
         by: &IndexedBy,
