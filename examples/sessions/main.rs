@@ -276,8 +276,8 @@ async fn open(options: &Options) -> Result<AnyStore, Failure> {
     Ok(AnyStore::connect(url).await?)
 }
 
-/// The layer only knows the sessions, and serves no request. So its key verifies no token, and it
-/// needs no timeouts: the records say until when they are good, and when they were used.
+/// This layer serves no request. So its key verifies no token, and its timeouts must not end any
+/// session: each record says when it expires, and when somebody last used the session.
 fn layer<S: SessionStore>(store: S, options: &Options) -> Result<SessionLayer<S>, Failure> {
     let shortest = Duration::from_millis(1);
     let mut builder = SessionLayer::builder(store, SigningKey::generate()?)
@@ -306,7 +306,7 @@ async fn catalog(options: &Options) -> Result<Sessions<Arc<dyn SessionCatalog>>,
     Ok(layer(store, options)?.sessions())
 }
 
-/// Nothing found may mean that the command looks for the users of another layer.
+/// If the command finds nothing, it may have looked for the users of another layer.
 fn hint(options: &Options, found: u64) {
     if found == 0 && !options.is_json && options.realm.is_none() && options.cookie_name.is_none() {
         eprintln!(
