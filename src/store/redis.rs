@@ -67,7 +67,7 @@ const CALL_OVERHEAD: usize = 320;
 ///
 /// If the application sets external ids, each external id has an index of the same kind. A logout
 /// leaves the session's entry there. The index expires a second after the last expiry of its
-/// sessions.
+/// sessions, and in a cluster ten minutes after that.
 ///
 /// # All sessions
 ///
