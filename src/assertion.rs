@@ -1,9 +1,10 @@
 //! Assertions: a gateway with sessions tells the services behind it who the user is.
 //!
-//! An assertion is a short-lived JWT, signed with ES256 or EdDSA. [`Session::assertion`] makes one for one
-//! service. The service reads it with the extractor [`Asserted`], and verifies it with the public
-//! keys that the gateway publishes. No store call is needed for that, and no shared secret.
-//! [The page on assertions](crate::docs::assertions) says when to use them, and what they give up.
+//! An assertion is a short-lived JWT, signed with ES256 or EdDSA. [`Session::assertion`] makes an
+//! assertion for one service. The service reads it with the extractor [`Asserted`], which verifies
+//! it with the public keys that the gateway publishes. The service needs no store call for that,
+//! and no shared secret. [The page on assertions](crate::docs::assertions) says when to use them,
+//! and what they give up.
 //!
 //! At the gateway:
 //!
@@ -77,17 +78,17 @@ pub use self::keys::{AssertionKey, AssertionKeys};
 pub use self::verifier::AssertionVerifier;
 use crate::error::ConfigError;
 
-/// The type of an assertion, in its header (RFC 8725, section 3.11). No other JWT of the same issuer
-/// passes for an assertion, and no assertion passes for an access token of OAuth.
+/// The type of an assertion, in its header (RFC 8725, section 3.11). No other JWT of the same
+/// issuer passes for an assertion, and no assertion passes for an access token of OAuth.
 const TYPE: &str = "assertion+jwt";
 
 /// The longest assertion, in bytes. Many servers refuse a header that is longer than 8 KiB.
 const MAX_LEN: usize = 8 * 1024 - 256;
 
-/// How long an assertion may be good, unless the application says otherwise.
+/// How long an assertion may be good, unless the application sets another time.
 const DEFAULT_MAX_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How long an assertion may be good at all.
+/// The longest time that an application can allow.
 const LONGEST_MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes the assertions of a layer: who issues them, and with which keys.
@@ -117,9 +118,9 @@ impl Assertions {
     /// Assertions of this issuer, signed with these keys. The issuer is the name by which services
     /// know the gateway, for example its URL.
     ///
-    /// Give each [realm](crate::SessionLayerBuilder::realm) an issuer of its own. An assertion names
-    /// the user as the application does, without the realm. So with one issuer, a service could not
-    /// tell customer 42 from operator 42.
+    /// Give each [realm](crate::SessionLayerBuilder::realm) an issuer of its own. An assertion
+    /// names the user as the application does, without the realm. So with one issuer, a service
+    /// could not tell customer 42 from operator 42.
     pub fn new(issuer: impl Into<String>, keys: impl Into<AssertionKeys>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -129,8 +130,8 @@ impl Assertions {
     }
 
     /// The longest `ttl` that [`Session::assertion`](crate::Session::assertion) takes: from one
-    /// second to 24 hours. By default, services refuse assertions of more than an hour: see
-    /// [`AssertionVerifier::max_ttl`].
+    /// second to 24 hours. The default is 1 hour. By default, services refuse assertions that last
+    /// for more than an hour: see [`AssertionVerifier::max_ttl`].
     pub fn max_ttl(mut self, max_ttl: Duration) -> Self {
         self.max_ttl = max_ttl;
         self

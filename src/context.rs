@@ -100,7 +100,7 @@ pub(crate) struct Settings {
     pub(crate) assertions: Option<Assertions>,
 }
 
-/// What the requests of one layer share, that have the same keys.
+/// What those requests of one layer share that have the same keys.
 #[derive(Debug)]
 pub(crate) struct LayerContext {
     store: Arc<dyn SessionStore>,
@@ -446,7 +446,7 @@ impl LayerContext {
         self.bounded_then(operation, call, |_, answer| answer)
     }
 
-    /// What this makes of the store's answer, or an error after the store timeout.
+    /// What `then` makes of the store's answer, or an error after the store timeout.
     async fn bounded_then<'a, T>(
         &'a self,
         operation: &'static str,

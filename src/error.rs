@@ -69,16 +69,16 @@ pub enum SessionErrorKind {
     /// The layer makes no [assertions](crate::Session::assertion). The answer is a 500.
     #[cfg(feature = "jwt")]
     NoAssertions,
-    /// The [assertion](crate::Session::assertion) that was asked for cannot be made. The answer is a
-    /// 500.
+    /// The [assertion](crate::Session::assertion) that was asked for cannot be made. The answer is
+    /// a 500.
     #[cfg(feature = "jwt")]
     InvalidAssertion,
     /// The layer has no lifetime of this name. The answer is a 500.
     UnknownLifetime,
     /// An external id is empty, has more than 255 bytes, or has a NUL in it. The answer is a 500.
     InvalidExternalId,
-    /// A filter of sessions, or the number of a page, makes no sense. The error says why. The answer
-    /// is a 400.
+    /// A filter of sessions, or the `limit` of a page, makes no sense. The error says why. The
+    /// answer is a 400.
     InvalidFilter,
     /// A text is not a cursor that the store has made. The answer is a 400.
     InvalidCursor,
@@ -183,7 +183,7 @@ pub struct SessionError(Box<Reason>);
 struct Reason {
     kind: SessionErrorKind,
     key: Option<Box<str>>,
-    /// What is wrong with what the caller asked for.
+    /// What is wrong with the caller's request, in words.
     why: Option<&'static str>,
     /// What a better login needs, for the challenge of a 401.
     step_up: Option<StepUp>,

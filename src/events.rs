@@ -314,8 +314,8 @@ pub(crate) fn corrupt_record(id: RecordId, reason: &str) {
     );
 }
 
-/// A record that is encrypted cannot be read, or one that should be encrypted is not. The 1st, the
-/// 2nd, the 4th, the 8th and so on are warnings, so that a lost key does not flood the log.
+/// An encrypted record cannot be decrypted, or a record that should be encrypted is not. The 1st,
+/// the 2nd, the 4th, the 8th and so on are warnings, so that a lost key does not flood the log.
 #[cfg(feature = "encryption")]
 pub(crate) fn unopened_record(id: RecordId, reason: &'static str, count: u64) {
     if count.is_power_of_two() {
@@ -345,7 +345,8 @@ impl Count {
     }
 }
 
-/// A file or a function that is watched gives no good keys. `count` says how often in a row.
+/// A file or a function that is watched gives no good keys. `count` says how often in a row that
+/// was.
 pub(crate) fn keys_rejected(kind: &'static str, error: &ConfigError, count: u64) {
     let cause = error.source().map(tracing::field::display);
     if count.is_power_of_two() {
@@ -363,7 +364,7 @@ pub(crate) fn keys_rejected(kind: &'static str, error: &ConfigError, count: u64)
     }
 }
 
-/// A file or a function that is watched gives other keys than before, or good ones again.
+/// A file or a function that is watched gives other keys than before, or good keys again.
 pub(crate) fn keys_accepted(kind: &'static str, changed: bool) {
     event!(
         info,

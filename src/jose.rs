@@ -1,8 +1,8 @@
 //! JSON Web Signatures, read strictly: the [`compact`] form of a token, the [`json`] in it, and the
 //! keys of [`es256`] and `ed25519`.
 //!
-//! A crate for JWTs would do more, and be less strict: of two equal names it takes the last one, and
-//! an extension that it does not know does not stop it.
+//! A crate for JWTs would do more, and be less strict: it would take the last of two equal names,
+//! and would accept extensions that it does not know.
 
 pub(crate) mod compact;
 #[cfg(feature = "jwt")]

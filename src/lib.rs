@@ -96,13 +96,13 @@
 //! `event`: `created`, `loaded`, `logged_in`, `rotated`, `retired`, `ended` (and why), `expired`,
 //! `rejected` (and why), `login_refused`, `conflict`, `dropped_write` (and why), `acting`,
 //! `stopped_acting`, `bound`, `unbound` (and why), `device_refreshed`, `device_rejected` (and why),
-//! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`,
-//! `unopened_record` (and why), `login_without_stamp`, `keys_accepted`,
-//! `keys_rejected` (and why), `refused`, `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`,
-//! `feed_lost`, `feed_restored`, `feed_ignored`, `near_cache_emptied`, `asserted`,
-//! `assertion_rejected` (and why), `jwks_fetched`, `jwks_failed`. The fields `user`, `actor`
-//! and `asked_by` say whose session it is, who acts in the session, and who asked for its end, if
-//! the layer knows that without a store call. The spans are `session_load` and `session_commit`.
+//! `reuse`, `rotation_failed`, `corrupt_record`, `store_error`, `users_error`, `unopened_record`
+//! (and why), `login_without_stamp`, `keys_accepted`, `keys_rejected` (and why), `refused`,
+//! `evicted`, `insecure_origin`, `rival_layer`, `hook_panicked`, `feed_lost`, `feed_restored`,
+//! `feed_ignored`, `near_cache_emptied`, `asserted`, `assertion_rejected` (and why),
+//! `jwks_fetched`, `jwks_failed`. The fields `user`, `actor` and `asked_by` say whose session it
+//! is, who acts in the session, and who asked for its end, if the layer knows that without a store
+//! call. The spans are `session_load` and `session_commit`.
 //!
 //! With the feature `metrics`, the counter `cloakroom_events_total` counts the events by the label
 //! `event`, and `ended` also by the label `cause`. The histogram `cloakroom_store_seconds` has the
@@ -115,9 +115,9 @@
 //! # What it does not do
 //!
 //! It checks no passwords. It does not protect from CSRF: check the `Origin` header, and let
-//! `SameSite` be the second line of defence. Without an [`EncryptedStore`], data in the store is not
-//! encrypted, and the layer trusts whoever can write to the store. It needs a Tokio runtime, for the
-//! timeouts of store calls.
+//! `SameSite` be the second line of defence. Without an [`EncryptedStore`], data in the store is
+//! not encrypted, and the layer trusts whoever can write to the store. It needs a Tokio runtime,
+//! for the timeouts of store calls.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -130,8 +130,8 @@ pub(crate) struct RecordFields {
     filed: Filed,
 }
 
-/// Whether DynamoDB's indexes have the session, under the user and the external id of the record.
-/// With it, a write need not try first. It may be out of date.
+/// Whether DynamoDB's indexes have the session, under the user and the external id of the record. A
+/// write that knows this need not try first. The answer may be out of date.
 #[cfg(feature = "dynamodb")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Filed {

@@ -104,7 +104,10 @@ impl<St: SessionStore> Sessions<St> {
     }
 
     /// One session, or `None` if no live session of this layer has this id. The store answers, and
-    /// not a cache.
+    /// not a cache. If somebody acts as another user in the session, and the actor's own session is
+    /// over, the call ends the session and answers with `None`.
+    ///
+    /// If the future is dropped, nothing has happened, or such a session has ended.
     ///
     /// # Errors
     ///

@@ -148,8 +148,18 @@ fn keys_of_text<K: SecretKey>(text: &str, place: &str) -> Result<Several<K>, Con
     Ok(Several { first, others })
 }
 
-/// Where a layer or a store has its keys from: keys that stay as they are, or
-/// [`WatchedKeys`](crate::WatchedKeys). Each kind of keys turns into one by itself.
+/// Where a layer or a store gets its keys from: keys that stay as they are, or
+/// [`WatchedKeys`](crate::WatchedKeys). Nobody has to name this type: each kind of keys turns into
+/// a `KeySource` by itself.
+///
+/// ```
+/// use cloakroom::{KeySource, SigningKey, SigningKeys};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let source: KeySource<SigningKeys> = SigningKey::generate()?.into();
+/// assert_eq!(format!("{source:?}"), "KeySource(..)");
+/// # Ok(()) }
+/// ```
 pub struct KeySource<K>(Source<K>);
 
 enum Source<K> {

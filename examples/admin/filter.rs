@@ -71,7 +71,7 @@ impl Fields {
         self.given().next().is_some()
     }
 
-    /// Whether the part of the form is in use that is folded otherwise.
+    /// Whether the folded part of the form has a condition. Then the page unfolds it.
     pub(crate) fn has_more_conditions(&self) -> bool {
         self.given()
             .any(|(name, _)| !matches!(name, "user" | "who" | "client"))

@@ -32,7 +32,8 @@ pub(crate) async fn show(
     headers: HeaderMap,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Failure> {
-    // The script of the open page asks. That is no use of the session, and nobody reads a message.
+    // If the script of the open page asks, that is no use of the session, and nobody reads a
+    // message.
     let is_script = headers.contains_key("x-live");
     if is_script {
         admin.session.skip_touch()?;
@@ -88,7 +89,8 @@ async fn read<St: SessionCatalog>(
         sessions: page,
         next,
     } = sessions.page(&filter, after.as_ref(), limit).await?;
-    // With a million sessions, to count takes some seconds. So the page counts if somebody asks.
+    // A count looks at all sessions, which takes long in a large store. So the page counts only if
+    // somebody asks.
     let count = match fields.wants_count() {
         true => Some(sessions.count(&filter).await?),
         false => None,
@@ -198,7 +200,7 @@ pub(crate) async fn end(
         Some(own) if fields.keeps_own() => end_others(&sessions, &filter, own).await?,
         _ => sessions.end(&filter).await?,
     };
-    // With its own session, the administrator is gone too.
+    // The administrator's own session has ended too.
     if let Some(own) = own
         && app.sessions.get(own).await?.is_none()
     {

@@ -1,14 +1,15 @@
 //! Run with `cargo run --example admin`, then open <http://127.0.0.1:3000> and log in as ada, and
 //! as grace in another browser.
 //!
-//! A page for administrators. It shows the sessions of all users, of visitors too, page by page, and
-//! finds them by user, client and time. It ends one session, or all that match a filter. Only
-//! an administrator who has logged in a short while ago gets the page (`FRESH_SECONDS`, 300 by
+//! A page for administrators. It shows the sessions of all users and of visitors, page by page, and
+//! finds them by user, client and time. It ends one session, or all sessions that match a filter.
+//! Only an administrator who has logged in a short while ago gets the page (`FRESH_SECONDS`, 300 by
 //! default). The application refuses forms that other sites send. While the page is open, it shows
-//! which sessions have come or gone. That ends with the administrator's own session. Without
+//! which sessions have come or gone, until the administrator's own session ends. Without
 //! JavaScript, a reload does the same.
 //!
-//! `STORE` takes the URL of a store that can list its sessions, in place of the memory store.
+//! `STORE` names another store by its URL, in place of the memory store. It must be one that can
+//! list its sessions.
 //!
 //! - `users.rs`: the users, their login, and who is an administrator
 //! - `filter.rs`: the form with which an administrator finds sessions

@@ -87,8 +87,9 @@ impl FromRequestParts<App> for Admin {
     }
 }
 
-/// The client of a request. The layer records it with a login, for the list of sessions. Behind a proxy, the address is that of the
-/// proxy: take it from the header that the proxy sets.
+/// The client of a request. The layer records the client with a login, for the list of sessions.
+/// Behind a proxy, the address would be that of the proxy: take it from the header that the proxy
+/// sets.
 pub(crate) fn client_of(headers: &HeaderMap, extensions: &Extensions) -> Client {
     let mut client = Client::new();
     if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {

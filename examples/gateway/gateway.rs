@@ -37,8 +37,8 @@ async fn log_out(session: Session) -> Result<StatusCode, SessionError> {
 
 /// Sends a request on to the service, and its answer back.
 ///
-/// The service gets a new request, with the headers that it needs. Neither the cookie of the session
-/// nor an `Authorization` of the client gets there.
+/// The service gets a new request, with the headers that it needs. Neither the cookie of the
+/// session nor an `Authorization` of the client gets there.
 async fn hand_on(
     State(orders): State<Orders>,
     session: Session,
@@ -59,7 +59,8 @@ async fn hand_on(
         .body(body)
         .map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
     match orders.http.request(onward).await {
-        // The service trusts no keys yet, or the clocks are wrong. The user can do nothing about it.
+        // The service trusts no keys yet, or the clocks are wrong. The user can do nothing about
+        // it.
         Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
             Err(StatusCode::BAD_GATEWAY.into_response())
         }
@@ -93,6 +94,6 @@ pub(crate) fn app(keys: AssertionKeys, orders: &str, http: HttpClient) -> Result
         .route("/orders", any(hand_on))
         .with_state(orders)
         .layer(layer)
-        // Outside of the session layer: a service has no session here.
+        // This route is outside of the session layer, because a service has no session here.
         .route(JwksRoute::PATH, get(jwks)))
 }

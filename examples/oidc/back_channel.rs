@@ -21,13 +21,13 @@ use serde_json::{Map, Value, json};
 use crate::client::Client;
 use crate::endings::Endings;
 
-/// How long after it was made a logout token is good, whatever it says itself.
+/// How long a logout token is good after the provider has made it, whatever its `exp` says.
 const MAX_AGE: Duration = Duration::from_secs(2 * 60);
 
 /// How far apart the clocks of the provider and the site may be.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// A signed text is not longer. Nobody has to be logged in to send one.
+/// No logout token is longer. Anybody can send a text here, without a login.
 const MAX_LEN: usize = 8 * 1024;
 
 #[derive(Clone)]
@@ -35,8 +35,8 @@ pub(crate) struct BackChannel {
     pub(crate) client: Arc<Client>,
     pub(crate) sessions: Sessions<MemoryStore>,
     endings: Endings,
-    /// The tokens of the last minutes, and when each is too old anyway. Several nodes would keep
-    /// them in a database.
+    /// The names of the tokens of the last minutes, and when each token is too old anyway. Several
+    /// nodes would keep the names in a database.
     used: Arc<Mutex<HashMap<String, Timestamp>>>,
 }
 
@@ -78,7 +78,7 @@ struct Events {
     _logout: Map<String, Value>,
 }
 
-/// A null is there too.
+/// A member that is `null` counts as there.
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(value).map(Some)
 }

@@ -75,7 +75,7 @@ pub(crate) struct Client {
     asked_at: Mutex<Option<Instant>>,
 }
 
-/// Anybody can send a bad signature. So only one of them in this time makes the site ask for keys.
+/// Anybody can send a bad signature. So the site asks for keys only once in this time.
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 
 /// A login that is about to begin, and the address to send the user to.
@@ -203,7 +203,7 @@ impl Client {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), BoxError> {
-        // With `none` nobody has signed, and the key of the others is the site's own secret.
+        // With `none`, nobody has signed. With HMAC, the key is the site's own secret.
         if algorithm.uses_shared_secret() || *algorithm == CoreJwsSigningAlgorithm::None {
             return Err("the signature is not one of a public key".into());
         }
@@ -218,7 +218,8 @@ impl Client {
         if is_signed() {
             return Ok(());
         }
-        // Providers replace their keys now and then. A key that the site has needs no other one.
+        // Providers replace their keys now and then. If the site has the key that the token names,
+        // the signature is wrong.
         let provider = self.provider();
         let is_known = |id: &str| {
             let mut keys = provider.jwks().keys().iter();

@@ -22,8 +22,9 @@ struct Ending {
 pub(crate) struct Endings(Arc<Mutex<Vec<Ending>>>);
 
 impl Endings {
-    /// To be called before the sessions are ended: a login either sees this, or its session is there
-    /// and ends. Only a login that has asked already, and has not written its session yet, escapes.
+    /// Call this before you end the sessions. Then a login either sees the entry, or its session is
+    /// there and ends. Only a login that has asked already, and has not written its session yet,
+    /// escapes.
     pub(crate) fn add(&self, sid: Option<String>, sub: Option<String>, at: Timestamp) {
         let heard_at = Instant::now();
         let mut endings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +38,8 @@ impl Endings {
     }
 
     /// Whether the provider has ended the session that a login belongs to. A session that has ended
-    /// never comes back, but its user does: so the time counts where no session is named.
+    /// never comes back. But a user can log in again: so if the provider has named only the user,
+    /// the time counts.
     pub(crate) fn cover(&self, sid: Option<&str>, sub: &str, made_at: Timestamp) -> bool {
         let endings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         endings.iter().any(|ending| {

@@ -1,4 +1,5 @@
-//! A socket that lives as long as its session. When the provider ends the session, the socket closes.
+//! A socket that lives as long as its session. When the provider ends the session, the socket
+//! closes.
 
 use std::pin::pin;
 

@@ -307,8 +307,8 @@ fn decrypted<S: SessionStore>(store: S) -> Result<EncryptedStore<S>, ConfigError
     })
 }
 
-/// The layer only knows the sessions, and serves no request. So its key verifies no token, and it
-/// needs no timeouts: the records say until when they are good, and when they were used.
+/// This layer serves no request. So its key verifies no token, and its timeouts must not end any
+/// session: each record says when it expires, and when somebody last used the session.
 fn layer<S: SessionStore>(store: S, options: &Options) -> Result<SessionLayer<S>, Failure> {
     let shortest = Duration::from_millis(1);
     let mut builder = SessionLayer::builder(store, SigningKey::generate()?)
@@ -337,7 +337,7 @@ async fn catalog(options: &Options) -> Result<Sessions<Arc<dyn SessionCatalog>>,
     Ok(layer(store, options)?.sessions())
 }
 
-/// Nothing found may mean that the command looks for the users of another layer.
+/// If the command finds nothing, it may have looked for the users of another layer.
 fn hint(options: &Options, found: u64) {
     if found == 0 && !options.is_json && options.realm.is_none() && options.cookie_name.is_none() {
         say(

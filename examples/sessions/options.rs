@@ -15,16 +15,19 @@ Commands:
   show ID        show one session
   count          count sessions
   end ID         end one session
-  end FILTER     end all sessions that match the filter; `list` and `count` with the same filter show which
+  end FILTER     end all sessions that match the filter; `list` with the same filter shows which
   purge          remove expired sessions from a store that does not do so by itself
   new-key        print a new signing key, for SESSION_KEYS or a file of keys; it needs no store
 
 The store and its sessions:
-  --store URL           such as sqlite:PATH, postgres://…, mysql://… or redis://…; without it, the variable CLOAKROOM_STORE.
-                        Everybody on the machine can read a URL on the command line, with its password: prefer the variable
-                        If the application has an `EncryptedStore`, the variables CLOAKROOM_ENCRYPTION_KEYS and
-                        CLOAKROOM_USER_HASH_KEY hold its keys. Without them, encrypted sessions are no sessions
-  --cookie-name NAME    the name of the application's cookie [default: __Host-session; with `secure(false)` it is session]
+  --store URL           such as sqlite:PATH, postgres://…, mysql://… or redis://…; without it, the
+                        variable CLOAKROOM_STORE. Everybody on the machine can read a URL on the
+                        command line, with its password: so prefer the variable.
+                        If the application has an `EncryptedStore`, its keys are in the variables
+                        CLOAKROOM_ENCRYPTION_KEYS and CLOAKROOM_USER_HASH_KEY. Without them, an
+                        encrypted session is no session
+  --cookie-name NAME    the name of the application's cookie [default: __Host-session]; an
+                        application with `secure(false)` has the name session
   --realm NAME          the application's realm, if it sets one [default: the cookie's name]
 
 Filters of `list`, `count` and `end`. Each one leaves fewer sessions:
@@ -36,13 +39,13 @@ Filters of `list`, `count` and `end`. Each one leaves fewer sessions:
   --bound, --unbound    that are bound to a device, or not
   --created-since TIME, --created-before TIME
   --seen-since TIME, --seen-before TIME
-                        TIME is a time such as 2026-03-01T09:30:00Z, a day such as 2026-03-01 (UTC), or an age such as
-                        90s, 30m, 12h, 7d
+                        TIME is a time such as 2026-03-01T09:30:00Z, a day such as 2026-03-01
+                        (UTC), or an age such as 90s, 30m, 12h, 7d
 
 Options of `list`:
-  --limit N             so many sessions at most [default: 50]
+  --limit N             show so many sessions at most [default: 50]
   --after CURSOR        go on where another `list` has ended
-  --all                 all of them
+  --all                 show all sessions
 
 Options of `end`:
   --yes                 do not ask
@@ -51,10 +54,11 @@ Options of `end`:
   --json                print JSON: one document, or with `list --all` a line for each session
   --help                print this
 
-The exit code is 0, or 1 after a failure, or 2 if the command makes no sense. RUST_LOG=cloakroom=debug shows which sessions ended.
+The exit code is 0, or 1 after a failure, or 2 if the command makes no sense.
+RUST_LOG=cloakroom=debug shows which sessions ended.
 
-The command does not know the application's absolute timeouts. It lists a session that is over by one of them until the
-session's idle timeout is over too.
+The command does not know the application's absolute timeouts. If the absolute timeout of a session
+has passed, the command still lists the session until the idle timeout has passed too.
 ";
 
 #[derive(Debug)]

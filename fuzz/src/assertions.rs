@@ -24,9 +24,9 @@ impl Clock for Fixed {
 
 /// Sends the input to a service in two ways.
 ///
-/// As a token: the byte 0 becomes a good one, and the byte 1 one with a letter changed. And as the
-/// header and the claims of a token, each on one line, signed with the key of the issuer: the byte 0
-/// becomes a good header without its braces, and the byte 1 good claims without theirs.
+/// As a token: the byte 0 becomes a good token, and the byte 1 a token with a letter changed. And
+/// as the header and the claims of a token, each on one line, signed with the key of the issuer:
+/// the byte 0 becomes a good header without its braces, and the byte 1 good claims without theirs.
 pub fn assertion(input: &[u8]) {
     let mut own = jwk(&key(1));
     own.insert_str(1, r#""kid":"1","#);

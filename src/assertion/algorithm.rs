@@ -1,4 +1,4 @@
-//! [`Algorithm`]: the two that sign assertions, and their keys.
+//! [`Algorithm`]: the two algorithms that sign assertions, and their keys.
 
 use ed25519_dalek::SigningKey as Ed25519Key;
 use ed25519_dalek::VerifyingKey as Ed25519Public;
@@ -11,7 +11,8 @@ use crate::error::BoxError;
 use crate::jose::json::Object;
 use crate::jose::{ed25519, encode, es256};
 
-/// How an assertion is signed. A key has one algorithm, and verifies nothing that names another one.
+/// How an assertion is signed. A key has one algorithm, and verifies nothing that names another
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Es256,
@@ -40,8 +41,8 @@ pub(super) enum PrivateKey {
 }
 
 impl PrivateKey {
-    /// The key of one block of PEM. What is wrong with another one is nobody's business: it may be a
-    /// key.
+    /// The key of one block of PEM. The answer does not say what is wrong with a bad block, because
+    /// the block may be a key.
     pub(super) fn from_pem(block: &str) -> Option<Self> {
         let p256 = P256Key::from_pkcs8_pem(block).map(Self::P256);
         let key = p256.or_else(|_| Ed25519Key::from_pkcs8_pem(block).map(Self::Ed25519));
@@ -101,8 +102,8 @@ impl Public {
         }
     }
 
-    /// The members of a JWK that the key consists of, in the order of the alphabet and without white
-    /// space (RFC 7638, section 3).
+    /// The members of a JWK that the key consists of, in the order of the alphabet and without
+    /// white space (RFC 7638, section 3).
     pub(super) fn members(&self) -> String {
         match self {
             Self::P256(key) => {

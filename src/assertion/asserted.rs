@@ -1,4 +1,4 @@
-//! [`Asserted`]: what a service behind knows of the user.
+//! [`Asserted`]: what a service behind a gateway knows of the user.
 
 use crate::clock::Timestamp;
 use crate::id::RecordId;
@@ -8,9 +8,10 @@ use crate::record::user::UserId;
 /// The user of a request, as a gateway asserts it to a service behind.
 ///
 /// It is an extractor for Axum. The router's state must be an [`AssertionVerifier`], or have one by
-/// `FromRef`. The extractor takes the assertion of `Authorization: Bearer`. Without a good one, it
-/// answers with a 401. `Option<Asserted>` is `None` without any bearer token, and answers with a 401
-/// to a bad one.
+/// `FromRef`. The extractor takes the assertion of `Authorization: Bearer`. It answers with a 401
+/// to a request without a good assertion, and with a 503 while the service has no keys of the
+/// gateway. `Option<Asserted>` is `None` if the request has no bearer token. It answers to a bad
+/// token as `Asserted` does.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -57,15 +58,15 @@ impl Asserted {
     }
 
     /// How and when the user proved who they are: `auth_time`, `amr` and `acr`. The time is always
-    /// there. Where somebody acts as another user, it says how the one who acts has proved it.
+    /// there. If somebody acts as the user, this is about the one who acts.
     #[must_use]
     #[doc(alias("auth_time", "amr", "acr"))]
     pub fn authentication(&self) -> &Authentication {
         &self.authentication
     }
 
-    /// The user who acts as [`user`](Self::user), or `None` if users act for themselves: `act` (RFC
-    /// 8693, section 4.1).
+    /// The one who acts as [`user`](Self::user), or `None` if the user acts for themselves: `act`
+    /// (RFC 8693, section 4.1).
     #[must_use]
     #[doc(alias = "act")]
     pub fn actor(&self) -> Option<&UserId> {

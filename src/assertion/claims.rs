@@ -71,7 +71,7 @@ impl<'a> Unverified<'a> {
         &self.kid
     }
 
-    /// Checks the signature. The key says with which algorithm, and not the assertion.
+    /// Checks the signature. The key decides on the algorithm, and not the assertion.
     pub(super) fn verify(&self, key: &Public) -> Result<(), Refusal> {
         if self.algorithm != key.algorithm() {
             return Err(Refusal::OtherAlgorithm);
@@ -90,7 +90,8 @@ impl<'a> Unverified<'a> {
         if !is("iss", expected.issuer) {
             return Err(Refusal::Issuer);
         }
-        // A list of audiences is refused too: one of them could use the assertion at another.
+        // A list of audiences is refused too: one of these services could use the assertion at
+        // another one.
         if !is("aud", expected.audience) {
             return Err(Refusal::Audience);
         }

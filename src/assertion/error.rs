@@ -22,8 +22,16 @@ pub enum AssertionErrorKind {
 /// A request has no good assertion.
 ///
 /// With the feature `axum` it is a response. The response does not say what was wrong. The text of
-/// the error does, and the log has it as the event `assertion_rejected`. Neither shows anything of
-/// the token.
+/// the error does. If the service has refused an assertion, the event `assertion_rejected` has the
+/// text too. Nothing of the token is in it.
+///
+/// ```
+/// use cloakroom::assertion::{AssertionError, AssertionErrorKind};
+///
+/// fn is_visitor(error: &AssertionError) -> bool {
+///     error.kind() == AssertionErrorKind::Missing
+/// }
+/// ```
 pub struct AssertionError {
     kind: AssertionErrorKind,
     reason: &'static str,

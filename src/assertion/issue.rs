@@ -76,8 +76,8 @@ impl Assertions {
         let id: [u8; 16] = random.bytes()?;
         let key = self.keys.signing();
         let issued_at = seconds(now);
-        // Times are rounded down, so that the assertion ends in time. The service gets it at once, so
-        // it is good for a second even where the session is about to end.
+        // Times are rounded down, so that the assertion ends in time. Even if the session is about
+        // to end, the assertion is good for a second: the service gets it at once.
         let ends = seconds((now + ttl).min(subject.ends)).max(issued_at + 1);
         let claims = Claims {
             iss: &self.issuer,

@@ -74,6 +74,7 @@ fn may_verify(jwk: &Object) -> bool {
 /// let keys = AssertionKeys::new(AssertionKey::generate()?);
 /// let json = keys.jwks().to_string();
 /// assert_eq!(Jwks::parse(&json)?, keys.jwks());
+/// assert!(Jwks::parse("{}").is_err());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -104,8 +105,8 @@ impl Jwks {
     ///
     /// # Errors
     ///
-    /// The text is not a JWKS, has more than 64 KiB, or has a name or a `kid` twice. Or no key is
-    /// left.
+    /// The text is not a JWKS, has more than 64 KiB, or has a name or a `kid` twice. Or none of its
+    /// keys can verify an assertion.
     pub fn parse(json: impl AsRef<[u8]>) -> Result<Self, InvalidJwks> {
         let json = json.as_ref();
         if json.len() > Self::MAX_LEN {
@@ -174,7 +175,7 @@ impl PartialEq for Jwks {
 
 impl Eq for Jwks {}
 
-/// A text that is no [`Jwks`]. It says why.
+/// Why a text is no [`Jwks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidJwks(&'static str);
 
@@ -188,8 +189,8 @@ impl std::error::Error for InvalidJwks {}
 
 /// Publishes the keys of a gateway. It is a handler for Axum, and needs no session.
 ///
-/// It answers with the keys as they are at each request, as `application/jwk-set+json`. Caches may
-/// keep the answer for five minutes.
+/// At each request, it answers with the keys of that moment, as `application/jwk-set+json`. Caches
+/// may keep the answer for five minutes.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -205,7 +206,7 @@ impl std::error::Error for InvalidJwks {}
 pub struct JwksRoute(AssertionKeys);
 
 impl JwksRoute {
-    /// Where services look for the keys by convention.
+    /// The path where services look for the keys by convention.
     pub const PATH: &'static str = "/.well-known/jwks.json";
 
     pub(super) fn new(keys: AssertionKeys) -> Self {

@@ -18,12 +18,12 @@ use crate::error::{BoxError, ConfigError};
 const HOW_TO_MAKE_A_KEY: &str = "make a key with `openssl genpkey -algorithm EC -pkeyopt \
      ec_paramgen_curve:P-256`, keep it secret, and give every node the same";
 
-/// A private key that signs assertions: ECDSA with P-256, which gives ES256, or Ed25519, which gives
-/// EdDSA. More gateways and languages know ES256, and EdDSA costs a fraction of it.
+/// A private key that signs assertions: ECDSA with P-256, which gives ES256, or Ed25519, which
+/// gives EdDSA. More gateways and languages know ES256, and EdDSA costs a fraction of it.
 ///
-/// It is no [`SigningKey`](crate::SigningKey). Everybody may know its public half, and whoever has
-/// the private one can speak for any user to any service. It is wiped from memory when it is
-/// dropped.
+/// This is no [`SigningKey`](crate::SigningKey): an assertion key has a public half, which
+/// everybody may know. Whoever has the private half can speak for any user to any service. The key
+/// is wiped from memory when it is dropped.
 ///
 /// ```
 /// use cloakroom::assertion::AssertionKey;
@@ -80,8 +80,8 @@ impl AssertionKey {
     }
 
     /// The key of this PEM text: PKCS#8, which begins with `-----BEGIN PRIVATE KEY-----`. This
-    /// command makes one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`. And this
-    /// one makes a key of Ed25519: `openssl genpkey -algorithm ED25519`.
+    /// command makes one: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`. And
+    /// this one makes a key of Ed25519: `openssl genpkey -algorithm ED25519`.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl AssertionKey {
     /// The key cannot be encoded. That does not happen with a key of this type.
     pub fn to_pem(&self) -> Result<String, ConfigError> {
         let pem = self.key.to_pem();
-        // The source is dropped, as everywhere here: it may say too much.
+        // The source is dropped, as everywhere in this file: it may show a part of the key.
         let pem = pem.map_err(|_| ConfigError::new("key", "the key cannot be encoded"))?;
         Ok(pem.as_str().to_owned())
     }
@@ -151,8 +151,8 @@ impl fmt::Debug for AssertionKey {
 
 /// The keys of a gateway. One key signs, and all of them are published.
 ///
-/// To rotate, publish the new key first, then let it sign, and retire the old key once the last
-/// assertion of it has ended. [The page on
+/// To rotate, publish the new key first. Then let the new key sign. Once the last assertion of the
+/// old key has ended, take the old key out. [The page on
 /// assertions](crate::docs::assertions#rotating-the-keys) has the steps.
 ///
 /// A clone is a handle for the same keys. [`replace`](Self::replace) gives all clones other keys,
@@ -176,7 +176,7 @@ struct KeySet {
 }
 
 impl AssertionKeys {
-    /// Keys of which `key` signs, and no other is published.
+    /// One key, which signs and is published.
     #[must_use]
     pub fn new(key: AssertionKey) -> Self {
         Self::of(KeySet::new(key))
@@ -186,8 +186,9 @@ impl AssertionKeys {
         Self(Arc::new(RwLock::new(keys)))
     }
 
-    /// The same keys, and `key` is published as well. It does not sign: it is to sign soon, or has
-    /// signed until now. The result is a new handle, and clones of before keep their keys.
+    /// The same keys, and `key` is published as well. It does not sign. It is a key that signs
+    /// soon, or that has signed until now. The result is a new handle: clones of `self` keep their
+    /// keys.
     #[must_use]
     pub fn also_publish(self, key: AssertionKey) -> Self {
         let mut keys = self.read();
@@ -195,8 +196,17 @@ impl AssertionKeys {
         Self::of(keys)
     }
 
-    /// Gives all clones of this handle the keys that `newer` has now. The layer signs with them, and
-    /// the [route](Self::jwks_route) publishes them, from the next request on.
+    /// Gives all clones of this handle the keys that `newer` has now. The layer signs with them,
+    /// and the [route](Self::jwks_route) publishes them, from the next request on.
+    ///
+    /// ```
+    /// # use cloakroom::ConfigError;
+    /// # use cloakroom::assertion::AssertionKeys;
+    /// fn read_again(keys: &AssertionKeys) -> Result<(), ConfigError> {
+    ///     keys.replace(&AssertionKeys::from_file("/run/secrets/assertion_keys.pem")?);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn replace(&self, newer: &Self) {
         let newer = newer.read();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = newer;
@@ -229,8 +239,16 @@ impl AssertionKeys {
     ///
     /// # Errors
     ///
-    /// There is no key, or something else than such keys. The error says how to make one, and shows
-    /// nothing of the text.
+    /// The text has no key, or something else than such keys. The error says how to make a key, and
+    /// shows nothing of the text.
+    ///
+    /// ```
+    /// # use cloakroom::assertion::{AssertionKey, AssertionKeys};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (first, second) = (AssertionKey::generate()?, AssertionKey::generate()?);
+    /// let keys = AssertionKeys::from_pem(&(first.to_pem()? + &second.to_pem()?))?;
+    /// # Ok(()) }
+    /// ```
     pub fn from_pem(pem: &str) -> Result<Self, ConfigError> {
         Self::parse(pem, "the text")
     }

@@ -1,8 +1,8 @@
-//! [`KeySource`]: where a service has the keys of its issuer from.
+//! [`KeySource`]: where a service gets the keys of its issuer from.
 //!
-//! Fetched keys are fetched again after a while, and when an assertion names a key that is not among
-//! them. Anybody can name an unknown key, so that happens once in a while only. Each fetch runs in a
-//! task of its own, so that no client can stop it by going away.
+//! The service fetches the keys again after a while, and when an assertion names a key that is not
+//! among them. Anybody can name an unknown key, so two fetches are some time apart. Each fetch runs
+//! in a task of its own, so that no client can stop it by going away.
 
 use std::fmt;
 use std::future::Future;
@@ -26,7 +26,7 @@ const REFRESH_AFTER: Duration = Duration::from_secs(5 * 60);
 /// When assertions wait for new keys, or for the failure to get them.
 const WAIT_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// When keys are no good any more, if all fetches have failed since.
+/// When the service gives its keys up, if all fetches have failed since.
 const OVER_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The shortest time between the starts of two fetches.
@@ -89,7 +89,7 @@ impl KeySource {
         }))
     }
 
-    /// The key of this name. If it must be fetched, this waits.
+    /// The key of this name. The call waits for a fetch, if the key needs one.
     pub(super) async fn find(
         &self,
         kid: &str,
@@ -150,14 +150,14 @@ impl Cache {
         answer
     }
 
-    /// What the keys say, whether or not there will be others.
+    /// What the keys say after the fetch, whether it succeeded or failed.
     fn answer_after_fetch(&self, kid: &str, now: Timestamp) -> Answer {
         let state = self.state();
         state.without_fetch(state.get(kid, now), now)
     }
 }
 
-/// A fetch. Whatever becomes of its task, nobody waits for ever: it may be dropped before it runs.
+/// A fetch. Its task may be dropped before it runs. Even then, nobody waits for ever.
 struct Done(Arc<Cache>);
 
 impl Drop for Done {

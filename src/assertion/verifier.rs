@@ -1,4 +1,4 @@
-//! [`AssertionVerifier`]: what a service behind trusts.
+//! [`AssertionVerifier`]: what a service behind a gateway trusts.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::events;
 
-/// Verifies assertions at a service: those of one issuer, for one audience.
+/// Verifies assertions at a service. It trusts one issuer, and accepts one audience.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -23,12 +23,24 @@ use crate::events;
 /// | [`max_ttl`](Self::max_ttl) | 1 hour |
 /// | [`clock`](Self::clock) | the system's |
 ///
-/// It accepts two algorithms, ES256 and EdDSA, each for keys of its own type, and one type of token.
-/// An issuer or an audience that is empty
-/// accepts nothing. Clones share the fetched keys.
+/// It accepts two algorithms, ES256 and EdDSA, each for keys of its own type, and one type of
+/// token. If the issuer or the audience is empty, it accepts nothing. Clones share the fetched
+/// keys.
 ///
 /// [`Asserted`] is the extractor for Axum. Other services call
 /// [`verify_headers`](Self::verify_headers).
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom::assertion::{AssertionKey, AssertionKeys, AssertionVerifier};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let keys = AssertionKeys::new(AssertionKey::generate()?);
+/// let verifier = AssertionVerifier::new("https://example.com", "orders", keys.jwks())
+///     .leeway(Duration::from_secs(10))
+///     .max_ttl(Duration::from_secs(5 * 60));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct AssertionVerifier {
     issuer: Arc<str>,
@@ -40,8 +52,8 @@ pub struct AssertionVerifier {
 }
 
 impl AssertionVerifier {
-    /// A service that has the keys of its issuer. It is for tests, and for a service that learns of
-    /// new keys in another way.
+    /// A verifier with these keys. It is for tests, and for a service that learns of new keys in
+    /// another way.
     ///
     /// ```
     /// use cloakroom::assertion::{AssertionKey, AssertionKeys, AssertionVerifier};
@@ -56,19 +68,24 @@ impl AssertionVerifier {
         Self::with_source(issuer.into(), audience.into(), KeySource::Given(keys))
     }
 
-    /// A service that fetches the keys of its issuer. `fetch` asks the gateway for its JWKS, with
-    /// the HTTP client of the application, and returns the body. Let it fail if the status is not
-    /// 200. Trust the way: HTTPS, or a network of your own.
+    /// A verifier that fetches the keys of its issuer. `fetch` asks the gateway for its JWKS, with
+    /// the HTTP client of the application, and returns the body. If the status is not 200, it should
+    /// fail. Fetch over HTTPS or a network of your own: whoever can change the answer can speak for
+    /// everybody.
     ///
-    /// The first assertion waits for the keys. They are fetched again every five minutes while
-    /// assertions come, in the background. After ten minutes, an assertion waits for them. So a
-    /// retired key is good for no longer, if the fetch succeeds and no cache is on the way. If an assertion names a key that is not among them, they
-    /// are fetched at once, but at most every ten seconds. So a flood of bad assertions is no flood
-    /// of fetches.
+    /// The first assertion waits for the keys. The verifier fetches them again when an assertion
+    /// comes and the keys are five minutes old: then it fetches them in the background. Once they
+    /// are ten minutes old, the assertion waits for the new keys. So a retired key is good for ten
+    /// minutes at most, if the fetch succeeds and no cache is on the way.
     ///
-    /// If a fetch fails, or takes more than five seconds, the old keys go on for a day at most, and
-    /// the log has the event `jwks_failed`. Without any keys, the error is
-    /// [`AssertionErrorKind::Unavailable`].
+    /// If an assertion names a key that is not among the keys, the verifier fetches them at once.
+    /// Two fetches are at least ten seconds apart, so a flood of bad assertions is no flood of
+    /// fetches.
+    ///
+    /// If a fetch fails, or takes more than five seconds, the log has the event `jwks_failed`, and
+    /// the old keys are good for a day at most. Without any keys, the error is
+    /// [`AssertionErrorKind::Unavailable`]. A fetch is a task, so the verifier needs a Tokio
+    /// runtime.
     ///
     /// ```
     /// use cloakroom::assertion::AssertionVerifier;
@@ -105,23 +122,23 @@ impl AssertionVerifier {
         }
     }
 
-    /// How far the clocks of the gateway and of this service may be apart. An assertion is good for
-    /// so much longer.
+    /// How far the clocks of the gateway and of this service may be apart. The service accepts an
+    /// assertion for so much longer.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
-    /// The longest time for which an assertion may be good. It does not depend on the gateway's own
-    /// [`max_ttl`](crate::assertion::Assertions::max_ttl).
+    /// The longest time for which an assertion may be good, without the leeway. It does not depend
+    /// on the gateway's own [`max_ttl`](crate::assertion::Assertions::max_ttl).
     #[must_use]
     pub fn max_ttl(mut self, max_ttl: Duration) -> Self {
         self.max_ttl = max_ttl;
         self
     }
 
-    /// The clock by which assertions end, and keys grow old.
+    /// The clock by which assertions end and keys grow old. It is for tests.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -130,12 +147,12 @@ impl AssertionVerifier {
 
     /// Verifies an assertion.
     ///
-    /// If the future is dropped, nothing has happened. A fetch that it has started goes on.
+    /// If the future is dropped, nothing has happened. A fetch that the call has started goes on.
     ///
     /// # Errors
     ///
-    /// [`AssertionErrorKind::Refused`] if it is no good assertion of this issuer for this service.
-    /// [`AssertionErrorKind::Unavailable`] if the keys could not be fetched.
+    /// [`AssertionErrorKind::Refused`] if the text is no good assertion of this issuer for this
+    /// service. [`AssertionErrorKind::Unavailable`] if the service could not fetch the keys.
     ///
     /// ```
     /// # use cloakroom::assertion::{AssertionError, AssertionVerifier};
@@ -150,11 +167,12 @@ impl AssertionVerifier {
 
     /// Verifies the assertion of a request: its bearer token (RFC 6750, section 2.1).
     ///
-    /// If the future is dropped, it is as with [`verify`](Self::verify).
+    /// If the future is dropped, nothing has happened, as with [`verify`](Self::verify).
     ///
     /// # Errors
     ///
-    /// [`AssertionErrorKind::Missing`] if the request has no bearer token. Others as
+    /// [`AssertionErrorKind::Missing`] if the request has no bearer token.
+    /// [`AssertionErrorKind::Refused`] if it has several `Authorization` headers. Others as
     /// [`verify`](Self::verify).
     ///
     /// ```

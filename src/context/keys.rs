@@ -1,4 +1,5 @@
-//! [`ContextSource`]: the context that a new request gets, also if keys change while the layer runs.
+//! [`ContextSource`]: the context that a new request gets, even if keys change while the layer
+//! runs.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::secret::{KeySource, MadeOfKeys};
 use crate::token::keys::SigningKeys;
 use crate::token::signer::Signer;
 
-/// A request takes its context once, when it comes. So no request sees half of a change.
+/// A request takes its context once, when the request comes. So no request sees half of a change.
 pub(crate) type ContextSource = MadeOfKeys<SigningKeys, LayerContext>;
 
 impl ContextSource {

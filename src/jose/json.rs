@@ -1,12 +1,13 @@
-//! [`Object`]: JSON in which no object has a name twice. Two readers of such an object may see two
-//! different ones.
+//! [`Object`]: JSON in which no object has a name twice. If a name came twice, two readers could
+//! see two different values.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// A JSON value. What no token needs as such is [`Json::Other`], without its content. A number is
-/// one: serde_json gives numbers in two ways, and another crate of the application decides which.
+/// A JSON value. [`Json::Other`] is a value that no token needs, without its content. A number is
+/// such a value: serde_json gives numbers in two ways, and another crate of the application decides
+/// which.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Json {
     Text(String),

@@ -1,8 +1,9 @@
 //! The two paths that the layer answers itself, so that browsers bind sessions to their devices.
 //!
 //! A client that is not the browser of the session may ask here too. So nothing is written for
-//! somebody who cannot prove the device, and each refusal has an event. A refresh without any live session's token learns only that the session is over. It has no
-//! event, because each browser asks so after a logout.
+//! somebody who cannot prove the device, and each refusal has an event. One answer has none: a
+//! client that has no token of any live session learns only that its session is over. Each browser
+//! asks after a logout, and gets this answer.
 
 use std::sync::Arc;
 

@@ -14,8 +14,8 @@ use crate::id::RecordId;
 
 /// A whole record as ciphertext.
 ///
-/// The record around it has the version, the expiry, and the user and the external id, or hashes
-/// of them, because a store works with these. Its other fields say nothing.
+/// The record around the ciphertext has the version, the expiry, and the user and the external id,
+/// or hashes of them, because a store works with these. Its other fields say nothing.
 pub(crate) struct Sealed {
     /// The record's id, for the log.
     pub(crate) id: RecordId,
@@ -100,7 +100,7 @@ impl Record {
         })
     }
 
-    /// This record, which was decrypted, with what only `stored` knows, which stood for it.
+    /// This decrypted record, with what only `stored` knows: the record that stood for this one.
     pub(crate) fn opened_from(self, stored: &Self) -> Self {
         let stored = &*stored.0;
         self.with(|fields| {

@@ -23,20 +23,29 @@ use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 /// How many sessions end at the same time. Stores that write in batches need several.
 const ENDED_AT_ONCE: usize = 64;
 
-/// How many sessions are read before they end, or are counted. Stores that read by id ask for no
-/// more at once than somebody wants.
+/// How many sessions one call of the store reads, before they end or are counted.
 const READ_AT_ONCE: usize = 256;
 
-/// How often `end_everything` goes through the store. It stops when nothing is left.
+/// How often `end_everything` goes through the store at most. It stops when nothing is left.
 const MOST_WALKS: usize = 3;
 
-/// Some of the sessions that match a filter, and where the next ones are. With serde it can be an
-/// answer in JSON.
+/// Some of the sessions that match a filter, and where the next ones are: what
+/// [`Sessions::page`](crate::Sessions::page) answers with. serde can make JSON of it.
+///
+/// ```
+/// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
+/// # async fn example(sessions: Sessions<MemoryStore>) -> Result<(), SessionError> {
+/// let page = sessions.page(&SessionFilter::new(), None, 50).await?;
+/// for session in &page.sessions {
+///     println!("{} until {}", session.id(), session.expires_at());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionPage {
     /// The sessions, in the order of the store.
     pub sessions: Vec<SessionInfo>,
-    /// Where the next page begins. `None` after the last one.
+    /// Where the next page begins. `None` if this is the last page.
     pub next: Option<Cursor>,
 }
 
@@ -45,9 +54,9 @@ pub struct SessionPage {
 /// These methods are for administration. The store must be a
 /// [`SessionCatalog`](crate::SessionCatalog), as all stores except the one for Memcached are.
 ///
-/// They know the sessions that this layer knows: logged-in users of its
-/// [realm](crate::SessionLayerBuilder::realm), and all visitors of the store, since a visitor has no
-/// realm. A session that is over does not count, even if the store still has it.
+/// They find the sessions that this layer knows: those of the logged-in users of its
+/// [realm](crate::SessionLayerBuilder::realm), and those of all visitors of the store, since a
+/// visitor has no realm. A session that is over does not count, even if the store still has it.
 impl<St: SessionStore> Sessions<St> {
     /// How many sessions a page may have.
     pub const MAX_PAGE: usize = 1000;
@@ -55,16 +64,19 @@ impl<St: SessionStore> Sessions<St> {
     /// A page of the sessions that match the filter: the first one, or the one that begins at the
     /// cursor `next` of another page of the same filter. Pages have `limit` sessions at most.
     ///
-    /// A user who acts as another may have a session on the page whose own session is over. The call
-    /// finds that out, and ends it.
+    /// If somebody acts as another user in a session, the call asks the store whether the actor's
+    /// own session is still live. If it is over, the call ends the session in which they act, and
+    /// leaves that session out of the page.
     ///
-    /// The order is the store's, and says nothing. It does not change while sessions come and go. So
-    /// a session that is there all the time is on one page, and on no second one. (Redis may show
+    /// The store chooses the order, and the order has no meaning. It does not change while sessions
+    /// come and go. So a session that is there all the time is on exactly one page. (Redis may show
     /// it twice while the server makes room for more keys.)
     ///
-    /// A page takes a short time, however many sessions there are. So a filter that means few of
-    /// them can give a page with fewer sessions, or with none, although `next` leads on. A page is
-    /// the last one if it has no `next`.
+    /// A page takes a short time, however many sessions there are. So if few sessions match the
+    /// filter, a page can have fewer than `limit` sessions, or none, although others follow. A page
+    /// is the last one if its `next` is `None`.
+    ///
+    /// If the future is dropped, nothing has happened, or such an actor's session has ended.
     ///
     /// # Errors
     ///
@@ -111,15 +123,16 @@ impl<St: SessionStore> Sessions<St> {
     }
 
     /// How many sessions match the filter. Without a user or an external id, the call looks at all
-    /// sessions of the store: with a million of them, that takes some seconds. Unlike a page, it does
-    /// not ask whether the user who acts in a session is still there, and a Redis may count a session
-    /// twice while it makes room for keys.
+    /// sessions of the store, and takes as long as that takes.
     ///
-    /// When the future is dropped, nothing has happened.
+    /// Unlike [`page`](Self::page), it does not ask whether the own session of a user who acts as
+    /// another is still live. A Redis that makes room for more keys may count a session twice.
+    ///
+    /// If the future is dropped, nothing has happened.
     ///
     /// # Errors
     ///
-    /// As [`page`](Self::page).
+    /// As [`page`](Self::page), without those about `limit` and the cursor.
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
@@ -151,19 +164,19 @@ impl<St: SessionStore> Sessions<St> {
         }
     }
 
-    /// Ends the sessions that match the filter, and returns how many. [`page`](Self::page) with the
-    /// same filter shows beforehand which ones they are.
+    /// Ends the sessions that match the filter, and returns how many ended. To see beforehand which
+    /// ones they are, call [`page`](Self::page) with the same filter.
     ///
-    /// A session that begins while the call runs may go on, and a login in flight creates a new one:
-    /// see [logins in flight](Self#logins-in-flight). A session that changes meanwhile may end by
-    /// what it was before. If the future is dropped, or the store fails, some of the sessions have
-    /// ended: call it again.
+    /// A session that begins while the call runs may go on, and a login in flight creates a new
+    /// one: see [logins in flight](Self#logins-in-flight). A session that changes meanwhile may end
+    /// although it no longer matches. If the future is dropped, or the store fails, some of the
+    /// sessions may have ended: call it again.
     ///
     /// # Errors
     ///
     /// [`SessionErrorKind::InvalidFilter`] if the filter has no condition: call
-    /// [`end_everything`](Self::end_everything) for all sessions. Then, and for all other errors of a
-    /// filter, no session ends. Others as [`page`](Self::page).
+    /// [`end_everything`](Self::end_everything) for all sessions. After this error, and after any
+    /// other error of a filter, no session has ended. Others as [`count`](Self::count).
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionError, SessionFilter, Sessions};
@@ -184,12 +197,13 @@ impl<St: SessionStore> Sessions<St> {
         self.end_meant(filter).await
     }
 
-    /// Ends all sessions, and returns how many: those of all users of this layer's realm, and of all
-    /// visitors. It is for the day on which a key has leaked, and for a store that was restored from
-    /// a backup: sessions that had ended since the backup are back then.
+    /// Ends all sessions of the users of this layer's realm, and of all visitors, and returns how
+    /// many ended. It is for the day on which a key has leaked. It is also for a store that
+    /// somebody has restored from a backup, because the sessions that ended since the backup are
+    /// live again.
     ///
     /// Sessions that begin while the call runs may go on. If the future is dropped, or the store
-    /// fails, some of the sessions have ended: call it again.
+    /// fails, some of the sessions may have ended: call it again.
     ///
     /// # Errors
     ///
@@ -218,15 +232,17 @@ impl<St: SessionStore> Sessions<St> {
         Ok(ended)
     }
 
-    /// Ends the sessions of an external id, and returns how many. With the `sid` of an OpenID
-    /// provider, it is what OpenID Connect Back-Channel Logout asks for.
+    /// Ends the sessions of an external id, and returns how many ended. If the external id is the
+    /// `sid` of an OpenID provider, this is what OpenID Connect Back-Channel Logout asks for.
     ///
-    /// A login in flight creates a session afterwards: see [logins in
-    /// flight](Self#logins-in-flight).
+    /// A login in flight may create a session afterwards: see [logins in
+    /// flight](Self#logins-in-flight). If the future is dropped, or the store fails, some of the
+    /// sessions may have ended: call it again.
     ///
     /// # Errors
     ///
-    /// [`SessionErrorKind::InvalidFilter`] if the id is empty. [`SessionErrorKind::Store`].
+    /// [`SessionErrorKind::InvalidFilter`] if the id is empty, has more than 255 bytes, or has a
+    /// NUL in it. [`SessionErrorKind::Store`].
     ///
     /// ```
     /// # use cloakroom::{MemoryStore, SessionError, Sessions};

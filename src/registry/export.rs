@@ -18,14 +18,16 @@ struct Exported {
 
 /// # For the user who asks
 impl<St: SessionStore> Sessions<St> {
-    /// Everything that the store holds of a user's sessions, as JSON: the values, the login, the
-    /// client and the times. It is for a user who asks for their data (GDPR, articles 15 and 20).
-    /// To erase all of it, call [`revoke_user`](Self::revoke_user).
+    /// The personal data that the store holds of a user's sessions, as JSON: the values, the login,
+    /// the client and the times. It is for a user who asks for their data (GDPR, articles 15 and
+    /// 20). To erase all of it, call [`revoke_user`](Self::revoke_user).
     ///
     /// The text is an array with an object for each session: `id`, and `record` as
     /// [`Record::to_json`](crate::Record::to_json) shows it. Names may change with the version of
-    /// this crate. No token, no hash of a token's secret and no stamp is in it. Sessions that are
-    /// over are in it, as long as the store has them.
+    /// this crate. Sessions that are over are in it, as long as the store has them.
+    ///
+    /// No token, no hash of a token's secret and no stamp is in it. A session in which this user
+    /// acts as another belongs to the other user, and is not in it.
     ///
     /// If the future is dropped, nothing has happened.
     ///

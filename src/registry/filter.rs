@@ -9,8 +9,8 @@ use crate::record::user::{IntoUserId, InvalidUserId, UserId};
 use crate::record::{Record, is_external_id};
 
 /// Which sessions are meant, for [`Sessions::page`](crate::Sessions::page),
-/// [`count`](crate::Sessions::count) and [`end`](crate::Sessions::end). Each condition leaves fewer.
-/// Without any condition, all sessions are meant.
+/// [`count`](crate::Sessions::count) and [`end`](crate::Sessions::end). A session matches if it
+/// fulfils all conditions. Without any condition, all sessions match.
 ///
 /// With a user or an external id, a call reads the sessions of that user or id. Any other filter
 /// looks at all sessions of the store, one after the other.
@@ -23,6 +23,10 @@ use crate::record::{Record, is_external_id};
 ///         .logged_in(true)
 ///         .last_seen_before(month_ago)
 /// }
+///
+/// let of_a_user = SessionFilter::new().user(42);
+/// let of_a_login = SessionFilter::new().external_id("the sid of an OpenID provider");
+/// let of_a_network = SessionFilter::new().client("192.0.2.");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "hand it to a method of `Sessions`"]
@@ -58,72 +62,78 @@ impl Period {
 }
 
 impl SessionFilter {
-    /// All sessions.
+    /// A filter without any condition: all sessions match.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The sessions of this user. If the id is not valid, the call with this filter fails.
+    /// Only the sessions of this user. If the id is not valid, the call that takes the filter fails
+    /// with [`SessionErrorKind::InvalidUserId`].
     pub fn user(mut self, user: impl IntoUserId) -> Self {
         self.user = Some(user.into_user_id());
         self
     }
 
-    /// With `true` the sessions of logged-in users, and with `false` those of visitors.
+    /// With `true`, only the sessions of logged-in users. With `false`, only those of visitors.
     pub fn logged_in(mut self, logged_in: bool) -> Self {
         self.logged_in = Some(logged_in);
         self
     }
 
-    /// The sessions of this external id: see
-    /// [`Session::set_external_id`](crate::Session::set_external_id).
+    /// Only the sessions of this external id: see
+    /// [`Session::set_external_id`](crate::Session::set_external_id). An id that no session can
+    /// have is an error of the call that takes the filter.
     pub fn external_id(mut self, id: impl Into<Box<str>>) -> Self {
         self.external_id = Some(id.into());
         self
     }
 
-    /// The sessions whose client has this text in its user agent or its address. Upper and lower
-    /// case are the same. `192.0.2.1` is in `192.0.2.10` too, and a client can write anything into
-    /// its user agent: look at the page before you end sessions by this.
+    /// Only the sessions whose client has this text in its user agent or its address. Upper and
+    /// lower case are the same. An empty text is an error of the call that takes the filter.
+    ///
+    /// `192.0.2.1` is in `192.0.2.10` too, and a client can write anything into its user agent. So
+    /// look at a page of the sessions before you end them.
     #[doc(alias("user_agent", "address", "ip"))]
     pub fn client(mut self, text: &str) -> Self {
         self.client = Some(lowercase(text).into());
         self
     }
 
-    /// With `true` the sessions that are bound to a device, and with `false` all others.
+    /// With `true`, only the sessions that are bound to a device. With `false`, only the others.
     #[cfg(feature = "dbsc")]
     pub fn device_bound(mut self, bound: bool) -> Self {
         self.device_bound = Some(bound);
         self
     }
 
-    /// The sessions whose creation or last login, whichever is later, is at this time or later.
+    /// Only the sessions whose creation or last login, whichever is later, is at this time or
+    /// later.
     pub fn created_since(mut self, time: Timestamp) -> Self {
         self.created.since = Some(time);
         self
     }
 
-    /// The sessions whose creation or last login, whichever is later, is before this time.
+    /// Only the sessions whose creation or last login, whichever is later, is before this time.
     pub fn created_before(mut self, time: Timestamp) -> Self {
         self.created.before = Some(time);
         self
     }
 
-    /// The sessions that were used at this time or later, as far as the store knows. See
+    /// Only the sessions that were used at this time or later, as far as the store knows. See
     /// [`SessionInfo::last_seen_at`](crate::SessionInfo::last_seen_at).
     pub fn last_seen_since(mut self, time: Timestamp) -> Self {
         self.last_seen.since = Some(time);
         self
     }
 
-    /// The sessions that were not used at this time or later, as far as the store knows.
+    /// Only the sessions that were last used before this time, as far as the store knows. See
+    /// [`SessionInfo::last_seen_at`](crate::SessionInfo::last_seen_at).
     pub fn last_seen_before(mut self, time: Timestamp) -> Self {
         self.last_seen.before = Some(time);
         self
     }
 
-    /// Whether there is no condition, so that all sessions are meant.
+    /// Whether there is no condition, so that all sessions match.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -78,7 +78,7 @@ impl SessionInfo {
         self.client.as_deref()
     }
 
-    /// What somebody else calls the login. See
+    /// The external id of the login. See
     /// [`Session::set_external_id`](crate::Session::set_external_id).
     #[must_use]
     pub fn external_id(&self) -> Option<&str> {

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::error::ConfigError;
 use crate::events;
 
-/// A shorter time between two reads would help nobody.
+/// Nobody needs a shorter time between two reads.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keys that a task reads again at an interval, so that they can change without a restart: the
@@ -23,12 +23,13 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// `EncryptionKeys`. A [`SessionLayer`](crate::SessionLayer) and an `EncryptedStore` take them in
 /// the place of other keys.
 ///
-/// - A request has the keys of when it came, all of them, until its response is made. An
-///   `EncryptedStore` encrypts and decrypts each record with the keys of that moment.
+/// - A request gets the newest keys when it comes, and keeps them until its response is made. An
+///   `EncryptedStore` takes the newest keys for each record that it encrypts or decrypts.
 /// - If the file or the function fails, or takes longer than the interval, the keys stay as they
-///   are, and the event `keys_rejected` says why. Of many failures in a row, the log warns of the 1st, the 2nd, the 4th and so on.
-///   When the keys are other ones, or good again, there is the event `keys_accepted`.
-/// - A key that is left out is no good from then on: a token that it signed is refused.
+///   are, and the event `keys_rejected` says why. Of many failures in a row, the log warns of the
+///   1st, the 2nd, the 4th and so on. The event `keys_accepted` says that the keys have changed, or
+///   that a read has succeeded again.
+/// - The layer no longer accepts a key that is left out: a token that this key signed is refused.
 ///
 /// A clone has the same keys, and the task ends with the last clone. A layer or a store keeps a
 /// clone.
@@ -176,8 +177,9 @@ impl<K> Watched<K> {
 }
 
 impl<K> WatchedKeys<K> {
-    /// Reads the keys now, in this thread. If the task is reading them already, this waits first. The answer is whether they are other ones than before.
-    /// Requests that come from now on have them.
+    /// Reads the keys now, in this thread. If a read is under way already, the call waits for it
+    /// first. The answer is `true` if the keys have changed. Requests that come from now on get the
+    /// new keys.
     ///
     /// # Errors
     ///

@@ -14,25 +14,28 @@ impl Session {
     /// `Authorization: Bearer`.
     ///
     /// The `audience` is the name of the service, and no other service accepts the assertion. It is
-    /// good for `ttl`, from a second to the layer's
-    /// [`max_ttl`](crate::assertion::Assertions::max_ttl), and not beyond the session's own expiry.
-    /// Nobody can take it back: if the session ends, the assertion goes on until its `ttl` is over.
-    /// So ask for a minute or less, and make a new one for each request. It costs a signature and no
+    /// good for the time `ttl`, and not beyond the session's own expiry. The `ttl` is from one
+    /// second to the layer's [`max_ttl`](crate::assertion::Assertions::max_ttl). Nobody can take an
+    /// assertion back: if the session ends, the assertion is good until its `ttl` is over. So ask
+    /// for a minute or less, and make a new assertion for each request. It costs a signature and no
     /// store call.
     ///
-    /// It speaks of the session as the store has it. A request that logs in has to wait for the next
-    /// one, because its own login may not be written after all.
+    /// The assertion says what the store has of the session. So a request that logs in, or begins
+    /// to act as another user, cannot make one: the layer writes that only after the handler. The
+    /// next request can.
     ///
-    /// Do not give it to the browser. The session's token is for that: it can be taken back.
+    /// Do not give an assertion to the browser. The browser has the session's token, and a logout
+    /// ends that at once.
     ///
     /// # Errors
     ///
     /// [`SessionErrorKind::NoAssertions`] if the layer has no
     /// [`assertions`](crate::SessionLayerBuilder::assertions).
-    /// [`SessionErrorKind::InvalidAssertion`] if the audience is empty, or the `ttl` is too short or
-    /// too long, or this request has made the login or has outlasted the session, or the texts of the
-    /// login are too long for a header. [`SessionErrorKind::Sealed`] after the response: a socket that
-    /// goes on for a user asks in a new request. [`SessionErrorKind::Random`] if the random generator fails. Others as
+    /// [`SessionErrorKind::InvalidAssertion`] if the audience is empty, if the `ttl` is too short
+    /// or too long, if this request has made the login or has outlasted the session, or if the texts
+    /// of the login are too long for a header. [`SessionErrorKind::Sealed`] after the response: a
+    /// socket that goes on for its user asks in a new request. [`SessionErrorKind::Random`] if the
+    /// random generator fails. Others as
     /// [`require_user`](Self::require_user).
     ///
     /// ```

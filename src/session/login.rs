@@ -183,13 +183,14 @@ impl Session {
         Ok(())
     }
 
-    /// Records what somebody else calls this login: for example the `sid` of an OpenID provider. It
-    /// is one text of 1 to 255 bytes. [`Sessions::end_external`](crate::Sessions::end_external) ends
-    /// the sessions of an external id.
+    /// Records the external id of this login: the name that another system has for it, for example
+    /// the `sid` of an OpenID provider. It is a text of 1 to 255 bytes.
+    /// [`Sessions::end_external`](crate::Sessions::end_external) ends the sessions of an external
+    /// id.
     ///
-    /// Call it after [`log_in`](Self::log_in). The external id belongs to that login: the next login
-    /// begins without one. An application with several providers puts the name of the provider in
-    /// front.
+    /// Call this after [`log_in`](Self::log_in). The external id belongs to that login: the next
+    /// login begins without one. If the application has several providers, put the name of the
+    /// provider before the `sid`.
     ///
     /// # Errors
     ///

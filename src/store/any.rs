@@ -39,8 +39,8 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// application. For a `DynamoDbStore` of your own, there is [`from_catalog`](Self::from_catalog).
 ///
 /// An `AnyStore` is a [`SessionStore`]. Some of these stores also find sessions by their user, and
-/// list all of them.
-/// [`user_index`](Self::user_index) gives the store as such a store, if it is one.
+/// some can list all sessions. If the store is such a store, [`user_index`](Self::user_index) and
+/// [`session_catalog`](Self::session_catalog) give it as one.
 ///
 /// ```
 /// use cloakroom::{AnyStore, AtLimit, SessionLayer, SigningKey};
@@ -68,7 +68,7 @@ pub struct AnyStore {
     store: Arc<dyn SessionStore>,
     /// The same store, if it has this ability.
     user_index: Option<Arc<dyn UserIndex>>,
-    /// The same.
+    /// The same store, if it has this ability.
     catalog: Option<Arc<dyn SessionCatalog>>,
 }
 
@@ -190,9 +190,9 @@ impl AnyStore {
 
     /// A store that the application has made.
     ///
-    /// It has no [`user_index`](Self::user_index) and no [`session_catalog`](Self::session_catalog),
-    /// even if the store has them: see [`from_user_index`](Self::from_user_index) and
-    /// [`from_catalog`](Self::from_catalog).
+    /// It has no [`user_index`](Self::user_index) and no
+    /// [`session_catalog`](Self::session_catalog), even if the store has them: see
+    /// [`from_user_index`](Self::from_user_index) and [`from_catalog`](Self::from_catalog).
     #[must_use]
     pub fn new(store: impl SessionStore) -> Self {
         Self {
@@ -234,7 +234,8 @@ impl AnyStore {
         self.user_index.clone()
     }
 
-    /// The store as one that can list all its sessions. `None` if it cannot, as Memcached.
+    /// The store as one that can list all its sessions. `None` if it is a Memcached, or if the
+    /// `AnyStore` comes from [`new`](Self::new) or [`from_user_index`](Self::from_user_index).
     ///
     /// ```
     /// # use cloakroom::{AnyStore, SessionFilter, SessionLayer, SigningKey};

@@ -36,23 +36,36 @@ use crate::record::Record;
 ///
 /// # Contract
 ///
-/// - A walk through the store is a row of [`scan`](Self::scan) calls, each with the cursor that the
-///   call before has answered with. A session that is there from the first call to the last comes up
-///   in the walk, and should come up once. A session that begins, changes or ends meanwhile may come
-///   up or not.
+/// - A walk through the store is a series of [`scan`](Self::scan) calls. Each takes the cursor of
+///   the answer before. A session that is there from the first call to the last comes up in the
+///   walk, and should come up once. A session that begins, changes or ends meanwhile may come up or
+///   not.
 /// - Each walk ends: a call that has looked at the last session answers without a cursor.
-/// - A session that was written with an [`external_id`](Record::external_id) before a call of
-///   [`find_by_external_id`](Self::find_by_external_id), and has not ended, is found by the call.
-///   External ids are the same if their bytes are the same.
+/// - [`find_by_external_id`](Self::find_by_external_id) finds each session that was written with
+///   this [`external_id`](Record::external_id) before the call, and has not ended. External ids are
+///   the same if their bytes are the same.
 /// - A record that cannot be decoded does not come up, and stops no walk.
 ///
 /// # Cancellation
 ///
-/// Both calls only read. A call that was dropped has changed nothing.
+/// Both calls only read. If the future of a call is dropped, no session has changed.
 ///
 /// # How the trait may grow
 ///
 /// As [`SessionStore`](crate::SessionStore#how-the-trait-may-grow): by methods that have a default.
+///
+/// # Examples
+///
+/// ```
+/// use cloakroom::{MemoryStore, SessionCatalog, StoreError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), StoreError> {
+/// let store = MemoryStore::new();
+/// let scan = store.scan(None, 10, &|_, record| record.user().is_some()).await?;
+/// assert!(scan.is_some_and(|scan| scan.records.is_empty() && scan.next.is_none()));
+/// # Ok(()) }
+/// ```
 ///
 /// Memcached cannot list its keys. So this does not compile:
 ///
@@ -72,14 +85,18 @@ use crate::record::Record;
 )]
 #[async_trait]
 pub trait SessionCatalog: UserIndex {
-    /// Looks at some sessions, of those that follow `after`, in an order that the store chooses.
-    /// Without `after`, the walk begins. The answer has the records that `accept` takes, and `limit`
-    /// of them at most. `limit` is at least 1.
+    /// Looks at some of the sessions that follow `after`, in an order that the store chooses.
+    /// Without `after`, the walk begins. The answer has the records for which `accept` returns
+    /// `true`, and `limit` of them at most. `limit` is at least 1.
     ///
-    /// The call may look at so many sessions as it can in a short time. So the answer may have fewer
-    /// than `limit` records, or none, although others follow. Expired records may be among them.
+    /// The call stops after a short time. So the answer may have fewer than `limit` records, or
+    /// none, although others follow. Expired records may be among them.
     ///
-    /// The answer is `None` if the cursor is not one that this store has made.
+    /// The answer is `None` if this store has not made the cursor.
+    ///
+    /// # Errors
+    ///
+    /// The store's system failed.
     async fn scan(
         &self,
         after: Option<&Cursor>,
@@ -88,6 +105,10 @@ pub trait SessionCatalog: UserIndex {
     ) -> Result<Option<Scan>, StoreError>;
 
     /// The records of this external id, in no particular order. Expired ones may be among them.
+    ///
+    /// # Errors
+    ///
+    /// The store's system failed.
     async fn find_by_external_id(
         &self,
         external_id: &str,
@@ -102,12 +123,13 @@ pub type Accept<'a> = dyn Fn(RecordId, &Record) -> bool + Send + Sync + 'a;
 pub struct Scan {
     /// The records that were accepted.
     pub records: Vec<(RecordId, Record)>,
-    /// Where the walk goes on. `None` if it is over.
+    /// Where the walk goes on. `None` if the walk is over.
     pub next: Option<Cursor>,
 }
 
 /// A place in the list of all sessions, for the link to the next page. It is a text that only the
-/// store understands, of letters, digits and the signs `-`, `_` and `.`, so that a URL can have it.
+/// store understands. The text has only letters, digits and the signs `-`, `_` and `.`, so that a
+/// URL can have it.
 ///
 /// ```
 /// use cloakroom::Cursor;
@@ -129,13 +151,13 @@ impl Cursor {
         &self.0
     }
 
-    /// The place behind a record, in a store whose order the ids tell.
+    /// The place behind a record, in a store whose order follows from the ids.
     #[must_use]
     pub fn behind(id: RecordId) -> Self {
         Self(id.to_string().into())
     }
 
-    /// The record of [`behind`](Self::behind). `None` for any other cursor.
+    /// The record that was given to [`behind`](Self::behind). `None` for any other cursor.
     #[must_use]
     pub fn record(&self) -> Option<RecordId> {
         self.0.parse().ok()

@@ -27,28 +27,31 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 
 /// A store around another store: it encrypts each record before the other store gets it.
 ///
-/// A stolen dump or backup of the other store then says little, and so does the store to a curious
-/// operator. The values of a session, the hash of its token's secret, the login, the client and
-/// the device are ciphertext. These stay readable, because a store works with them:
+/// Then a stolen dump or backup of the other store says little, and a curious operator of the store
+/// learns little. The values of a session, the hash of its token's secret, the login, the client
+/// and the device are ciphertext. These stay readable, because a store works with them:
 ///
 /// - the record id, which is no credential,
 /// - the version, which is how often the session was written,
-/// - the expiry, and about when the session was last used, as of its last write,
+/// - the expiry, and so about when the session was last used,
 /// - the user and the external id, unless [`hash_users`](Self::hash_users) hides them,
 /// - about how long the record is.
 ///
 /// Each record is encrypted with XChaCha20-Poly1305 and a random nonce. It is bound to its record
-/// id, its version, its format, and its user and external id in the store. So nobody who can write to the store but
-/// has no key can change a session, make one, or put one session's record into the place of
-/// another. They can remove a session, take it out of the index of its user, move its expiry up to
-/// the absolute timeout, which is encrypted, and put an older record of a session back into its
-/// place together with its older version.
+/// id, its version, its format, and its user and external id in the store. Somebody who can write
+/// to the store, and has no key, cannot change a session, make one, or put the record of one
+/// session into the place of another. But they can:
+///
+/// - remove a session, or take it out of the index of its user or its external id,
+/// - move its expiry, up to the absolute timeout, which is encrypted,
+/// - put back an older record of a session, together with its older version.
 ///
 /// A record that does not decrypt counts as no session. The event `unopened_record` says why: no
 /// key decrypts the record, it was changed, or it is not encrypted at all. The record stays in the
-/// store until it expires or somebody removes it. Once the key is back, the session goes on. But a
-/// browser that wrote something meanwhile has a new session, and nobody could log out of the old one:
-/// end such sessions with [`Sessions::revoke_user`](crate::Sessions::revoke_user).
+/// store until it expires or somebody removes it. Once the key is back, the session is live again.
+/// That can surprise: a browser that came meanwhile may have got a new session, and its user could
+/// not log out of the old one. [`Sessions::revoke_user`](crate::Sessions::revoke_user) ends such
+/// sessions.
 ///
 /// All abilities of the other store stay. A [`NearCache`](crate::NearCache) around an
 /// `EncryptedStore` keeps decrypted records, so that a hit costs no decryption. An
@@ -79,8 +82,10 @@ pub struct EncryptedStore<S> {
 
 /// What an [`EncryptedStore`] does about records that are not encrypted.
 ///
-/// Without [`Refuse`](Self::Refuse), whoever can write to the store can plant a record, as without
-/// encryption.
+/// Unless it is [`Refuse`](Self::Refuse), whoever can write to the store can plant a record, as
+/// without encryption.
+///
+/// See [`EncryptedStore::plaintext`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plaintext {
     /// Such a record is no session. This is the default.
@@ -88,9 +93,9 @@ pub enum Plaintext {
     Refuse,
     /// Such a record is a session. Its next write encrypts it.
     Accept,
-    /// Such a record is a session, and so is an encrypted one. All writes are plain: the store
-    /// encrypts nothing and hashes no user. It is for the time before the first record is encrypted
-    /// or after the last one, while other nodes read plain records alone.
+    /// Such a record is a session, and so is an encrypted one. The store writes plain records: it
+    /// encrypts nothing, and hashes no user. It is for a deployment in which some nodes have no
+    /// `EncryptedStore`, and so can read only plain records.
     Write,
 }
 
@@ -110,8 +115,9 @@ impl<S: SessionStore> EncryptedStore<S> {
         }
     }
 
-    /// The same store, which files sessions under a keyed hash of their user (HMAC-SHA256). Who
-    /// reads the other store learns which sessions are of one user, and not which user that is.
+    /// The same store, which files sessions under a keyed hash of their user and of their external
+    /// id (HMAC-SHA256). Whoever reads the other store learns which sessions are of one user, and
+    /// not which user that is.
     ///
     /// The key is not one of the [`EncryptionKeys`]: if it changes, the sessions that are filed
     /// under the old key are found only with [`also_find_users_by`](Self::also_find_users_by).
@@ -132,7 +138,18 @@ impl<S: SessionStore> EncryptedStore<S> {
 
     /// The same store, which also finds the sessions that are filed under the hash of this key. It
     /// files no session there: a session moves to the key of [`hash_users`](Self::hash_users) with
-    /// its next write. Each such key costs each look-up of a user's sessions two more calls.
+    /// its next write. With each such key, finding the sessions of a user takes two more calls.
+    ///
+    /// ```
+    /// # use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, UserHashKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = EncryptionKey::generate()?;
+    /// # let (old, new) = (UserHashKey::generate()?, UserHashKey::generate()?);
+    /// let store = EncryptedStore::new(MemoryStore::new(), key)
+    ///     .hash_users(new)
+    ///     .also_find_users_by(old);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn also_find_users_by(mut self, key: UserHashKey) -> Self {
         self.users.also_find_by(&key);
@@ -141,7 +158,18 @@ impl<S: SessionStore> EncryptedStore<S> {
 
     /// Whether the store also finds the sessions that are filed under the user themselves, as they
     /// are without [`hash_users`](Self::hash_users). It is for a deployment that begins to hash
-    /// users. `false` by default. A store that accepts [`plaintext`](Self::plaintext) does so anyway.
+    /// users. `false` by default. A store that accepts [`plaintext`](Self::plaintext) finds these
+    /// sessions anyway.
+    ///
+    /// ```
+    /// # use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, UserHashKey};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let key = EncryptionKey::generate()?;
+    /// let store = EncryptedStore::new(MemoryStore::new(), key)
+    ///     .hash_users(UserHashKey::generate()?)
+    ///     .also_find_plain_users(true);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn also_find_plain_users(mut self, find: bool) -> Self {
         self.users.also_find_plain(find);
@@ -151,9 +179,9 @@ impl<S: SessionStore> EncryptedStore<S> {
     /// What to do about records that are not encrypted. If this is not called, the store refuses
     /// them.
     ///
-    /// It is for a deployment that has sessions already, so that they go on. The page on
-    /// [operations](crate::docs::operations#encryption-at-rest) has the steps, both to encryption
-    /// and back.
+    /// It is for a deployment whose sessions shall go on while encryption comes or goes. The page
+    /// on [operations](crate::docs::operations#encryption-at-rest) has the steps, both to
+    /// encryption and back.
     ///
     /// ```
     /// # use cloakroom::{EncryptedStore, EncryptionKey, MemoryStore, Plaintext};
@@ -180,7 +208,7 @@ impl<S> EncryptedStore<S> {
         self.plaintext != Plaintext::Refuse
     }
 
-    /// The record for a write of it: filed as new records are.
+    /// The record to write in place of this one. It is filed as new records are.
     fn seal(&self, id: RecordId, record: &Record) -> Result<Record, StoreError> {
         if self.plaintext == Plaintext::Write {
             return Ok(record.clone());
@@ -191,8 +219,8 @@ impl<S> EncryptedStore<S> {
         self.ciphers.now().seal(id, record, user, external_id)
     }
 
-    /// Whether a touch can hand in the plain record, although the store may have an encrypted one:
-    /// it is filed under the same names.
+    /// Whether a touch can hand in the plain record, although the store may have an encrypted one.
+    /// It can, if both are filed under the same names.
     fn leaves_plain(&self, record: &Record, filed_under: &UserId) -> bool {
         self.plaintext == Plaintext::Write && record.user() == Some(filed_under)
     }

@@ -335,7 +335,7 @@ impl<S: SessionFeed + UserIndex> UserIndex for NearCache<S> {
     }
 }
 
-/// Each call asks the store, as it does for a user.
+/// Each call asks the store, as the calls of [`UserIndex`] do.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: SessionFeed + SessionCatalog> SessionCatalog for NearCache<S> {

@@ -65,15 +65,16 @@ const CALL_OVERHEAD: usize = 320;
 /// answer was lost. If it sends a removal again, the second answer may be that there was no
 /// session.
 ///
-/// An external id has an index of the same kind, if the application sets one. A logout leaves its
-/// entry there. The index ends a second after its last session.
+/// If the application sets external ids, each external id has an index of the same kind. A logout
+/// leaves the session's entry there. The index expires a second after the last expiry of its
+/// sessions, and in a cluster ten minutes after that.
 ///
 /// # All sessions
 ///
 /// A walk through all sessions uses `SCAN`, which goes through all keys of the database, in a
 /// cluster at each master in turn. It is for administration, and too slow for requests of users. A
-/// session can come up twice. Its cursor belongs to one server: after a failover, or a change of a
-/// cluster's masters, begin the walk again.
+/// session can come up twice. The cursor of a walk belongs to one server: after a failover, or
+/// after the masters of a cluster have changed, begin the walk again.
 ///
 /// # A server that fails
 ///

@@ -215,16 +215,16 @@ impl SigningKeys {
 
 /// # Keys that change without a restart
 impl SigningKeys {
-    /// The keys of a file, in the form of [`from_file`](Self::from_file). A task reads it again at
-    /// this interval. An interval below a second counts as a second.
+    /// The keys of a file, in the form of [`from_file`](Self::from_file). A task reads the file
+    /// again at this interval. An interval below a second counts as a second.
     ///
-    /// Replace the file as a whole, by renaming another file. Then the task cannot read half of it.
+    /// Write the new keys into another file, and rename it. Then the task cannot read half of it.
     /// Kubernetes does so with the files of a secret.
     ///
     /// # Errors
     ///
-    /// The errors of [`from_file`](Self::from_file), at the first time. Later, the keys stay as
-    /// they are: see [`WatchedKeys`].
+    /// The errors of [`from_file`](Self::from_file), when the file is read for the first time. If a
+    /// later read fails, the keys stay as they are: see [`WatchedKeys`].
     ///
     /// # Panics
     ///
@@ -250,14 +250,15 @@ impl SigningKeys {
         })
     }
 
-    /// The keys that a function gives. A task calls it again at this interval, in a thread where it
-    /// may wait. An interval below a second counts as a second.
+    /// The keys that a function gives. A task calls the function again at this interval, in a
+    /// thread in which the function may block. An interval below a second counts as a second. The
+    /// first call is in this thread.
     ///
-    /// The log shows the function's error. So it must hold no key.
+    /// The log shows the function's error, so the error must hold no key.
     ///
     /// # Errors
     ///
-    /// The function failed at the first time. Later, the keys stay as they are: see
+    /// The first call of the function failed. If a later call fails, the keys stay as they are: see
     /// [`WatchedKeys`].
     ///
     /// # Panics

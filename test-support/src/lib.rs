@@ -1,7 +1,8 @@
 //! Code that the tests, the benchmarks and the programs of the moving-over guide share.
 //!
 //! [`servers`], [`program`] and [`base64`] do not use cloakroom. The feature `stores` adds a store
-//! of each kind, and the feature `dynamodb` one more. The feature `app` adds an application, a browser for it, and a watch over the log.
+//! of each kind, and the feature `dynamodb` one more. The feature `app` adds an application, a
+//! browser for it, and a watch over the log.
 
 pub mod base64;
 pub mod processes;

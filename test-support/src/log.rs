@@ -148,8 +148,8 @@ impl Logged {
                 .without_time()
                 .with_writer(|| Writer)
                 .finish()
-                // The client of DynamoDB has some hundred lines for each call. Below `info`, it also
-                // says what is in an item: see the page on operations.
+                // The client of DynamoDB has some hundred lines for each call. Below `info`, it
+                // also says what is in an item: see the page on operations.
                 .with(
                     Targets::new()
                         .with_default(LevelFilter::TRACE)

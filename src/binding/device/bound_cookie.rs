@@ -55,7 +55,7 @@ pub(crate) struct BoundCookies {
     cookie: CookieWriter,
     signer: TimeSigner,
     lifetime: Duration,
-    /// What the browser learns of the lifetime, in seconds.
+    /// The lifetime that the browser gets, in seconds.
     max_age: u64,
 }
 

@@ -89,8 +89,8 @@ impl DeviceBinding {
     }
 
     /// How long a bound cookie is good. A thief who has copied all cookies has the session for that
-    /// time at most. A browser in use makes one more request in that time: it learns of a lifetime
-    /// that is a quarter shorter, or 30 seconds, so that no request in the last moment fails.
+    /// time at most. The browser gets a shorter lifetime: by a quarter, and by 30 seconds at most.
+    /// So it asks for a new bound cookie a little earlier, and no request in the last moment fails.
     ///
     /// The default is 10 minutes. The browser gets whole seconds. With less than 5 minutes,
     /// Chromium can use up its quota of proofs: see [stolen cookies](crate::docs::stolen_cookies).

@@ -5,5 +5,5 @@ use std::time::Duration;
 /// How many records a call looks at, at most, so that no call takes long.
 pub(crate) const MOST_LOOKED_AT: usize = 10_000;
 
-/// How long a call goes on to look, if records are large or the store is slow.
+/// When a call stops to look, if records are large or the store is slow.
 pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! [`IdWalk`]: a scan of a store whose order the ids tell.
+//! [`IdWalk`]: a scan of a store whose order follows from the ids.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::{Accept, Cursor, Scan};
 use crate::id::RecordId;
 use crate::record::Record;
 
-/// A [`scan`](super::SessionCatalog::scan) of a store whose order the ids tell.
+/// A [`scan`](super::SessionCatalog::scan) of a store whose order follows from the ids.
 pub(crate) struct IdWalk<'a> {
     after: Option<RecordId>,
     limit: usize,
@@ -51,8 +51,8 @@ impl<'a> IdWalk<'a> {
         self.after
     }
 
-    /// How many records the store should read next. Each part is larger than the one before, since
-    /// it shows that few records are accepted.
+    /// How many records the store should read next. Each part is larger than the one before: if one
+    /// part was not enough, few records are accepted.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(crate) fn next_part(&mut self) -> usize {
         let part = self.part;
@@ -67,7 +67,7 @@ impl<'a> IdWalk<'a> {
             || self.looked_at > 0 && self.began.elapsed() >= LONGEST_LOOK
     }
 
-    /// Looks at the next record. Without one, it could not be decoded.
+    /// Looks at the next record. `None` is a record that could not be decoded.
     pub(crate) fn look_at(&mut self, id: RecordId, record: Option<Record>) {
         self.after = Some(id);
         self.looked_at += 1;

@@ -1,5 +1,4 @@
-//! [`Cipher`]: makes encrypted records, and decrypts them. What is encrypted in which way is here
-//! alone.
+//! [`Cipher`]: makes encrypted records, and decrypts them. Only this file knows how.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::record::sealed::{KeyId, Sealed, SealedHeader};
 use crate::record::user::UserId;
 use crate::record::{Record, Version};
 
-/// What a key encrypts under. Another format of encrypted records gets another text.
+/// Names the format of encrypted records. Another format gets another text.
 const FORMAT: &[u8] = b"cloakroom record 1\0";
 
 const TAG_LEN: usize = 16;
@@ -65,7 +64,7 @@ impl PreparedKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
     NoKey,
-    /// It was changed, or is another session's or another version's.
+    /// Somebody changed it, or it is the ciphertext of another session or another version.
     Changed,
 }
 
@@ -95,8 +94,8 @@ impl Cipher {
         external_id: Option<Arc<str>>,
     ) -> Result<Record, StoreError> {
         let failed = || StoreError::new("could not encrypt a session");
-        // Not from a buffer: two copies of a process, as of a snapshot of its machine, must never
-        // use a nonce twice.
+        // Not from a buffer in this process: if its machine is copied, both copies would use the
+        // same nonces.
         let mut nonce = [0; SealedHeader::NONCE_LEN];
         rand::rngs::SysRng
             .try_fill_bytes(&mut nonce)
@@ -114,8 +113,8 @@ impl Cipher {
         Ok(record.sealed_as(user, external_id, Sealed { id, header, text }))
     }
 
-    /// The record that this one stands for in a store. The answer is `Ok(None)` if what was
-    /// encrypted is no record. Then there was an event.
+    /// The record that this one stands for in a store. The answer is `Ok(None)` if the plaintext is
+    /// no record. `Record::decode` has reported that as an event.
     pub(super) fn open(
         &self,
         id: RecordId,
@@ -158,8 +157,8 @@ impl fmt::Debug for Cipher {
     }
 }
 
-/// What a ciphertext belongs to: it does not decrypt anywhere else. The expiry is not in it,
-/// because a touch moves the expiry alone.
+/// What a ciphertext belongs to. It does not decrypt with anything else. The expiry is not a part
+/// of this, because a touch moves the expiry alone.
 struct Bound {
     bytes: [u8; BOUND_LEN],
     len: usize,

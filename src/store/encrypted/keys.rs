@@ -206,7 +206,7 @@ pub struct EncryptionKeys {
 }
 
 impl EncryptionKeys {
-    /// Keys of which `key` encrypts and decrypts, and no other decrypts.
+    /// One key, which encrypts and decrypts.
     #[must_use]
     pub fn new(key: EncryptionKey) -> Self {
         Self {
@@ -247,6 +247,14 @@ impl EncryptionKeys {
     /// # Errors
     ///
     /// The file cannot be read, or a key is malformed. The error says how to make one.
+    ///
+    /// ```no_run
+    /// use cloakroom::EncryptionKeys;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = EncryptionKeys::from_file("/run/secrets/encryption_keys")?;
+    /// # Ok(()) }
+    /// ```
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         secret::keys_of_file(path.as_ref()).map(Self::from)
     }
@@ -262,13 +270,13 @@ impl EncryptionKeys {
 
 /// # Keys that change without a restart
 impl EncryptionKeys {
-    /// The keys of a file that a task reads again at this interval, as
+    /// The keys of a file. A task reads the file again at this interval, as that of
     /// [`SigningKeys::watch_file`](crate::SigningKeys::watch_file) does.
     ///
     /// # Errors
     ///
-    /// The errors of [`from_file`](Self::from_file), at the first time. Later, the keys stay as
-    /// they are: see [`WatchedKeys`].
+    /// The errors of [`from_file`](Self::from_file), when the file is read for the first time. If a
+    /// later read fails, the keys stay as they are: see [`WatchedKeys`].
     ///
     /// # Panics
     ///
@@ -295,18 +303,32 @@ impl EncryptionKeys {
         })
     }
 
-    /// The keys that a function gives. A task calls it again at this interval, as that of
-    /// [`SigningKeys::watch`](crate::SigningKeys::watch) does. The log shows the function's error.
-    /// So it must hold no key.
+    /// The keys that a function gives. A task calls the function again at this interval, as that of
+    /// [`SigningKeys::watch`](crate::SigningKeys::watch) does. The log shows the function's error,
+    /// so the error must hold no key.
     ///
     /// # Errors
     ///
-    /// The function failed at the first time. Later, the keys stay as they are: see
+    /// The first call of the function failed. If a later call fails, the keys stay as they are: see
     /// [`WatchedKeys`].
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cloakroom::EncryptionKeys;
+    ///
+    /// # fn text_of_vault() -> std::io::Result<String> { Ok(String::new()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys = EncryptionKeys::watch(Duration::from_secs(60), || {
+    ///     let key = text_of_vault()?.parse()?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(EncryptionKeys::new(key))
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     pub fn watch<E: Into<BoxError>>(
         interval: Duration,
         keys: impl Fn() -> Result<Self, E> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! [`UserNames`]: under which name a store gets a user, or an external id.
+//! [`UserNames`]: under which name a store files a user, or an external id.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::record::user::UserId;
 /// The length of a hash in base64url.
 const NAME_LEN: usize = (32_usize * 4).div_ceil(3);
 
-/// The names of a user: one under which new records are filed, and those of before.
+/// The names of a user: the one under which new records are filed, and the ones of before.
 #[derive(Clone, Default)]
 pub(super) struct UserNames {
-    /// Users have their own name, if there is none.
+    /// Without it, users have their own name.
     hash: Option<UserHash>,
     former_hashes: Vec<UserHash>,
     finds_plain: bool,

@@ -27,7 +27,7 @@ pub(super) struct Shards {
     /// The record ids of each user. A lock of these is taken while a shard's lock is held, and
     /// never the other way round.
     users: [Mutex<HashMap<UserId, HashSet<RecordId>>>; SHARDS],
-    /// The record ids of each external id. Its lock is taken as one of `users`.
+    /// The record ids of each external id. This lock is taken in the same order as one of `users`.
     external_ids: Mutex<HashMap<Box<str>, HashSet<RecordId>>>,
     /// How many records there are, with those for which capacity is reserved.
     pub(super) count: AtomicUsize,
@@ -62,8 +62,8 @@ impl Shards {
         &self.shards[number_of(id)]
     }
 
-    /// Looks at the records that follow in the walk: the order is that of the shards, and in a shard
-    /// that of the ids. Each shard is read by itself, so that no write waits for all of them.
+    /// Looks at the records that follow in the walk: the order is that of the shards, and in a
+    /// shard that of the ids. Each shard is read by itself, so that no write waits for all of them.
     pub(super) fn scan(&self, mut walk: IdWalk<'_>) -> Scan {
         let first = walk.after().map_or(0, number_of);
         for lock in self.shards.iter().skip(first) {
@@ -109,7 +109,8 @@ impl Shards {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes by what the record is found now, and no longer is: its user and its external id.
+    /// Changes the indexes for a record that is new, changed or removed: those of users and of
+    /// external ids.
     pub(super) fn reindex(&self, id: RecordId, old: Option<&Record>, new: Option<&Record>) {
         let users = [old.and_then(Record::user), new.and_then(Record::user)];
         if users[0] != users[1] {
@@ -297,12 +298,12 @@ fn number_of(id: RecordId) -> usize {
     usize::from(id.as_bytes()[0]) % SHARDS
 }
 
-/// Where a record comes in a walk through all of them.
+/// The place of a record in a walk through all records.
 fn place(id: RecordId) -> (usize, RecordId) {
     (number_of(id), id)
 }
 
-/// Takes a record out of what is found by a key.
+/// Takes a record out of the ids of a key.
 fn take_out<Q, K>(ids_by: &mut HashMap<K, HashSet<RecordId>>, key: &Q, id: RecordId)
 where
     Q: Hash + Eq + ?Sized,

@@ -15,7 +15,7 @@ use crate::record::Record;
 use crate::store::catalog::bounds::{LONGEST_LOOK, MOST_LOOKED_AT};
 use crate::store::catalog::{Accept, Cursor, Scan, SessionCatalog};
 
-/// How many keys one `SCAN` goes through, about.
+/// About how many keys one `SCAN` goes through.
 const SCANNED_AT_ONCE: std::ops::RangeInclusive<usize> = 10..=100;
 
 /// How many calls of `SCAN` there may be in one answer. Most keys of the database may be those of

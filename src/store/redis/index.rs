@@ -117,10 +117,10 @@ impl RedisStore {
         Ok(cursor.unwrap_or_else(|| END.into()))
     }
 
-    /// The same by single reads, for a cluster, and for an index that the scripts cannot check.
-    /// Entries that are old and without a session are taken out. On one server, an entry stays while
-    /// there is a session: the session may have moved back to this index since the read, and a write
-    /// does not renew an entry that is there.
+    /// The same by single reads, for a cluster, and for an index that the scripts cannot check. It
+    /// takes out old entries that have no session. On one server, an entry stays while there is a
+    /// session: the session may have moved back to this index since the read, and a write does not
+    /// renew an entry that is there.
     pub(super) async fn list_checked(
         &self,
         by: &IndexedBy,

@@ -306,7 +306,7 @@ macro_rules! implement_store {
                         let after = walk.after();
                         // No id is empty.
                         let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
-                        // One more, which tells whether another part follows.
+                        // One more row tells whether another part follows.
                         let limit = i64::try_from(part).unwrap_or(i64::MAX).saturating_add(1);
                         let rows = run!(
                             self,

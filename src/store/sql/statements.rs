@@ -48,8 +48,8 @@ pub(super) struct WriteMany {
 /// each text, `{rows}` are the parameters. Their order in a row:
 ///
 /// - `insert`: id, version, user, external id, expiry, record.
-/// - `replace`: id, version, user, external id, the expiry above which the stored one stays, expiry, record, the
-///   expected version.
+/// - `replace`: id, version, user, external id, the expiry above which the stored one stays,
+///   expiry, record, the expected version.
 /// - `touch`: id, expiry, the expected version.
 /// - `remove`: id.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -621,8 +621,8 @@ async fn any_changed_part_of_an_assertion_of_ed25519_is_refused() {
     assert!(verifier.verify(&good).await.is_ok());
 }
 
-/// An assertion is good for whoever has it, until it ends. A service that must not do anything twice
-/// keeps the ids.
+/// An assertion is good for whoever has it, until it ends. A service that must not do anything
+/// twice keeps the ids.
 #[tokio::test]
 async fn a_replayed_assertion_is_good_until_it_ends_and_its_jti_tells() {
     let gateway = Gateway::new();

@@ -1,6 +1,6 @@
 //! Every store keeps the contract. The test starts the server, or an environment variable names it:
-//! `CLOAKROOM_TEST_POSTGRES=postgres://…`, and so on. `tests/with_servers.rs` starts servers for all of
-//! these tests.
+//! `CLOAKROOM_TEST_POSTGRES=postgres://…`, and so on. `tests/with_servers.rs` starts servers for
+//! all of these tests.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -278,8 +278,8 @@ struct Place {
 
 impl Place {
     /// A place on the server that `CLOAKROOM_TEST_` and the kind names by its URL. Without this
-    /// variable, it is on the server that the program `with_servers` has started, or on one that the
-    /// test starts.
+    /// variable, it is on the server that the program `with_servers` has started, or on one that
+    /// the test starts.
     fn named_by(kind: &str, start: impl FnOnce() -> String) -> Self {
         // An empty variable counts as missing. A workflow's matrix leaves a variable out in this
         // way.
