@@ -94,8 +94,9 @@ pub enum Plaintext {
     /// Such a record is a session. Its next write encrypts it.
     Accept,
     /// Such a record is a session, and so is an encrypted one. The store writes plain records: it
-    /// encrypts nothing, and hashes no user. It is for a deployment in which some nodes have no
-    /// `EncryptedStore`, and so can read only plain records.
+    /// encrypts nothing, and hashes no user. Only a touch may leave an encrypted record as it is. It
+    /// is for a deployment in which some nodes have no `EncryptedStore`, and so can read only plain
+    /// records.
     Write,
 }
 

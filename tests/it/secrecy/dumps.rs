@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use cloakroom::testing::FaultyStore;
 use cloakroom::{
-    Client, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore, MySqlStore, PostgresStore,
-    RecordId, RedisStore, SessionLayer, SessionStore, SqliteStore, UserHashKey,
+    Client, DynamoDbStore, EncryptedStore, EncryptionKey, MemcachedStore, MemoryStore, MySqlStore,
+    PostgresStore, RecordId, RedisStore, SessionLayer, SessionStore, SqliteStore, UserHashKey,
 };
 use memchr::memmem;
 use sqlx::{MySqlPool, PgPool};
@@ -290,6 +290,24 @@ async fn memcached_dump(visit: impl Visit<MemcachedStore>) -> (Vec<u8>, Vec<Stri
     (servers.each_ref().map(memcached_items).concat(), tokens)
 }
 
+async fn dynamodb_dump(visit: impl Visit<DynamoDbStore>) -> (Vec<u8>, Vec<String>) {
+    let server = Server::dynalite();
+    let wire = Wire::to(&server);
+    let tokens = visit(wire.store("sessions").await).await;
+    let mut dump = Vec::new();
+    let scan = wire.client().scan().table_name("sessions").send().await;
+    for (name, value) in scan.unwrap().items.unwrap().into_iter().flatten() {
+        dump.extend(name.into_bytes());
+        dump.extend(match value {
+            AttributeValue::B(bytes) => bytes.into_inner(),
+            AttributeValue::S(text) | AttributeValue::N(text) => text.into_bytes(),
+            other => panic!("{other:?}"),
+        });
+        dump.push(b'\n');
+    }
+    (dump, tokens)
+}
+
 #[tokio::test]
 async fn a_dump_of_memory_holds_no_token() {
     let (dump, tokens) = memory_dump(plainly).await;
@@ -380,22 +398,13 @@ async fn an_encrypted_dump_of_memcached_holds_no_value_no_user_and_no_client() {
 
 #[tokio::test]
 async fn a_dump_of_dynamodb_holds_no_token() {
-    let server = Server::dynalite();
-    let wire = Wire::to(&server);
-    let store = wire.store("sessions").await;
-    let tokens = tokens(&app(SessionLayer::new(store, key()))).await;
-    let mut dump = Vec::new();
-    let scan = wire.client().scan().table_name("sessions").send().await;
-    for (name, value) in scan.unwrap().items.unwrap().into_iter().flatten() {
-        dump.extend(name.into_bytes());
-        dump.extend(match value {
-            AttributeValue::B(bytes) => bytes.into_inner(),
-            AttributeValue::S(text) | AttributeValue::N(text) => text.into_bytes(),
-            other => panic!("{other:?}"),
-        });
-        dump.push(b'\n');
-    }
+    let (dump, tokens) = dynamodb_dump(plainly).await;
     assert_no_token(&dump, &tokens);
+}
+
+#[tokio::test]
+async fn an_encrypted_dump_of_dynamodb_holds_no_value_no_user_and_no_client() {
+    assert_encrypted(&dynamodb_dump(encrypted).await);
 }
 
 #[tokio::test]
