@@ -152,7 +152,7 @@ impl SessionErrorKind {
                 "the layer has no lifetime of this name; call `lifetime` on its builder"
             }
             Self::InvalidExternalId => "an external id must have 1 to 255 bytes, none of them NUL",
-            Self::InvalidFilter => "the sessions that are asked for make no sense",
+            Self::InvalidFilter => "the filter or the limit makes no sense",
             Self::InvalidCursor => {
                 "this is not a cursor that the store has made; begin with the first page"
             }

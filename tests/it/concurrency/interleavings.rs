@@ -282,6 +282,14 @@ struct LateFeed<'a> {
     runtime: &'a Runtime,
 }
 
+/// The session that all the requests come with.
+#[derive(Clone, Debug)]
+struct Begun {
+    token: String,
+    id: RecordId,
+    record: Record,
+}
+
 /// An application. The test moves its requests on by hand.
 struct World<'a> {
     store: Turns,
@@ -410,27 +418,50 @@ impl<'a> World<'a> {
         answer.seen
     }
 
+    /// Makes the session that all the requests come with, and takes it out of the store.
+    fn begin(&self) -> Begun {
+        let mut first = self.now(self.request(Act::Write, "first", None));
+        if !matches!(self.start, Start::Anonymous) {
+            let Cookie::Set(token) = &first.cookie else {
+                panic!("{first:?}");
+            };
+            let token = token.clone();
+            first = self.now(self.request(Act::LogIn, "", Some(&token)));
+        }
+        let Cookie::Set(token) = first.cookie else {
+            panic!("{first:?}");
+        };
+        let id = id_of(&token);
+        let record = self.now(self.store.store.load(id)).unwrap().unwrap();
+        if matches!(self.start, Start::TouchDue) {
+            self.clock.advance(Duration::from_secs(600));
+        }
+        if self.feed.is_none() {
+            self.forget();
+        }
+        Begun { token, id, record }
+    }
+
+    /// Puts the session into the store again, if it is not there.
+    fn restore(&self, id: RecordId, record: &Record) {
+        self.now(self.store.store.insert(id, record)).unwrap();
+        self.store.made.lock().unwrap().insert(id);
+    }
+
     /// Runs these acts in every order. Returns the number of orders.
     fn explore(&self, acts: &[Act]) -> usize {
         let mut orders = 0;
+        let begun = self.begin();
         // For each step: the number of the request that moved on, and how many requests there are.
         let mut path: Vec<(usize, usize)> = Vec::new();
         loop {
-            let mut first = self.now(self.request(Act::Write, "first", None));
-            if !matches!(self.start, Start::Anonymous) {
-                let Cookie::Set(token) = &first.cookie else {
-                    panic!("{first:?}");
-                };
-                let token = token.clone();
-                first = self.now(self.request(Act::LogIn, "", Some(&token)));
-            }
-            let Cookie::Set(token) = first.cookie else {
-                panic!("{first:?}");
+            let Begun { token, id, record } = match self.feed {
+                // Each order begins with the same record.
+                None => begun.clone(),
+                // A near cache takes no ended session back.
+                Some(_) => self.begin(),
             };
-            let id = self.probe(&token).id().unwrap();
-            if matches!(self.start, Start::TouchDue) {
-                self.clock.advance(Duration::from_secs(600));
-            }
+            self.restore(id, &record);
             let running = acts
                 .iter()
                 .enumerate()
@@ -443,9 +474,9 @@ impl<'a> World<'a> {
                     }
                 })
                 .collect();
-            // All nodes have the session in their caches.
+            // All nodes have the session in their caches, if they have caches.
             self.deliver_all();
-            for node in &self.nodes {
+            for node in self.nodes.iter().filter(|_| self.feed.is_some()) {
                 self.now(self.request_at(node, Act::Passive, "", Some(&token)));
             }
             if let Some(answers) = self.run(acts, running, &mut path) {

@@ -392,7 +392,7 @@ async fn an_empty_filter_ends_nothing() {
     assert_eq!(error.status(), 400);
     assert_eq!(
         error.to_string(),
-        "the sessions that are asked for make no sense: the filter has no condition; \
+        "the filter or the limit makes no sense: the filter has no condition; \
          `end_everything` ends all sessions"
     );
     ada.get("/user").await.assert(200, "ada");

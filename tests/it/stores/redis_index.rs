@@ -7,9 +7,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use cloakroom::{RecordId, RedisStore, SessionLayer, SessionStore, Sessions, TestClock};
+use axum::extract::Path;
+use axum::routing::get;
+use cloakroom::{
+    RecordId, RedisStore, Session, SessionCatalog, SessionLayer, SessionStore, Sessions, TestClock,
+};
 use support::servers::{RedisCluster, Server, run_redis};
-use support::{Browser, app, builder, key};
+use support::{Browser, app, builder, id_of, key, routes};
 
 use super::redis::{RECOVERY, listed, open};
 
@@ -478,4 +482,35 @@ async fn a_touch_of_a_short_session_leaves_the_index_as_long_as_the_longest_sess
         assert!(before - ttl() < 60_000, "{} ms after {path}", ttl());
     }
     assert_eq!(sessions.revoke_user("ada").await.unwrap(), 2);
+}
+
+/// A session may get an external id again that it had before. On one server, a write does not renew
+/// an entry that is there. So no reader may take the entry out in between.
+#[tokio::test]
+async fn an_old_entry_of_an_external_id_stays_while_its_session_is_there() {
+    let server = Server::redis(&[]);
+    let address = server.address();
+    let store = RedisStore::connect(&format!("redis://{address}")).await;
+    let store = store.unwrap();
+    let name = async |session: Session, Path(id): Path<String>| session.set_external_id(&id);
+    let app = routes()
+        .route("/external/{id}", get(name))
+        .layer(SessionLayer::new(store.clone(), key()));
+    let mut browser = Browser::new(&app);
+    browser.get("/log_in/ada").await.assert(200, "done");
+    browser.get("/external/a").await.assert(200, "");
+    let index = run_redis(&address, &["KEYS", "*external:*"]);
+    let id = id_of(&browser.token()).to_string();
+    let score = || run_redis(&address, &["ZSCORE", index.trim(), &id]);
+    let old = score().trim().parse::<f64>().unwrap() - 3600.0;
+    run_redis(&address, &["ZADD", index.trim(), &old.to_string(), &id]);
+
+    browser.get("/external/b").await.assert(200, "");
+    let found = async |id| store.find_by_external_id(id).await.unwrap().len();
+    assert_eq!((found("a").await, found("b").await), (0, 1));
+    assert!(!score().trim().is_empty());
+    browser.get("/external/a").await.assert(200, "");
+    assert_eq!((found("a").await, found("b").await), (1, 0));
+    browser.get("/log_out").await.assert(200, "done");
+    assert_eq!(found("a").await, 0);
 }
