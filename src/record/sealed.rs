@@ -35,7 +35,7 @@ pub(crate) struct SealedHeader {
 pub(crate) type KeyId = [u8; 4];
 
 impl SealedHeader {
-    pub(crate) const NONCE_LEN: usize = 24;
+    pub(crate) const NONCE_LEN: usize = 12;
     const LEN: usize = size_of::<KeyId>() + Self::NONCE_LEN;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {

@@ -37,7 +37,7 @@ use crate::store::{Replaced, SessionStore, UserIndex};
 /// - the user and the external id, unless [`hash_users`](Self::hash_users) hides them,
 /// - about how long the record is.
 ///
-/// Each record is encrypted with XChaCha20-Poly1305 and a random nonce. It is bound to its record
+/// Each record is encrypted with AES-256-GCM-SIV and a random nonce. It is bound to its record
 /// id, its version, its format, and its user and external id in the store. Somebody who can write
 /// to the store, and has no key, cannot change a session, make one, or put the record of one
 /// session into the place of another. But they can:

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aes_gcm_siv::aead::AeadInOut;
+use aes_gcm_siv::{Aes256GcmSiv, KeyInit, Nonce, Tag};
 use bytes::Bytes;
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use hmac::Mac as _;
 use rand::TryRng;
 use zeroize::Zeroizing;
@@ -39,7 +39,7 @@ pub(super) struct Cipher {
 
 struct PreparedKey {
     id: KeyId,
-    cipher: XChaCha20Poly1305,
+    cipher: Aes256GcmSiv,
 }
 
 impl PreparedKey {
@@ -55,7 +55,7 @@ impl PreparedKey {
         id.copy_from_slice(left);
         Self {
             id,
-            cipher: XChaCha20Poly1305::new(&(*derived(FORMAT)).into()),
+            cipher: Aes256GcmSiv::new(&(*derived(FORMAT)).into()),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Cipher {
         let bound = Bound::new(id, record.version(), user.as_ref(), external_id.as_deref());
         let bound = bound.ok_or_else(failed)?;
         let tag = cipher
-            .encrypt_inout_detached(&XNonce::from(nonce), bound.as_bytes(), (&mut *text).into())
+            .encrypt_inout_detached(&Nonce::from(nonce), bound.as_bytes(), (&mut *text).into())
             .map_err(|_| failed())?;
         text.extend_from_slice(&tag);
         let header = SealedHeader { key: *key, nonce };
@@ -134,7 +134,7 @@ impl Cipher {
             let tag = Tag::try_from(tag).map_err(|_| Unopened::Changed)?;
             let mut text = text.to_vec();
             let decrypted = cipher.decrypt_inout_detached(
-                &XNonce::from(nonce),
+                &Nonce::from(nonce),
                 bound.as_bytes(),
                 (&mut *text).into(),
                 &tag,
