@@ -68,7 +68,7 @@ impl SessionFilter {
     }
 
     /// Only the sessions of this user. If the id is not valid, the call that takes the filter fails
-    /// with [`SessionErrorKind::InvalidUserId`].
+    /// with [`SessionErrorKind::InvalidFilter`].
     pub fn user(mut self, user: impl IntoUserId) -> Self {
         self.user = Some(user.into_user_id());
         self

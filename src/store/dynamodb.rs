@@ -58,8 +58,8 @@ const LONGEST_NAME: usize = 255;
 /// Each write has a condition on the version, and each read is strongly consistent. So no write is
 /// lost, and no session comes back. A new session whose answer was lost is written again, although
 /// somebody may have ended the user's sessions since: it counts as [a login in
-/// flight](crate::Sessions#logins-in-flight). DynamoDB removes an expired item some days after its time. Until
-/// then, the store answers as if the session were missing already.
+/// flight](crate::Sessions#logins-in-flight). DynamoDB removes an expired item some days after its
+/// time. Until then, the store answers as if the session were missing already.
 ///
 /// In a global table with several regions, this holds only if the table has multi-region strong
 /// consistency, or if all nodes use one region. Otherwise, the regions overwrite each other's

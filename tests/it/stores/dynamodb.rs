@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType, TableStatus,
 };
+use axum::Router;
 use cloakroom::{
     DynamoDbStore, MemoryStore, Record, RecordId, Replaced, SessionLayer, SessionStore, StoreError,
     Timestamp, UserId, UserIndex,
@@ -23,6 +24,14 @@ pub(super) const ID: RecordId = RecordId::from_bytes([7; 16]);
 
 /// The record of a session after each of these requests.
 pub(super) async fn records<const N: usize>(paths: [&str; N]) -> [Record; N] {
+    records_of(app, paths).await
+}
+
+/// The same in another application than that of most tests.
+pub(super) async fn records_of<const N: usize>(
+    app: impl Fn(SessionLayer<MemoryStore>) -> Router,
+    paths: [&str; N],
+) -> [Record; N] {
     let store = MemoryStore::new();
     let mut browser = Browser::new(&app(SessionLayer::new(store.clone(), key())));
     let mut records = Vec::new();

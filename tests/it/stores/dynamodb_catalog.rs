@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
 use cloakroom::{
-    Cursor, DynamoDbStore, MemoryStore, Record, RecordId, Replaced, Scan, Session, SessionCatalog,
+    Cursor, DynamoDbStore, Record, RecordId, Replaced, Scan, Session, SessionCatalog,
     SessionErrorKind, SessionFilter, SessionLayer, SessionStore, UserIndex,
 };
 use serde_json::json;
@@ -16,7 +16,7 @@ use support::dynamodb::{Call, Fault, Wire};
 use support::servers::Server;
 use support::{Browser, key, routes};
 
-use super::dynamodb::{ID, ada, items, number, records, told, wait_for_items};
+use super::dynamodb::{ID, ada, items, number, records, records_of, told, wait_for_items};
 use super::dynamodb_repeats::{make_entries_older, operations};
 use crate::secrecy::logging::Log;
 
@@ -40,19 +40,6 @@ fn app<S: SessionStore>(layer: SessionLayer<S>) -> Router {
         .route("/external/{id}", get(set))
         .route("/log_in_as/{user}/{id}", get(log_in))
         .layer(layer)
-}
-
-/// The record of a session after each of these requests.
-async fn records_of<const N: usize>(paths: [&str; N]) -> [Record; N] {
-    let store = MemoryStore::new();
-    let mut browser = Browser::new(&app(SessionLayer::new(store.clone(), key())));
-    let mut records = Vec::new();
-    for path in paths {
-        assert_eq!(browser.get(path).await.status, 200);
-        let id = support::id_of(&browser.token());
-        records.push(store.load(id).await.unwrap().unwrap());
-    }
-    records.try_into().unwrap()
 }
 
 /// Puts items into a table, under these keys.
@@ -109,7 +96,7 @@ async fn a_walk_meets_each_session_once_among_entries_and_items_of_others() {
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
     let other = store.clone().with_prefix("other#").unwrap();
-    let [record] = records_of(["/log_in_as/ada/sid"]).await;
+    let [record] = records_of(app, ["/log_in_as/ada/sid"]).await;
     let orders = (0..150).map(|n| (format!("user#{n}"), format!("order#{n}")));
     let like_sessions = [
         (format!("cloakroom#session#{ID}"), "session2"),
@@ -334,7 +321,7 @@ async fn a_cursor_that_somebody_makes_up_shows_nothing_but_sessions() {
     let server = Server::dynalite();
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
-    let [record] = records_of(["/log_in_as/ada/sid"]).await;
+    let [record] = records_of(app, ["/log_in_as/ada/sid"]).await;
     assert!(store.insert(ID, &record).await.unwrap());
     let other = store.clone().with_prefix("other#").unwrap();
     for theirs in ids(7) {
@@ -353,7 +340,7 @@ async fn a_damaged_item_stops_no_walk_and_the_log_names_it() {
     let server = Server::dynalite();
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
-    let [record] = records_of(["/log_in_as/ada/sid"]).await;
+    let [record] = records_of(app, ["/log_in_as/ada/sid"]).await;
     let whole = RecordId::from_bytes([200; 16]);
     assert!(store.insert(whole, &record).await.unwrap());
     let spoilt = AttributeValue::B(b"spoilt".to_vec().into());
@@ -511,7 +498,7 @@ async fn the_entries_of_a_session_that_ends_are_removed_from_all_its_indexes() {
     let server = Server::dynalite();
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
-    let [record] = records_of(["/log_in_as/ada/sid"]).await;
+    let [record] = records_of(app, ["/log_in_as/ada/sid"]).await;
     for id in ids(3) {
         assert!(store.insert(id, &record).await.unwrap());
     }
@@ -531,7 +518,7 @@ async fn the_entry_of_an_external_id_is_there_before_the_session_and_outlives_it
     let server = Server::dynalite();
     let wire = Wire::to(&server);
     let store = wire.store("sessions").await;
-    let [first, second] = records_of(["/log_in/ada", "/external/sid"]).await;
+    let [first, second] = records_of(app, ["/log_in/ada", "/external/sid"]).await;
     let unknown = |record: &Record| Record::decode(ID, record.encode().unwrap()).unwrap();
     assert!(store.insert(ID, &first).await.unwrap());
     let replaced = store.replace(ID, first.version(), &unknown(&second)).await;
